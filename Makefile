@@ -1,0 +1,87 @@
+# The targets people type; `make help` lists them.
+#
+# One profile and one selection of packages everywhere: every cargo command below is `--release --workspace`
+# with at least one test target among what it builds. Then features are unified the same way each time, the
+# crates compiled by one target serve all others, and RocksDB (twenty minutes on two cores) is built once.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.NOTPARALLEL:
+.DEFAULT_GOAL := help
+.PHONY: help deps build demo check test bench soak fuzz fmt clean
+
+CARGO_TARGET_DIR ?= $(CURDIR)/target
+export CARGO_TARGET_DIR
+
+HUFU := $(CARGO_TARGET_DIR)/release/hufu
+ALL := --release --workspace
+# `--test tidy` brings the development dependencies into the resolution, as every test and lint run does.
+BINARIES := $(ALL) --lib --bins --test tidy
+
+REPLAY ?= ../shared/data/aapl_2012-06-21_message_50.csv.gz
+DEMO_INPUT := $(if $(wildcard $(REPLAY)),--replay $(REPLAY))
+SOAK_HOURS ?= 10
+FUZZ_FACTOR ?= 200
+
+heading = @printf '\n== %s\n' "$(1)"
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+
+deps: ## install the missing Debian packages for building and testing
+	@.ci/deps build test
+
+build: ## compile the binary `hufu`
+	@.ci/deps build
+	$(call heading,build: $(HUFU))
+	cargo build $(BINARIES)
+
+demo: build ## one node settles a trading hour: the real one if its file is there, else a seeded synthetic one
+	$(call heading,demo: hufu localnet run $(DEMO_INPUT))
+	$(HUFU) localnet run $(DEMO_INPUT)
+
+check: ## format, lints, repository rules, unit tests
+	@.ci/deps build
+	$(call heading,check 1/4: format)
+	cargo fmt --all --check
+	$(call heading,check 2/4: repository rules)
+	cargo test $(ALL) --quiet --test tidy
+	$(call heading,check 3/4: lints)
+	cargo clippy $(ALL) --all-targets -- -D warnings
+	$(call heading,check 4/4: unit tests)
+	cargo test $(ALL) --quiet --lib --no-fail-fast
+
+test: deps ## check, then conformance, properties, real processes, kill and power-cut tests, documentation
+	$(call heading,test 1/4: format and then compile everything)
+	cargo fmt --all --check
+	cargo build $(ALL) --all-targets
+	$(call heading,test 2/4: make check)
+	@$(MAKE) --no-print-directory check
+	$(call heading,test 3/4: conformance and properties and real processes and faults)
+	cargo test $(ALL) --bins --test '*' --no-fail-fast
+	$(call heading,test 4/4: examples in the documentation)
+	cargo test $(ALL) --quiet --doc
+	$(call heading,test: all passed)
+
+bench: build ## criterion benches, the block log against fio, and a trading hour at full rate
+	@.ci/deps bench
+	$(call heading,bench 1/2: criterion and fio)
+	cargo bench --workspace --bench '*'
+	$(call heading,bench 2/2: end to end at full rate)
+	$(HUFU) localnet run $(DEMO_INPUT) --rate max
+
+soak: build ## SOAK_HOURS (10) trading hours one after the other at full rate; fails if anything is lost
+	$(call heading,soak: $(SOAK_HOURS) trading hours)
+	$(HUFU) localnet run $(DEMO_INPUT) --rate max --hours $(SOAK_HOURS)
+
+fuzz: ## the property tests with FUZZ_FACTOR (200) times the cases and a fresh seed
+	@.ci/deps build
+	$(call heading,fuzz: property tests times $(FUZZ_FACTOR))
+	HUFU_CASES_FACTOR=$(FUZZ_FACTOR) HUFU_SEED=$${HUFU_SEED:-random} \
+		cargo test $(ALL) --test properties -- --nocapture
+
+fmt: ## format all code
+	cargo fmt --all
+
+clean: ## remove what was compiled, RocksDB included
+	cargo clean

@@ -1,0 +1,38 @@
+#![doc = include_str!("README.md")]
+#![forbid(unsafe_code)]
+
+pub mod digest;
+pub mod entropy;
+pub mod keys;
+pub mod provider;
+pub mod software;
+#[cfg(test)]
+mod tests;
+
+pub use digest::{Digest, Sm3};
+pub use keys::{Address, IDENTITY_DEFAULT, PublicKey, Signature, identity_digest, message_digest};
+pub use provider::{Hasher, Provider, Signer, Verdict, Verifier, VerifyItem};
+pub use software::{SoftwareSigner, software_provider};
+
+/// What can go wrong with keys and signatures made or read by this host.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The bytes are not a private key of SM2: zero, too large, or not 32 bytes.
+    #[error("private key is not in the range 1..=n-2 (GB/T 32918.1-2016 6.1)")]
+    PrivateKeyRange,
+    /// The text is not a PKCS#8 private key for SM2.
+    #[error("private key file is not an unencrypted SM2 PKCS#8 PEM")]
+    PrivateKeyEncoding,
+    /// The signer gave a signature that its own public key does not accept.
+    #[error("signature just made does not verify with its own public key")]
+    SignatureRejected,
+    /// The operating system's random source failed.
+    #[error("operating system gave no entropy: {cause}")]
+    Entropy {
+        /// What the operating system said.
+        cause: String,
+    },
+    /// The signer could not sign.
+    #[error("signing failed in the provider")]
+    Signing,
+}

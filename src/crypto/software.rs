@@ -1,0 +1,166 @@
+//! The software provider: RustCrypto's `sm2` and `sm3` behind the seam.
+//!
+//! It is the oracle against which faster back ends are compared, and what a node runs with when
+//! nothing faster is there. Signing is constant time (RFC 6979 nonces); verification is for public
+//! data.
+
+use std::sync::Arc;
+
+use sm2::dsa::signature::hazmat::{PrehashSigner, PrehashVerifier};
+use sm2::elliptic_curve::sec1::ToSec1Point;
+use sm2::pkcs8::{DecodePrivateKey, EncodePrivateKey, LineEnding};
+use zeroize::Zeroizing;
+
+use crate::digest::{Digest, Sm3};
+use crate::keys::{PublicKey, Signature};
+use crate::provider::{Hasher, Provider, Signer, Verdict, Verifier, VerifyItem};
+use crate::{Error, entropy};
+
+/// `sm2` wants an identity to build its keys although hufu always hands it e; this one is never
+/// hashed into a signature.
+const IDENTITY_UNUSED: &str = "";
+
+/// The provider on RustCrypto.
+#[must_use]
+pub fn software_provider() -> Provider {
+    Provider {
+        name: "software",
+        verifier: Arc::new(SoftwareVerifier),
+        hasher: Arc::new(SoftwareHasher),
+    }
+}
+
+struct SoftwareVerifier;
+
+impl Verifier for SoftwareVerifier {
+    fn verify_many(&self, items: &[VerifyItem<'_>], verdicts: &mut [Verdict]) {
+        assert_eq!(items.len(), verdicts.len(), "one verdict for each item");
+        for (item, verdict) in items.iter().zip(verdicts) {
+            *verdict = verify_one(item);
+        }
+    }
+}
+
+fn verify_one(item: &VerifyItem<'_>) -> Verdict {
+    let mut sec1 = [4; 65];
+    sec1[1..].copy_from_slice(&item.key.0);
+    let Ok(key) = sm2::dsa::VerifyingKey::from_sec1_bytes(IDENTITY_UNUSED, &sec1) else {
+        return Verdict::KeyInvalid;
+    };
+    let Ok(signature) = sm2::dsa::Signature::from_slice(&item.signature.0) else {
+        return Verdict::SignatureInvalid;
+    };
+    match key.verify_prehash(&item.digest.0, &signature) {
+        Ok(()) => Verdict::Valid,
+        Err(_) => Verdict::SignatureInvalid,
+    }
+}
+
+struct SoftwareHasher;
+
+impl Hasher for SoftwareHasher {
+    fn digest_many(&self, messages: &[&[u8]], digests: &mut [Digest]) {
+        assert_eq!(messages.len(), digests.len(), "one digest for each message");
+        for (message, digest) in messages.iter().zip(digests) {
+            *digest = Sm3::of(&[message]);
+        }
+    }
+
+    fn digest_pairs(&self, pairs: &[[Digest; 2]], parents: &mut [Digest]) {
+        assert_eq!(pairs.len(), parents.len(), "one parent for each pair");
+        for ([left, right], parent) in pairs.iter().zip(parents) {
+            *parent = Sm3::of(&[&left.0, &right.0]);
+        }
+    }
+}
+
+/// An SM2 private key held in memory, zeroised when dropped; neither printed nor copied.
+pub struct SoftwareSigner {
+    secret: sm2::SecretKey,
+    signing: sm2::dsa::SigningKey,
+    public: PublicKey,
+}
+
+impl SoftwareSigner {
+    /// A fresh key from operating-system entropy (GB/T 32918.1-2016 6.1).
+    ///
+    /// # Errors
+    /// [`Error::Entropy`] when the operating system has none.
+    pub fn generate() -> Result<Self, Error> {
+        loop {
+            let mut bytes = Zeroizing::new([0; 32]);
+            entropy::fill(&mut *bytes)?;
+            // A draw out of range (probability 2^-32) is drawn again, never reduced: reducing would
+            // bias the key.
+            if let Ok(signer) = Self::from_bytes(&bytes) {
+                return Ok(signer);
+            }
+        }
+    }
+
+    /// The key with the given big-endian scalar.
+    ///
+    /// # Errors
+    /// [`Error::PrivateKeyRange`] unless the scalar is in 1..=n-2.
+    pub fn from_bytes(bytes: &[u8; 32]) -> Result<Self, Error> {
+        let secret = sm2::SecretKey::from_slice(bytes).map_err(|_| Error::PrivateKeyRange)?;
+        Self::from_secret(secret)
+    }
+
+    /// The key of an unencrypted PKCS#8 PEM text.
+    ///
+    /// # Errors
+    /// [`Error::PrivateKeyEncoding`] for any other text.
+    pub fn from_pkcs8_pem(text: &str) -> Result<Self, Error> {
+        let secret = sm2::SecretKey::from_pkcs8_pem(text).map_err(|_| Error::PrivateKeyEncoding)?;
+        Self::from_secret(secret)
+    }
+
+    /// This key as an unencrypted PKCS#8 PEM text, zeroised when dropped.
+    ///
+    /// # Errors
+    /// [`Error::PrivateKeyEncoding`] if the encoder refuses.
+    pub fn to_pkcs8_pem(&self) -> Result<Zeroizing<String>, Error> {
+        self.secret.to_pkcs8_pem(LineEnding::LF).map_err(|_| Error::PrivateKeyEncoding)
+    }
+
+    /// Signs e without verifying the result: for clients, whose node verifies it at once anyway.
+    /// Constant time.
+    ///
+    /// # Errors
+    /// [`Error::Signing`] when the signature could not be made.
+    pub fn sign_unverified(&self, digest: &Digest) -> Result<Signature, Error> {
+        let made: sm2::dsa::Signature =
+            self.signing.sign_prehash(&digest.0).map_err(|_| Error::Signing)?;
+        Ok(Signature(made.to_bytes().into()))
+    }
+
+    fn from_secret(secret: sm2::SecretKey) -> Result<Self, Error> {
+        // 1 + d must have an inverse (GB/T 32918.2-2016 6.1 step A6): d = n - 1 is no private key.
+        if bool::from((*secret.to_nonzero_scalar() + sm2::Scalar::ONE).is_zero()) {
+            return Err(Error::PrivateKeyRange);
+        }
+        let signing = sm2::dsa::SigningKey::new(IDENTITY_UNUSED, &secret)
+            .map_err(|_| Error::PrivateKeyRange)?;
+        let point = secret.public_key().to_sec1_point(false);
+        let mut public = [0; 64];
+        let coordinates = point.as_bytes().get(1..).ok_or(Error::PrivateKeyRange)?;
+        public.copy_from_slice(coordinates);
+        Ok(Self { secret, signing, public: PublicKey(public) })
+    }
+}
+
+impl Signer for SoftwareSigner {
+    fn public_key(&self) -> &PublicKey {
+        &self.public
+    }
+
+    fn sign(&self, digest: &Digest) -> Result<Signature, Error> {
+        let signature = self.sign_unverified(digest)?;
+        let item = VerifyItem { key: &self.public, digest: *digest, signature: &signature };
+        match verify_one(&item) {
+            Verdict::Valid => Ok(signature),
+            Verdict::KeyInvalid | Verdict::SignatureInvalid => Err(Error::SignatureRejected),
+        }
+    }
+}

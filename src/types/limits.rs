@@ -1,0 +1,77 @@
+//! Protocol limits: the same on all nodes of all chains, each with its unit and its reason.
+//!
+//! What an operator may choose for one chain is in the genesis ([`crate::genesis::Parameters`]),
+//! what he may choose for one node is in that node's configuration; both stay inside the limits of
+//! this file.
+
+/// Operations in one transaction, count. Enough for a netting cycle; bounds the work a single
+/// signature can ask for.
+pub const TX_OPERATIONS_COUNT_MAX: u16 = 1_024;
+
+/// Bytes of one whole transaction, signature included. Holds 1,024 transfers of 80 bytes with room
+/// to spare.
+pub const TX_SIZE_MAX: u32 = 128 * 1_024;
+
+/// Heights that a transaction's last valid height may lie ahead of the chain's. Bounds the nonces
+/// the state must remember.
+pub const TX_VALIDITY_HEIGHTS_MAX: u64 = 600;
+
+/// Legs of one settlement, count.
+pub const SETTLEMENT_LEGS_COUNT_MAX: u16 = 256;
+
+/// Bytes of the memo of a notarisation.
+pub const NOTARISATION_MEMO_SIZE_MAX: u16 = 256;
+
+/// Decimal places an asset may have: 10^28 whole units still fit an amount of 128 bits.
+pub const ASSET_DECIMALS_MAX: u8 = 18;
+
+/// Transactions in one batch, count.
+pub const BATCH_TRANSACTIONS_COUNT_MAX: u32 = 8_192;
+
+/// Bytes of one batch: one block-log group at its usual size, one frame between peers.
+pub const BATCH_SIZE_MAX: u32 = 1_024 * 1_024;
+
+/// Batches that one block may order, count.
+pub const BLOCK_BATCHES_COUNT_MAX: u32 = 64;
+
+/// Validators of a chain, count. Certificates carry one signature for each.
+pub const VALIDATORS_COUNT_MAX: u32 = 128;
+
+/// Voting power of all validators together; far from overflow when thresholds multiply it by three.
+pub const VOTING_POWER_TOTAL_MAX: u64 = 1 << 48;
+
+/// Bytes of a validator's or a chain's name.
+pub const NAME_SIZE_MAX: usize = 32;
+
+/// Addresses that the genesis may name for one right, count.
+pub const GENESIS_GRANTEES_COUNT_MAX: u32 = 1_024;
+
+/// Heights between a block and the header that carries its roots ("d"), largest choice.
+pub const CERTIFIED_LAG_HEIGHTS_MAX: u32 = 8;
+
+/// Rounds of one height the engine will go through before it counts as a fault, count.
+pub const ROUNDS_COUNT_MAX: u32 = 1 << 20;
+
+/// Logarithm of the number of state buckets: smallest and largest choice of a genesis.
+pub const STATE_BUCKETS_LOG2_MIN: u8 = 4;
+/// See [`STATE_BUCKETS_LOG2_MIN`]; 2^24 buckets keep 1 GiB of inner nodes.
+pub const STATE_BUCKETS_LOG2_MAX: u8 = 24;
+
+/// Milliseconds that a header's time may run ahead of a validator's own clock.
+pub const HEADER_TIME_AHEAD_MILLIS_MAX: u64 = 2_000;
+
+/// Siblings in one Merkle path, count: trees of up to 2^32 leaves.
+pub const MERKLE_PATH_COUNT_MAX: usize = 32;
+
+const _: () = assert!(
+    BATCH_SIZE_MAX >= TX_SIZE_MAX + 4_096,
+    "the largest transaction must fit a batch with its header"
+);
+const _: () = assert!(
+    TX_OPERATIONS_COUNT_MAX as u32 * 80 + 192 <= TX_SIZE_MAX,
+    "a transaction with the most operations must fit when they are transfers"
+);
+const _: () = assert!(
+    SETTLEMENT_LEGS_COUNT_MAX as u32 * 72 + 256 <= TX_SIZE_MAX,
+    "the largest settlement must fit a transaction"
+);

@@ -1,0 +1,143 @@
+//! The bytes of every type that is stored, sent or signed, pinned by size and SM3.
+//!
+//! A difference means that a node of this build no longer understands one of the last. If that is
+//! wanted, the format version goes up and the new table, which the failing test prints, is put
+//! here: editing the table is the approval.
+
+#[cfg(test)]
+mod golden {
+    use hufu_crypto::{Signer as _, Sm3};
+    use hufu_tests::examples::{self, Chain};
+    use hufu_types::Strength;
+    use zerocopy::IntoBytes as _;
+
+    /// Name, size in bytes, SM3 of the bytes.
+    #[rustfmt::skip]
+    const TABLE: &[(&str, usize, &str)] = &[
+        ("public_key", 64, "527b7972bbd38ea5fd9c2d6b38b8de2a4c0760ce288e5d88bf4d6c6b3b2ce0a0"),
+        ("address", 20, "18ad0624c7d31dc34d7acf666b9408727332218a986c41da08f653445f38ee8e"),
+        ("genesis", 368, "d0ff0dddc56e1923d81fd4c14221c7589b034dbd0a34dc669f534d344eae07ae"),
+        ("chain_id", 32, "0c6ff22b5b9504159dcfea2af82c23dc7c6bbd2f20ad9dde287c7691f2fa5c11"),
+        ("validators_digest", 32, "6fd4659633295ef1cdbfec43b911e69794ee94f32060bce9962125232b524f48"),
+        ("transaction/open_account", 216, "8b224199e659f2b2330291037ed71e8ea0c36bc79170e04a10deb68bd20c69b4"),
+        ("transaction/close_account", 216, "db27390c7e8d0f2116eded1f59751dc5aec74e0ef473bcfb81b578a7c9506dc6"),
+        ("transaction/create_asset", 252, "e39f227f206f1c93342207427eaeaff98cf872340ad42a24abfe51ff34979826"),
+        ("transaction/issue_asset", 248, "90851cdf2710fe772839dd0d9d6df6254b7e78b2bbfc255dbcaf18f8d8eea94c"),
+        ("transaction/redeem_asset", 248, "461fee05d7c66031971e860d4f9d05a57025dc0ed568dfb2fb780444d7c6334c"),
+        ("transaction/transfer", 268, "aa09f3ab4ba1f160a0d7b38f0bbd82ed5f4beb3cfed9726c0308b5af6a62490b"),
+        ("transaction/settle", 344, "756434fd4d3bd6da89ab7b0bd511422227febb962a340b0b2a6d3cb205cc9858"),
+        ("transaction/grant_mandate", 256, "4081a7510d7e8d09fd025215b4ca897bd2c7af13a722cf1f7114a2a20accd66d"),
+        ("transaction/revoke_mandate", 232, "0f9495f89b2aca56e02878e5062d79c64cdc2f296172d2579cad38a011c1a56a"),
+        ("transaction/notarise", 247, "520d3d094684b68a40954c6921d8f5e700e537b8a4520c84be469e4e39af9c39"),
+        ("transaction/freeze_holding", 232, "f8d14c5105d96d7ce4adf0f1cf338a1dd25e349687ca55a8b1b69d66c12d74e4"),
+        ("transaction/unfreeze_holding", 232, "edcbedaa450d45641e672943d61df64a1678307f9377eafb52a76d4794fad187"),
+        ("transaction/all", 879, "8d2e63acd603788838a21859541afb090e8257d1b2253aa0341923c3fecd8956"),
+        ("batch", 768, "28adc70b05f656c1c8f43c1d3efd95c6a45f9c2cf498478b39942e7f4e11e71f"),
+        ("batch_digest", 32, "ad0f8893d94427d66fafb62c81bb48999a68be5db6f0d8c5936770740371ee9b"),
+        ("tx_id", 32, "4d799adca787039f435a5e49013847f40ea190537562914aecd8214d76d6c282"),
+        ("tx_digest", 32, "9eb9152a9142e2d20395ecbcd593ec6611d9b8ecddefe4bf8406eb4dd57cfd10"),
+        ("block/1", 316, "eb1bf72b2c032bce07909b229840ff8229c193d0baf5a484423ec2af1106f364"),
+        ("block_header/1", 252, "be9ff1c3a82feb662ad400233921358b740a69cfadd460071818001a9e5d754f"),
+        ("block_digest/1", 32, "ddced38a637cb9ae02c4fe6eae118454f94915b3e3e3eb0194b7d5d42498b561"),
+        ("certificate/1", 220, "ec6bb473d754415979eef1d99965f1c8384cb72bc34383b3ec2ab21898fb026e"),
+        ("block/2", 284, "47c12c5623b62e31b2722194cbd6326d6fa8caf159b2c6468472609b44ed7135"),
+        ("block_header/2", 252, "428aeb14f2afe280d631b2401f9e048a548877ca5e8aeeafdc241c978ad92167"),
+        ("block_digest/2", 32, "ac325e54709aacb880ce043eeb6c426b7f5bb9817975b1a10b6bdb67956b547d"),
+        ("certificate/2", 220, "1f241a5b4000eac13193cd86ee8e14a50cb9b191b4e89ce01d3e446921c7a42a"),
+        ("block/3", 252, "d91dba4fa52dcaa1b2d530d17bd6c50bb0b7550491efaf3feabbc0ea9ebbf6ed"),
+        ("block_header/3", 252, "d91dba4fa52dcaa1b2d530d17bd6c50bb0b7550491efaf3feabbc0ea9ebbf6ed"),
+        ("block_digest/3", 32, "dbdf7dc96dfa03199a417cb941a3c4c8cd4de109dff45828accf532889ec2902"),
+        ("certificate/3", 220, "a7d633f0a66187841eabbb344a0f113bac65f113b8c42e15eeac48ef5108fd38"),
+        ("vote", 104, "ccdc4a06c95ab99506456e4ce7f1652acbfa3a556e5802c2ddab07a65d268364"),
+        ("signed_vote", 168, "9b8db87fa205979453b52bca952b7c38e65beb58fa1c278424032c17c2787c87"),
+        ("signed_vote/nil", 168, "5e879a279072b774b4c3ea50c64a47f7cf055c42f5903998dc7531f82f44e3ab"),
+        ("proposal", 112, "89a231e4372c955a33857923094c7dbb7234623881fad417cd57b7695d6bda9b"),
+        ("signed_proposal", 176, "36eb80734b8b6ea74e678d14f43b5d39d503fc9b3897d2fcf18aea5e5c514d9f"),
+        ("signed_proposal/locked", 176, "7d9460680e0ce810f1267f20bb2eb28e6b3cedae3d75ec5e3f6074a0e0460e22"),
+        ("receipt/success", 116, "5be19598a5abc4aa02b1221da7ae78c787b8cb63889bbdee92b468555062804c"),
+        ("receipt_leaf/success", 32, "d332441c3b9a39812b2167833e5ec784c809dc539c16ec2b36f2ae6f4287197f"),
+        ("receipt/failure", 116, "6e1df73cf82f416bb68496662fe50bc285830d8fcef32041d99bcb49b0204463"),
+        ("receipt_leaf/failure", 32, "07a0febfd7adc08dbbcd51bfb5aa4271bfbb92b24e25bc0d83068a1e4f511eeb"),
+        ("receipt/failure_whole", 116, "0fb8c52de0be13283fc6b01b4917370f1b6e4ac0a04165784f786a1e8ae64ea6"),
+        ("receipt_leaf/failure_whole", 32, "b16c56b3a7047cf0e1d3457b278d3b4a04b6d55fc33b9699345e2c5cb7ddac5d"),
+        ("receipt_proof/committed", 840, "776c9fb7a9d8018510f9c89e0338194a3ab455977aa1ab870e4fcc82667a9e58"),
+        ("receipt_proof/certified", 1410, "7967686e9ea613e8770cdeb4d40c4652db4ba9f28e6dbc5ddc355e8d35387836"),
+    ];
+
+    /// Every example with its bytes, in the order of the table.
+    fn encodings() -> Vec<(String, Vec<u8>)> {
+        let chain = Chain::new();
+        let id = chain.id();
+        let mut all: Vec<(String, Vec<u8>)> = Vec::new();
+        let mut add = |name: &str, bytes: &[u8]| all.push((name.to_owned(), bytes.to_vec()));
+
+        add("public_key", examples::signer(1).public_key().as_bytes());
+        add("address", examples::signer(1).public_key().address().as_bytes());
+        add("genesis", &chain.genesis.to_bytes());
+        add("chain_id", id.as_bytes());
+        add("validators_digest", chain.genesis.validators.digest(id).as_bytes());
+
+        let operations = examples::operations();
+        for (name, operation) in &operations {
+            let transaction = examples::transaction(id, 1, &[*operation]);
+            add(&format!("transaction/{name}"), transaction.bytes());
+        }
+        let every: Vec<_> = operations.iter().map(|(_, operation)| *operation).collect();
+        add("transaction/all", examples::transaction(id, u64::MAX, &every).bytes());
+
+        let first = &chain.heights[0];
+        add("batch", first.batches[0].bytes());
+        add("batch_digest", first.batches[0].digest().as_bytes());
+        add("tx_id", first.batches[0].entries()[0].id.as_bytes());
+        add("tx_digest", first.batches[0].entries()[0].digest.as_bytes());
+        for height in &chain.heights {
+            let (number, block) = (height.block.height(), &height.block);
+            let mut bytes = Vec::new();
+            block.write(&mut bytes);
+            add(&format!("block/{number}"), &bytes);
+            add(&format!("block_header/{number}"), block.header().as_bytes());
+            add(&format!("block_digest/{number}"), block.digest().as_bytes());
+            let mut bytes = Vec::new();
+            height.certificate.write(&mut bytes);
+            add(&format!("certificate/{number}"), &bytes);
+        }
+        let precommit = examples::precommit(id, 1, first.block.digest(), 1);
+        add("vote", precommit.vote.as_bytes());
+        add("signed_vote", precommit.as_bytes());
+        add("signed_vote/nil", examples::prevote_for_nil(id).as_bytes());
+        let [proposal, locked] = examples::proposals(id);
+        add("proposal", proposal.proposal.as_bytes());
+        add("signed_proposal", proposal.as_bytes());
+        add("signed_proposal/locked", locked.as_bytes());
+        for (name, receipt) in ["success", "failure", "failure_whole"].iter().zip(&first.receipts) {
+            add(&format!("receipt/{name}"), receipt.as_bytes());
+            add(&format!("receipt_leaf/{name}"), receipt.leaf().as_bytes());
+        }
+        add("receipt_proof/committed", &chain.proof(1, 3, Strength::Committed).to_bytes());
+        add("receipt_proof/certified", &chain.proof(1, 3, Strength::Certified).to_bytes());
+        all
+    }
+
+    #[test]
+    fn bytes_are_those_of_the_table() {
+        let found: Vec<(String, usize, String)> = encodings()
+            .into_iter()
+            .map(|(name, bytes)| (name, bytes.len(), Sm3::of(&[&bytes]).to_string()))
+            .collect();
+        let expected: Vec<(String, usize, String)> = TABLE
+            .iter()
+            .map(|(name, size, digest)| ((*name).to_owned(), *size, (*digest).to_owned()))
+            .collect();
+        if found == expected {
+            return;
+        }
+        for row in found.iter().filter(|row| !expected.contains(row)) {
+            println!("differs from the table: {}", row.0);
+        }
+        println!("the table of these bytes:");
+        for (name, size, digest) in &found {
+            println!("        (\"{name}\", {size}, \"{digest}\"),");
+        }
+        panic!("the encoding has changed: raise the format version and replace the table");
+    }
+}
