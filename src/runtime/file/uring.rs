@@ -1,0 +1,95 @@
+//! The io_uring side of a file ring: one write and one linked fdatasync per group.
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use io_uring::{IoUring, opcode, squeue, types};
+
+use super::direct::DirectFile;
+use super::{AlignedBuffer, FileError};
+
+/// Which half of a group a completion belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Half {
+    /// The write of the group's bytes.
+    Write,
+    /// The fdatasync linked behind it.
+    Sync,
+}
+
+/// A ring that carries linked write and sync pairs.
+pub(super) struct Uring {
+    ring: IoUring,
+}
+
+impl Uring {
+    /// Sets up a ring for `depth` groups, or says why the host does not allow it.
+    pub(super) fn new(depth: u32) -> Result<Self, FileError> {
+        // Two entries a group; the completion queue is twice that, so it can never overflow.
+        let ring = IoUring::builder().dontfork().build((depth * 2).next_power_of_two());
+        match ring {
+            Ok(ring) => Ok(Self { ring }),
+            Err(source) => Err(FileError::RingUnavailable { source }),
+        }
+    }
+
+    /// Hands one group to the kernel.
+    ///
+    /// The caller keeps `buffer` and `file` alive and untouched until [`Uring::reap`] has returned
+    /// both halves of `token`.
+    pub(super) fn start(
+        &mut self,
+        token: u64,
+        file: &DirectFile,
+        offset: u64,
+        buffer: &AlignedBuffer,
+        bytes: u32,
+    ) -> io::Result<()> {
+        assert!(buffer.len() >= usize::try_from(bytes).unwrap_or(usize::MAX));
+        let descriptor = types::Fd(file.descriptor());
+        let write = opcode::Write::new(descriptor, buffer.as_kernel_ptr(), bytes)
+            .offset(offset)
+            .build()
+            .flags(squeue::Flags::IO_LINK)
+            .user_data(token * 2);
+        let sync = if cfg!(hufu_planted_bug = "no_fsync") {
+            opcode::Nop::new().build()
+        } else {
+            opcode::Fsync::new(descriptor).flags(types::FsyncFlags::DATASYNC).build()
+        };
+        let pair = [write, sync.user_data(token * 2 + 1)];
+        let mut queue = self.ring.submission();
+        // SAFETY: the write reads `bytes` bytes of `buffer`, which is at least that long
+        // (asserted above). `FileRing` owns buffer and file until both halves are reaped, and its
+        // drop waits for them or leaks the buffer, so the kernel never reads freed memory.
+        let pushed = unsafe { queue.push_multiple(&pair) };
+        drop(queue);
+        pushed.map_err(|_full| io::Error::from_raw_os_error(libc::EBUSY))?;
+        self.enter(0)
+    }
+
+    /// Gives every completion that is there to `each`: token, half, result as the kernel gave it.
+    pub(super) fn reap(&mut self, mut each: impl FnMut(u64, Half, i32)) {
+        for entry in self.ring.completion() {
+            let half = if entry.user_data() % 2 == 0 { Half::Write } else { Half::Sync };
+            each(entry.user_data() / 2, half, entry.result());
+        }
+    }
+
+    /// Enters the kernel and waits until at least `want` completions are there.
+    pub(super) fn enter(&mut self, want: usize) -> io::Result<()> {
+        loop {
+            match self.ring.submit_and_wait(want) {
+                Ok(_submitted) => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Becomes readable when a completion is there.
+    pub(super) fn descriptor(&self) -> BorrowedFd<'_> {
+        // SAFETY: the ring keeps its descriptor open for as long as `self` is borrowed.
+        unsafe { BorrowedFd::borrow_raw(self.ring.as_raw_fd()) }
+    }
+}
