@@ -1,0 +1,83 @@
+//! A group while its records are collected, and once it is ready for the device.
+
+use hufu_crypto::Hasher;
+use hufu_runtime::file::AlignedBuffer;
+use zerocopy::IntoBytes;
+
+use super::RecordPosition;
+use super::format::{BLOCK, GROUP_HEADER_BYTES, GroupBody, RECORD_HEADER_BYTES, RecordHeader};
+use crate::widths;
+
+/// Where a group lies and which one it is.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct GroupSlot {
+    pub(super) segment: u32,
+    pub(super) offset: u64,
+    pub(super) sequence: u64,
+    pub(super) flags: u32,
+}
+
+/// A group that still takes records.
+pub(super) struct OpenGroup {
+    pub(super) slot: GroupSlot,
+    buffer: AlignedBuffer,
+    capacity: usize,
+    payload: usize,
+    records_count: u32,
+}
+
+/// A group whose body will not change any more.
+pub(super) struct SealedGroup {
+    pub(super) slot: GroupSlot,
+    pub(super) buffer: AlignedBuffer,
+    pub(super) body: GroupBody,
+}
+
+impl OpenGroup {
+    /// A group at `slot` that may grow to `capacity` bytes, header included.
+    pub(super) fn new(slot: GroupSlot, buffer: AlignedBuffer, capacity: usize) -> Self {
+        assert!(capacity <= buffer.len() && capacity.is_multiple_of(BLOCK));
+        assert!(slot.offset.is_multiple_of(widths::offset(BLOCK)));
+        assert!(slot.sequence > 0);
+        Self { slot, buffer, capacity, payload: 0, records_count: 0 }
+    }
+
+    /// True when a record with `bytes` of payload still fits.
+    pub(super) fn fits(&self, bytes: usize) -> bool {
+        let used = GROUP_HEADER_BYTES + self.payload;
+        assert!(used <= self.capacity);
+        bytes <= self.capacity && used + RECORD_HEADER_BYTES + bytes <= self.capacity
+    }
+
+    /// Copies one record in. The caller has asked whether it fits.
+    pub(super) fn put(&mut self, kind: u16, parts: &[&[u8]]) -> RecordPosition {
+        let bytes: usize = parts.iter().map(|part| part.len()).sum();
+        assert!(self.fits(bytes));
+        let start = GROUP_HEADER_BYTES + self.payload;
+        let header = RecordHeader::new(kind, widths::length(bytes));
+        let mut at = start;
+        for part in std::iter::once(header.as_bytes()).chain(parts.iter().copied()) {
+            if let Some(target) = self.buffer.get_mut(at..at + part.len()) {
+                target.copy_from_slice(part);
+            }
+            at += part.len();
+        }
+        self.payload += RECORD_HEADER_BYTES + bytes;
+        self.records_count += 1;
+        assert!(at == GROUP_HEADER_BYTES + self.payload && at <= self.capacity);
+        RecordPosition {
+            sequence: self.slot.sequence,
+            segment: self.slot.segment,
+            group_offset: widths::short(self.slot.offset),
+            record_offset: widths::length(start),
+        }
+    }
+
+    /// Ends the group: pads it and hashes it.
+    pub(super) fn seal(mut self, hasher: &dyn Hasher) -> SealedGroup {
+        assert!(self.records_count > 0 || self.slot.flags != 0);
+        let body = GroupBody::seal(&mut self.buffer, self.payload, self.records_count, hasher);
+        assert!(widths::index(body.padded_bytes) <= self.capacity);
+        SealedGroup { slot: self.slot, buffer: self.buffer, body }
+    }
+}

@@ -1,0 +1,157 @@
+//! What a log is opened with. All memory of the log follows from these numbers.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use hufu_crypto::{Digest, Hasher};
+use hufu_runtime::file::{Backend, FileSystem};
+
+use super::LogKind;
+use super::format::{
+    BLOCK, GROUP_BYTES_MAX, GROUP_HEADER_BYTES, RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES,
+    padded_bytes,
+};
+use crate::error::Error;
+use crate::widths;
+
+/// Groups in flight at most; more gained nothing in `facts/storage.md`.
+pub(crate) const DEPTH_MAX: u32 = 4;
+
+/// Options of a log. Start from [`LogOptions::new`] and change what the configuration says.
+#[derive(Clone)]
+pub struct LogOptions {
+    /// Folder of the segments; made if it is not there.
+    pub folder: PathBuf,
+    /// What the log is for.
+    pub kind: LogKind,
+    /// The chain the log belongs to; a log of another chain is refused.
+    pub chain: Digest,
+    /// Hashes the leaves of groups, in as many lanes as the provider has.
+    pub hasher: Arc<dyn Hasher>,
+    /// How files are opened.
+    pub file_system: FileSystem,
+    /// How the disk is reached. With `Auto` and a depth of 1 the log's own thread writes and
+    /// syncs, which has the best latency; with more in flight io_uring where it is allowed.
+    pub backend: Backend,
+    /// Groups in flight at most, 1..=4.
+    pub depth: u32,
+    /// Size of a segment in bytes, header included; a multiple of 4 KiB below 4 GiB.
+    pub segment_bytes: u64,
+    /// Size of a group in bytes at which it is closed; a multiple of 4 KiB, at most 8 MiB.
+    pub group_bytes_max: u32,
+    /// Longest payload of one record in bytes, at most 8 MiB. A record that does not fit an
+    /// ordinary group makes a group of its own.
+    pub record_bytes_max: u32,
+    /// Segments written ahead before the log opens. The one after them is written piece by piece
+    /// while the log runs.
+    pub segments_ready_at_open: u32,
+    /// Newest segments whose groups are checked at open. Older ones have only their headers
+    /// checked; `ledger verify` checks everything.
+    pub segments_checked_at_open: u32,
+    /// A group sequence known from elsewhere to have been durable; a log that ends before it is
+    /// damaged. 0 if nothing is known.
+    pub known_durable: u64,
+}
+
+impl LogOptions {
+    /// The defaults: 64 MiB segments, groups of 1 MiB, records up to 8 MiB, one group in flight.
+    #[must_use]
+    pub fn new(
+        folder: impl Into<PathBuf>,
+        kind: LogKind,
+        chain: Digest,
+        hasher: Arc<dyn Hasher>,
+    ) -> Self {
+        Self {
+            folder: folder.into(),
+            kind,
+            chain,
+            hasher,
+            file_system: FileSystem::default(),
+            backend: Backend::Auto,
+            depth: 1,
+            segment_bytes: 64 << 20,
+            group_bytes_max: 1 << 20,
+            record_bytes_max: 8 << 20,
+            segments_ready_at_open: 0,
+            segments_checked_at_open: 64,
+            known_durable: 0,
+        }
+    }
+
+    /// Checks ranges and relations.
+    pub fn check(&self) -> Result<(), Error> {
+        let block = widths::offset(BLOCK);
+        let group = u64::from(self.group_bytes_max);
+        let largest = widths::offset(self.longest_group());
+        let faults = [
+            (
+                !(1..=DEPTH_MAX).contains(&self.depth),
+                "depth",
+                u64::from(self.depth),
+                "must be 1..=4",
+            ),
+            (
+                group < block || !group.is_multiple_of(block) || group > 8 << 20,
+                "group_bytes_max",
+                group,
+                "must be a multiple of 4096, 4096..=8388608",
+            ),
+            (
+                self.record_bytes_max == 0 || largest > widths::offset(GROUP_BYTES_MAX),
+                "record_bytes_max",
+                u64::from(self.record_bytes_max),
+                "must be 1..=8388608",
+            ),
+            (
+                !self.segment_bytes.is_multiple_of(block)
+                    || self.segment_bytes < SEGMENT_HEADER_BYTES + largest
+                    || self.segment_bytes > u64::from(u32::MAX),
+                "segment_bytes",
+                self.segment_bytes,
+                "must be a multiple of 4096, hold the longest record, and stay below 4 GiB",
+            ),
+            (
+                self.segments_checked_at_open == 0,
+                "segments_checked_at_open",
+                0,
+                "must be at least 1",
+            ),
+        ];
+        for (broken, key, value, rule) in faults {
+            if broken {
+                return Err(Error::Option { key, value, rule });
+            }
+        }
+        Ok(())
+    }
+
+    /// Bytes of the longest group these options allow.
+    pub(crate) fn longest_group(&self) -> usize {
+        const { assert!(GROUP_HEADER_BYTES + RECORD_HEADER_BYTES < BLOCK) };
+        let alone = padded_bytes(RECORD_HEADER_BYTES + widths::index(self.record_bytes_max));
+        alone.max(widths::index(self.group_bytes_max))
+    }
+
+    /// The back end that `Auto` stands for at this depth.
+    pub(crate) fn effective_backend(&self) -> Backend {
+        match (self.backend, self.depth) {
+            (Backend::Auto, 1) => Backend::Sync,
+            (backend, _) => backend,
+        }
+    }
+}
+
+impl std::fmt::Debug for LogOptions {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("LogOptions")
+            .field("folder", &self.folder)
+            .field("kind", &self.kind)
+            .field("backend", &self.backend)
+            .field("depth", &self.depth)
+            .field("segment_bytes", &self.segment_bytes)
+            .field("group_bytes_max", &self.group_bytes_max)
+            .finish_non_exhaustive()
+    }
+}

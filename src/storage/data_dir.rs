@@ -1,0 +1,296 @@
+//! The data folder of a node: who it belongs to, and where each thing lies in it.
+//!
+//! ```text
+//! identity    magic, format version, chain, node address, checksum; written once
+//! lock        held by the process that has the folder open
+//! blocks/     block log         votes/   vote log         state/   state store
+//! ```
+//!
+//! `node` opens it before anything else. It never changes an identity, and refuses a folder of
+//! another chain, node or format instead of guessing.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use hufu_crypto::{Address, Digest};
+use hufu_runtime::file::{FileError, FileSystem};
+use zerocopy::little_endian::U32;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use crate::error::Error;
+
+/// Version of the folder's layout and of everything in it.
+pub const DATA_FORMAT_VERSION: u32 = 1;
+
+const MAGIC: [u8; 8] = *b"HUFUDATA";
+const IDENTITY: &str = "identity";
+const IDENTITY_NEW: &str = "identity.new";
+const LOCK: &str = "lock";
+const BLOCKS: &str = "blocks";
+const VOTES: &str = "votes";
+const STATE: &str = "state";
+
+/// Whose data a folder holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Identity {
+    /// The chain: SM3 of the genesis.
+    pub chain: Digest,
+    /// The node's address.
+    pub node: Address,
+}
+
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct StoredIdentity {
+    magic: [u8; 8],
+    version: U32,
+    chain: Digest,
+    node: [u8; 20],
+    checksum: U32,
+}
+
+const CHECKED_BYTES: usize = size_of::<StoredIdentity>() - size_of::<U32>();
+
+/// An open data folder. Dropping it lets go of the lock.
+#[derive(Debug)]
+pub struct DataDir {
+    path: PathBuf,
+    identity: Identity,
+    _lock: File,
+}
+
+impl DataDir {
+    /// Opens the folder, making it for `identity` if it is empty or not there.
+    pub fn open(path: &Path, identity: &Identity) -> Result<Self, Error> {
+        std::fs::create_dir_all(path).map_err(|source| io("mkdir", path, source))?;
+        let lock = lock(path)?;
+        match read_identity(path)? {
+            Some(found) => check_identity(path, &found, identity)?,
+            None if has_data(path) => {
+                return Err(Error::IdentityMissing { path: path.to_path_buf() });
+            }
+            None => write_identity(path, identity)?,
+        }
+        let written = read_identity(path)?;
+        assert!(written.as_ref() == Some(identity), "what was written is what is read");
+        Ok(Self { path: path.to_path_buf(), identity: *identity, _lock: lock })
+    }
+
+    /// Reads whose data a folder holds, without locking it: for tools that only look.
+    pub fn identity_of(path: &Path) -> Result<Identity, Error> {
+        read_identity(path)?.ok_or_else(|| Error::IdentityMissing { path: path.to_path_buf() })
+    }
+
+    /// Whose data this is.
+    #[must_use]
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// The folder itself.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Folder of the block log.
+    #[must_use]
+    pub fn block_log(&self) -> PathBuf {
+        Self::block_log_in(&self.path)
+    }
+
+    /// Folder of the vote log.
+    #[must_use]
+    pub fn vote_log(&self) -> PathBuf {
+        Self::vote_log_in(&self.path)
+    }
+
+    /// Folder of the state store.
+    #[must_use]
+    pub fn state_store(&self) -> PathBuf {
+        Self::state_store_in(&self.path)
+    }
+
+    /// Folder of the block log in a data folder that is not opened.
+    #[must_use]
+    pub fn block_log_in(path: &Path) -> PathBuf {
+        path.join(BLOCKS)
+    }
+
+    /// Folder of the vote log in a data folder that is not opened.
+    #[must_use]
+    pub fn vote_log_in(path: &Path) -> PathBuf {
+        path.join(VOTES)
+    }
+
+    /// Folder of the state store in a data folder that is not opened.
+    #[must_use]
+    pub fn state_store_in(path: &Path) -> PathBuf {
+        path.join(STATE)
+    }
+}
+
+fn lock(path: &Path) -> Result<File, Error> {
+    let path = path.join(LOCK);
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(false).mode(0o600);
+    let file = options.open(&path).map_err(|source| io("open", &path, source))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(Error::Locked { path }),
+        Err(TryLockError::Error(source)) => Err(io("lock", &path, source)),
+    }
+}
+
+fn has_data(path: &Path) -> bool {
+    [BLOCKS, VOTES, STATE].iter().any(|name| path.join(name).exists())
+}
+
+fn read_identity(folder: &Path) -> Result<Option<Identity>, Error> {
+    let path = folder.join(IDENTITY);
+    let mut bytes = Vec::with_capacity(size_of::<StoredIdentity>());
+    let limit = crate::widths::offset(size_of::<StoredIdentity>()) + 1;
+    match File::open(&path) {
+        Ok(file) => {
+            let read = file.take(limit).read_to_end(&mut bytes);
+            read.map_err(|source| io("read", &path, source))?;
+        }
+        Err(source) if source.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(io("open", &path, source)),
+    }
+    let damaged = |reason| Error::IdentityDamaged { path: path.clone(), reason };
+    let Ok(stored) = StoredIdentity::read_from_bytes(&bytes) else {
+        return Err(damaged("wrong length"));
+    };
+    if stored.magic != MAGIC {
+        return Err(damaged("wrong magic"));
+    }
+    if checksum(&bytes) != stored.checksum.get() {
+        return Err(damaged("checksum differs"));
+    }
+    let (found, expected) = (stored.version.get(), DATA_FORMAT_VERSION);
+    if found != expected {
+        return Err(Error::OtherVersion { path, found, expected });
+    }
+    Ok(Some(Identity { chain: stored.chain, node: Address(stored.node) }))
+}
+
+fn check_identity(folder: &Path, found: &Identity, expected: &Identity) -> Result<(), Error> {
+    let path = folder.join(IDENTITY);
+    if found.chain != expected.chain {
+        let (found, expected) = (found.chain.to_string(), expected.chain.to_string());
+        return Err(Error::OtherChain { path, found, expected });
+    }
+    if found.node != expected.node {
+        let (found, expected) = (found.node.to_string(), expected.node.to_string());
+        return Err(Error::OtherNode { path, found, expected });
+    }
+    assert!(found == expected);
+    Ok(())
+}
+
+/// Writes the identity so that it is either whole or not there: sync, rename, sync the folder.
+fn write_identity(folder: &Path, identity: &Identity) -> Result<(), Error> {
+    let mut stored = StoredIdentity {
+        magic: MAGIC,
+        version: U32::new(DATA_FORMAT_VERSION),
+        chain: identity.chain,
+        node: identity.node.0,
+        checksum: U32::ZERO,
+    };
+    stored.checksum = U32::new(checksum(stored.as_bytes()));
+    let path = folder.join(IDENTITY_NEW);
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o600);
+    let mut file = options.open(&path).map_err(|source| io("create", &path, source))?;
+    file.write_all(stored.as_bytes()).map_err(|source| io("write", &path, source))?;
+    file.sync_all().map_err(|source| io("fsync", &path, source))?;
+    let system = FileSystem::default();
+    system.rename(&path, &folder.join(IDENTITY))?;
+    system.sync_dir(folder)?;
+    // The folder may be new itself, and its name must last as long as what is in it.
+    let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty());
+    system.sync_dir(parent.unwrap_or(Path::new(".")))?;
+    assert!(!path.exists());
+    Ok(())
+}
+
+fn checksum(bytes: &[u8]) -> u32 {
+    assert!(bytes.len() == size_of::<StoredIdentity>());
+    crc32c::crc32c(bytes.get(..CHECKED_BYTES).unwrap_or_default())
+}
+
+fn io(operation: &'static str, path: &Path, source: std::io::Error) -> Error {
+    Error::File(FileError::Io { operation, path: path.to_path_buf(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const IDENTITY_HERE: Identity = Identity { chain: Digest([1; 32]), node: Address([2; 20]) };
+
+    #[test]
+    fn a_folder_is_made_once_and_known_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("deep").join("data");
+        let data = DataDir::open(&path, &IDENTITY_HERE).unwrap();
+        assert_eq!(data.block_log(), path.join("blocks"));
+        let second = DataDir::open(&path, &IDENTITY_HERE);
+        assert!(matches!(second, Err(Error::Locked { .. })), "{second:?}");
+        drop(data);
+        let data = DataDir::open(&path, &IDENTITY_HERE).unwrap();
+        assert_eq!(data.identity(), &IDENTITY_HERE);
+        assert_eq!(DataDir::identity_of(&path).unwrap(), IDENTITY_HERE);
+    }
+
+    #[test]
+    fn folders_of_others_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        drop(DataDir::open(folder.path(), &IDENTITY_HERE).unwrap());
+        let other_chain = Identity { chain: Digest([9; 32]), ..IDENTITY_HERE };
+        let refused = DataDir::open(folder.path(), &other_chain).unwrap_err();
+        assert!(matches!(refused, Error::OtherChain { .. }), "{refused}");
+        let other_node = Identity { node: Address([9; 20]), ..IDENTITY_HERE };
+        let refused = DataDir::open(folder.path(), &other_node).unwrap_err();
+        assert!(matches!(refused, Error::OtherNode { .. }), "{refused}");
+        let path = folder.path().join(IDENTITY);
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[8] = 7;
+        let checksum = checksum(&bytes);
+        bytes[CHECKED_BYTES..].copy_from_slice(&checksum.to_le_bytes());
+        std::fs::write(&path, &bytes).unwrap();
+        let refused = DataDir::open(folder.path(), &IDENTITY_HERE).unwrap_err();
+        assert!(matches!(refused, Error::OtherVersion { found: 7, .. }), "{refused}");
+    }
+
+    #[test]
+    fn every_flipped_byte_of_the_identity_is_found() {
+        let folder = tempfile::tempdir().unwrap();
+        drop(DataDir::open(folder.path(), &IDENTITY_HERE).unwrap());
+        let path = folder.path().join(IDENTITY);
+        let whole = std::fs::read(&path).unwrap();
+        for index in 0..whole.len() {
+            let mut flipped = whole.clone();
+            flipped[index] ^= 1 << (index % 8);
+            std::fs::write(&path, &flipped).unwrap();
+            let refused = DataDir::open(folder.path(), &IDENTITY_HERE);
+            assert!(matches!(refused, Err(Error::IdentityDamaged { .. })), "byte {index}");
+        }
+        for bytes in [&whole[..10], &[whole.as_slice(), &[0]].concat(), &[]] {
+            std::fs::write(&path, bytes).unwrap();
+            let refused = DataDir::open(folder.path(), &IDENTITY_HERE);
+            assert!(matches!(refused, Err(Error::IdentityDamaged { .. })));
+        }
+    }
+
+    #[test]
+    fn data_without_an_identity_is_not_taken_over() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join(STATE)).unwrap();
+        let refused = DataDir::open(folder.path(), &IDENTITY_HERE);
+        assert!(matches!(refused, Err(Error::IdentityMissing { .. })));
+    }
+}

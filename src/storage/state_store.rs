@@ -1,0 +1,497 @@
+//! The state store: what the ledger looks like after the last applied block (RocksDB).
+//!
+//! ```text
+//! execute tile -> StateBatch -> commit(batch, AppliedMark)      one atomic write a block
+//! ingress, admin -> get, multi_get, scan, snapshot
+//! ```
+//!
+//! The write-ahead log of RocksDB is off: the block log *is* the write-ahead log. Each commit
+//! carries the mark of the block it applies, and all families are flushed together, so what is
+//! found after a crash is the state after exactly one block, and replay goes on from its mark.
+//!
+//! Values of `Accounts`, `Nonces` and `Buckets` are covered by the state root. All others get a
+//! CRC-32C over family, key and value behind the value, so that a flipped bit, or a value under
+//! another key, is found when it is read. RocksDB's own block checksums cover every family on disk.
+
+mod options;
+#[cfg(test)]
+mod tests;
+
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use hufu_crypto::Digest;
+use rocksdb::checkpoint::Checkpoint;
+use rocksdb::{ColumnFamily, DB, Direction, FlushOptions, IteratorMode, WriteBatch, WriteOptions};
+use zerocopy::little_endian::{U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+pub use options::StateStoreOptions;
+
+use crate::block_log::RecordPosition;
+use crate::error::Error;
+
+/// Key of the applied mark in [`Family::Metadata`]; no caller may write it.
+const APPLIED_KEY: &[u8] = b"applied";
+const CHECKSUM_BYTES: usize = size_of::<u32>();
+/// Stands for "no block applied" where a height is expected; never a height.
+const NO_HEIGHT: u64 = u64::MAX;
+
+/// A class of data, kept apart from the others in its own column family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Family {
+    /// Account states.
+    Accounts,
+    /// Nonces seen in the validity window.
+    Nonces,
+    /// Buckets and inner nodes of the state tree.
+    Buckets,
+    /// Block headers and certificates by height and digest.
+    Blocks,
+    /// Where each transaction is.
+    Transactions,
+    /// Receipts.
+    Receipts,
+    /// Configuration that the ledger decided.
+    Configuration,
+    /// The applied mark and other facts about the store itself.
+    Metadata,
+}
+
+impl Family {
+    /// All families, in the order in which batches are written.
+    pub const ALL: [Self; 8] = [
+        Self::Accounts,
+        Self::Nonces,
+        Self::Buckets,
+        Self::Blocks,
+        Self::Transactions,
+        Self::Receipts,
+        Self::Configuration,
+        Self::Metadata,
+    ];
+
+    /// Name of the column family on disk.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Accounts => "accounts",
+            Self::Nonces => "nonces",
+            Self::Buckets => "buckets",
+            Self::Blocks => "blocks",
+            Self::Transactions => "transactions",
+            Self::Receipts => "receipts",
+            Self::Configuration => "configuration",
+            Self::Metadata => "metadata",
+        }
+    }
+
+    /// True when values carry a checksum because no state root covers them.
+    #[must_use]
+    pub fn has_checksums(self) -> bool {
+        !matches!(self, Self::Accounts | Self::Nonces | Self::Buckets)
+    }
+
+    fn index(self) -> usize {
+        match self {
+            Self::Accounts => 0,
+            Self::Nonces => 1,
+            Self::Buckets => 2,
+            Self::Blocks => 3,
+            Self::Transactions => 4,
+            Self::Receipts => 5,
+            Self::Configuration => 6,
+            Self::Metadata => 7,
+        }
+    }
+
+    fn checksum(self, key: &[u8], value: &[u8]) -> [u8; CHECKSUM_BYTES] {
+        let seed = crc32c::crc32c(self.name().as_bytes());
+        crc32c::crc32c_append(crc32c::crc32c_append(seed, key), value).to_le_bytes()
+    }
+}
+
+/// The block a state belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AppliedMark {
+    /// Height of the block.
+    pub height: u64,
+    /// Its digest.
+    pub block_digest: Digest,
+    /// Where its block record lies in the block log; its sequence is durable.
+    pub log_position: RecordPosition,
+    /// Root of the state after the block.
+    pub state_root: Digest,
+}
+
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct StoredMark {
+    version: U32,
+    height: U64,
+    block_digest: Digest,
+    log_position: [u8; RecordPosition::STORED_BYTES],
+    state_root: Digest,
+}
+
+const MARK_VERSION: u32 = 1;
+
+/// A key and its new value, or `None` to remove it.
+type Change = (Vec<u8>, Option<Vec<u8>>);
+
+/// Changes to the state, in any order; the last change to a key wins.
+#[derive(Debug, Default)]
+pub struct StateBatch {
+    families: [Vec<Change>; Family::ALL.len()],
+}
+
+impl StateBatch {
+    /// A batch without changes.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets a value.
+    pub fn put(&mut self, family: Family, key: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) {
+        self.push(family, key.into(), Some(value.into()));
+    }
+
+    /// Removes a value.
+    pub fn delete(&mut self, family: Family, key: impl Into<Vec<u8>>) {
+        self.push(family, key.into(), None);
+    }
+
+    /// Number of changes, counting each change to the same key.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.families.iter().map(Vec::len).sum()
+    }
+
+    /// True without changes.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn push(&mut self, family: Family, key: Vec<u8>, value: Option<Vec<u8>>) {
+        assert!(!key.is_empty());
+        assert!(family != Family::Metadata || key != APPLIED_KEY, "only commit writes the mark");
+        if let Some(changes) = self.families.get_mut(family.index()) {
+            changes.push((key, value));
+        }
+    }
+}
+
+/// One fault found by [`StateStore::verify`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StateFault {
+    /// The family.
+    pub family: Family,
+    /// What is wrong.
+    pub reason: String,
+}
+
+/// The state on disk. Shared by reference: one tile commits, any number read.
+pub struct StateStore {
+    db: DB,
+    /// Height of the last commit, for the assertion that heights only grow.
+    height: AtomicU64,
+}
+
+impl StateStore {
+    /// Opens the store, making it if it is not there.
+    pub fn open(options: &StateStoreOptions) -> Result<Self, Error> {
+        options.check()?;
+        let db = options.open()?;
+        Self::with(db)
+    }
+
+    /// Opens an existing store without changing it.
+    pub fn open_read_only(options: &StateStoreOptions) -> Result<Self, Error> {
+        options.check()?;
+        let db = options.open_read_only()?;
+        Self::with(db)
+    }
+
+    fn with(db: DB) -> Result<Self, Error> {
+        let store = Self { db, height: AtomicU64::new(NO_HEIGHT) };
+        if let Some(mark) = store.applied()? {
+            assert!(mark.height != NO_HEIGHT);
+            store.height.store(mark.height, Ordering::Relaxed);
+        }
+        assert!(Family::ALL.iter().all(|family| store.db.cf_handle(family.name()).is_some()));
+        Ok(store)
+    }
+
+    /// The value under a key.
+    pub fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+        assert!(!key.is_empty());
+        let stored = self.db.get_cf(self.handle(family)?, key);
+        checked(family, key, stored.map_err(|error| database("get", &error))?)
+    }
+
+    /// The values under many keys, in the order of the keys. Sorted keys are read fastest.
+    pub fn multi_get(
+        &self,
+        family: Family,
+        keys: &[impl AsRef<[u8]>],
+    ) -> Result<Vec<Option<Vec<u8>>>, Error> {
+        let sorted = keys.is_sorted_by(|left, right| left.as_ref() <= right.as_ref());
+        let handle = self.handle(family)?;
+        let found = self.db.batched_multi_get_cf(handle, keys, sorted);
+        assert!(found.len() == keys.len());
+        let pairs = keys.iter().zip(found);
+        pairs
+            .map(|(key, found)| {
+                let stored = found.map_err(|error| database("get", &error))?;
+                checked(family, key.as_ref(), stored.map(|value| value.to_vec()))
+            })
+            .collect()
+    }
+
+    /// All entries whose key begins with `prefix`, in the order of the keys.
+    ///
+    /// An empty prefix gives the whole family.
+    pub fn scan_prefix<'a>(
+        &'a self,
+        family: Family,
+        prefix: &'a [u8],
+    ) -> Result<impl Iterator<Item = Result<Entry, Error>> + 'a, Error> {
+        let entries = self.iterate(family, prefix)?;
+        Ok(entries.take_while(move |entry| {
+            entry.as_ref().map_or(true, |(key, _value)| key.starts_with(prefix))
+        }))
+    }
+
+    /// All entries from the key `from` on, in the order of the keys.
+    pub fn iterate<'a>(
+        &'a self,
+        family: Family,
+        from: &[u8],
+    ) -> Result<impl Iterator<Item = Result<Entry, Error>> + 'a, Error> {
+        let handle = self.handle(family)?;
+        let entries = self.db.iterator_cf(handle, IteratorMode::From(from, Direction::Forward));
+        Ok(entries.map(move |entry| checked_entry(family, entry)))
+    }
+
+    /// A view that later commits do not change, with the mark of the block it belongs to.
+    #[must_use]
+    pub fn snapshot(&self) -> StateSnapshot<'_> {
+        StateSnapshot { store: self, snapshot: self.db.snapshot() }
+    }
+
+    /// Writes the changes of one block and its mark, all or nothing.
+    ///
+    /// Heights only grow. Not on disk before the next flush; the block log replays what is lost.
+    pub fn commit(&self, batch: StateBatch, mark: &AppliedMark) -> Result<(), Error> {
+        let before = self.height.load(Ordering::Relaxed);
+        assert!(mark.height != NO_HEIGHT);
+        assert!(before == NO_HEIGHT || before < mark.height, "heights only grow");
+        let mut writes = WriteBatch::default();
+        for (family, mut changes) in Family::ALL.into_iter().zip(batch.families) {
+            let handle = self.handle(family)?;
+            // Stable, so that among changes to one key the last stays last and wins.
+            changes.sort_by(|left, right| left.0.cmp(&right.0));
+            for (key, value) in changes {
+                match value {
+                    Some(value) => writes.put_cf(handle, &key, stored(family, &key, value)),
+                    None => writes.delete_cf(handle, &key),
+                }
+            }
+        }
+        let value = stored(Family::Metadata, APPLIED_KEY, encode_mark(mark));
+        writes.put_cf(self.handle(Family::Metadata)?, APPLIED_KEY, value);
+        let mut options = WriteOptions::default();
+        options.disable_wal(true);
+        self.db.write_opt(writes, &options).map_err(|error| database("commit", &error))?;
+        self.height.store(mark.height, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// The mark of the last committed block; `None` in a new store.
+    pub fn applied(&self) -> Result<Option<AppliedMark>, Error> {
+        self.get(Family::Metadata, APPLIED_KEY)?.map(|bytes| decode_mark(&bytes)).transpose()
+    }
+
+    /// Writes everything committed so far to disk, all families together.
+    pub fn flush(&self) -> Result<(), Error> {
+        let mut handles = Vec::with_capacity(Family::ALL.len());
+        for family in Family::ALL {
+            handles.push(self.handle(family)?);
+        }
+        assert!(handles.len() == Family::ALL.len());
+        let mut options = FlushOptions::default();
+        options.set_wait(true);
+        self.db.flush_cfs_opt(&handles, &options).map_err(|error| database("flush", &error))
+    }
+
+    /// Makes a copy of the store in `folder`, which must not exist, sharing files where it can.
+    pub fn checkpoint(&self, folder: &Path) -> Result<(), Error> {
+        self.flush()?;
+        let checkpoint =
+            Checkpoint::new(&self.db).map_err(|error| database("checkpoint", &error))?;
+        checkpoint.create_checkpoint(folder).map_err(|error| database("checkpoint", &error))
+    }
+
+    /// Reads every value and names every fault, at most `faults_max` of them.
+    ///
+    /// Values without a checksum of their own are checked by RocksDB's block checksums here and by
+    /// the state root in the ledger.
+    pub fn verify(&self, faults_max: usize) -> Result<Vec<StateFault>, Error> {
+        let mut faults = Vec::new();
+        for family in Family::ALL {
+            for entry in self.iterate(family, &[])? {
+                let Err(error) = entry else { continue };
+                if faults.len() == faults_max {
+                    return Ok(faults);
+                }
+                faults.push(StateFault { family, reason: error.to_string() });
+            }
+        }
+        assert!(faults.len() <= faults_max);
+        Ok(faults)
+    }
+
+    /// Bytes the block cache and the write buffers hold now.
+    pub fn memory_bytes(&self) -> Result<u64, Error> {
+        let read = |handle: &ColumnFamily, name: &str| {
+            let value = self.db.property_int_value_cf(handle, name);
+            value.map(Option::unwrap_or_default).map_err(|error| database("property", &error))
+        };
+        // The cache is one for all families, so it is asked once.
+        let mut bytes = read(self.handle(Family::Metadata)?, "rocksdb.block-cache-usage")?;
+        for family in Family::ALL {
+            bytes += read(self.handle(family)?, "rocksdb.cur-size-all-mem-tables")?;
+        }
+        Ok(bytes)
+    }
+
+    fn handle(&self, family: Family) -> Result<&ColumnFamily, Error> {
+        self.db.cf_handle(family.name()).ok_or_else(|| Error::Database {
+            operation: "open",
+            cause: format!("column family {} is missing", family.name()),
+        })
+    }
+}
+
+impl std::fmt::Debug for StateStore {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("StateStore").field("path", &self.db.path()).finish_non_exhaustive()
+    }
+}
+
+/// A key and the bytes stored under it.
+type StoredEntry = (Box<[u8]>, Box<[u8]>);
+
+/// A key and its value.
+pub type Entry = (Box<[u8]>, Vec<u8>);
+
+/// The state as it was when the snapshot was taken.
+pub struct StateSnapshot<'a> {
+    store: &'a StateStore,
+    snapshot: rocksdb::Snapshot<'a>,
+}
+
+impl StateSnapshot<'_> {
+    /// The value under a key.
+    pub fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+        assert!(!key.is_empty());
+        let stored = self.snapshot.get_cf(self.store.handle(family)?, key);
+        checked(family, key, stored.map_err(|error| database("get", &error))?)
+    }
+
+    /// All entries whose key begins with `prefix`, in the order of the keys.
+    pub fn scan_prefix<'a>(
+        &'a self,
+        family: Family,
+        prefix: &'a [u8],
+    ) -> Result<impl Iterator<Item = Result<Entry, Error>> + 'a, Error> {
+        let mode = IteratorMode::From(prefix, Direction::Forward);
+        let entries = self.snapshot.iterator_cf(self.store.handle(family)?, mode);
+        Ok(entries.map(move |entry| checked_entry(family, entry)).take_while(move |entry| {
+            entry.as_ref().map_or(true, |(key, _value)| key.starts_with(prefix))
+        }))
+    }
+
+    /// The mark of the block this state belongs to.
+    pub fn applied(&self) -> Result<Option<AppliedMark>, Error> {
+        self.get(Family::Metadata, APPLIED_KEY)?.map(|bytes| decode_mark(&bytes)).transpose()
+    }
+}
+
+impl std::fmt::Debug for StateSnapshot<'_> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("StateSnapshot").finish_non_exhaustive()
+    }
+}
+
+/// A value as it is stored: with its checksum where the family has them.
+fn stored(family: Family, key: &[u8], mut value: Vec<u8>) -> Vec<u8> {
+    assert!(!key.is_empty());
+    if family.has_checksums() {
+        let checksum = family.checksum(key, &value);
+        value.extend_from_slice(&checksum);
+        assert!(value.len() >= CHECKSUM_BYTES);
+    }
+    value
+}
+
+/// The value inside what is stored, or the fault in it.
+fn checked(family: Family, key: &[u8], found: Option<Vec<u8>>) -> Result<Option<Vec<u8>>, Error> {
+    let Some(mut bytes) = found else { return Ok(None) };
+    if !family.has_checksums() {
+        return Ok(Some(bytes));
+    }
+    let length = bytes.len().checked_sub(CHECKSUM_BYTES);
+    let split = length.and_then(|length| bytes.split_at_checked(length));
+    let whole = split.is_some_and(|(value, sum)| sum == family.checksum(key, value));
+    let (Some(length), true) = (length, whole) else {
+        let key = key.iter().map(|byte| format!("{byte:02x}")).collect();
+        return Err(Error::ValueDamaged { family: family.name(), key });
+    };
+    bytes.truncate(length);
+    assert!(bytes.len() == length);
+    Ok(Some(bytes))
+}
+
+fn checked_entry(
+    family: Family,
+    entry: Result<StoredEntry, rocksdb::Error>,
+) -> Result<Entry, Error> {
+    let (key, value) = entry.map_err(|error| database("iterate", &error))?;
+    let value = checked(family, &key, Some(value.into_vec()))?;
+    Ok((key, value.unwrap_or_default()))
+}
+
+fn encode_mark(mark: &AppliedMark) -> Vec<u8> {
+    let stored = StoredMark {
+        version: U32::new(MARK_VERSION),
+        height: U64::new(mark.height),
+        block_digest: mark.block_digest,
+        log_position: mark.log_position.to_bytes(),
+        state_root: mark.state_root,
+    };
+    assert!(mark.log_position.sequence > 0 || mark.height == 0);
+    assert!(decode_mark(stored.as_bytes()).is_ok_and(|read| read == *mark));
+    stored.as_bytes().to_vec()
+}
+
+fn decode_mark(bytes: &[u8]) -> Result<AppliedMark, Error> {
+    let stored = StoredMark::read_from_bytes(bytes).ok();
+    let stored = stored.filter(|stored| stored.version.get() == MARK_VERSION);
+    let Some(stored) = stored.filter(|stored| stored.height.get() != NO_HEIGHT) else {
+        let cause = "the applied mark has another format".to_owned();
+        return Err(Error::Database { operation: "open", cause });
+    };
+    Ok(AppliedMark {
+        height: stored.height.get(),
+        block_digest: stored.block_digest,
+        log_position: RecordPosition::from_bytes(&stored.log_position),
+        state_root: stored.state_root,
+    })
+}
+
+fn database(operation: &'static str, error: &rocksdb::Error) -> Error {
+    Error::Database { operation, cause: error.to_string() }
+}
