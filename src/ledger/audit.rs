@@ -1,0 +1,186 @@
+//! The audit of a whole state: what `hufu ledger verify` adds up.
+//!
+//! ```text
+//! all state entries, ascending by key --audit--> Totals, or the first contradiction
+//! ```
+//! Holdings of each asset sum up to its supply, accounts count their holdings, nothing refers to
+//! what is not there. Memory: 32 bytes an account and a little for each asset; nonces, holdings and
+//! mandates pass through.
+
+use std::collections::BTreeMap;
+
+use hufu_types::{Address, AssetCode};
+
+use crate::corrupt::Corrupt;
+use crate::key::StateKey;
+use crate::value::{Account, Holding, StateValue};
+
+/// Sums over one asset.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AssetTotals {
+    /// In circulation, as the asset says.
+    pub supply: u128,
+    /// Most that may be.
+    pub supply_cap: u128,
+    /// Sum of all balances; equal to `supply` once the audit has passed.
+    pub held: u128,
+    /// Holdings of it, frozen empty ones included.
+    pub holdings_count: u64,
+    /// Frozen holdings.
+    pub frozen_count: u64,
+}
+
+/// Sums over a whole state.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Open accounts.
+    pub accounts_open_count: u64,
+    /// Closed accounts.
+    pub accounts_closed_count: u64,
+    /// Each asset's sums.
+    pub assets: BTreeMap<AssetCode, AssetTotals>,
+    /// Mandates.
+    pub mandates_count: u64,
+    /// Nonces of the validity window.
+    pub nonces_count: u64,
+}
+
+/// Why a state contradicts itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AuditError {
+    /// An entry is not canonical.
+    #[error(transparent)]
+    Corrupt(#[from] Corrupt),
+    /// The entries do not come in ascending order, or one comes twice.
+    #[error("{key} is out of order")]
+    OrderWrong {
+        /// The entry that came too late.
+        key: StateKey,
+    },
+    /// A holding or a mandate is of an account or an asset that does not exist, or of a closed
+    /// account.
+    #[error("{key} belongs to nothing that is there")]
+    Orphaned {
+        /// The entry.
+        key: StateKey,
+    },
+    /// An account counts its holdings wrongly.
+    #[error("account {account} counts {stated} holdings, it has {found}")]
+    HoldingsMiscounted {
+        /// The account.
+        account: Address,
+        /// What it says.
+        stated: u32,
+        /// What was found.
+        found: u32,
+    },
+    /// The holdings of an asset do not sum up to its supply.
+    #[error("supply of {asset} is {supply}, its holdings sum up to {held}")]
+    NotConserved {
+        /// The asset.
+        asset: AssetCode,
+        /// What the asset says.
+        supply: u128,
+        /// What was found, up to the largest amount.
+        held: u128,
+    },
+}
+
+/// Adds up a whole state, whose entries come ascending by key.
+///
+/// # Errors
+/// The first contradiction.
+pub fn audit<K: AsRef<[u8]>, V: AsRef<[u8]>>(
+    entries: impl IntoIterator<Item = (K, V)>,
+) -> Result<Totals, AuditError> {
+    let mut audit = Audit::default();
+    let mut before: Option<StateKey> = None;
+    for (key, value) in entries {
+        let key = StateKey::parse(key.as_ref())?;
+        if before.is_some_and(|before| before >= key) {
+            return Err(AuditError::OrderWrong { key });
+        }
+        before = Some(key);
+        audit.add(key, StateValue::parse(&key, value.as_ref())?)?;
+    }
+    audit.finish()
+}
+
+#[derive(Default)]
+struct Audit {
+    totals: Totals,
+    /// All accounts, ascending, with the holdings found.
+    accounts: Vec<(Address, Account, u32)>,
+}
+
+impl Audit {
+    fn add(&mut self, key: StateKey, value: StateValue) -> Result<(), AuditError> {
+        assert!(value.belongs_to(&key), "values are parsed by their keys");
+        match (key, value) {
+            (StateKey::Account(address), StateValue::Account(account)) => {
+                let open = account.closed_at.is_none();
+                self.totals.accounts_open_count += u64::from(open);
+                self.totals.accounts_closed_count += u64::from(!open);
+                self.accounts.push((address, account, 0));
+            }
+            (StateKey::Asset(code), StateValue::Asset(asset)) => {
+                let (supply, supply_cap) = (asset.supply, asset.supply_cap);
+                assert!(supply <= supply_cap, "values are parsed strictly");
+                let totals = AssetTotals { supply, supply_cap, ..AssetTotals::default() };
+                self.totals.assets.insert(code, totals);
+            }
+            (StateKey::Holding(owner, asset), StateValue::Holding(holding)) => {
+                self.hold(key, owner, asset, holding)?;
+            }
+            (StateKey::Mandate { owner, asset, .. }, _) => {
+                let known = self.totals.assets.contains_key(&asset);
+                if !known || self.account(&owner).is_none() {
+                    return Err(AuditError::Orphaned { key });
+                }
+                self.totals.mandates_count += 1;
+            }
+            _ => self.totals.nonces_count += 1,
+        }
+        Ok(())
+    }
+
+    fn hold(
+        &mut self,
+        key: StateKey,
+        owner: Address,
+        asset: AssetCode,
+        holding: Holding,
+    ) -> Result<(), AuditError> {
+        let account = self.account(&owner).filter(|(_, account, _)| account.closed_at.is_none());
+        let (_, _, found) = account.ok_or(AuditError::Orphaned { key })?;
+        *found += 1;
+        let totals = self.totals.assets.get_mut(&asset).ok_or(AuditError::Orphaned { key })?;
+        let held = totals.held.checked_add(holding.balance);
+        let supply = totals.supply;
+        totals.held = held.ok_or(AuditError::NotConserved { asset, supply, held: u128::MAX })?;
+        totals.holdings_count += 1;
+        totals.frozen_count += u64::from(holding.frozen);
+        Ok(())
+    }
+
+    fn account(&mut self, address: &Address) -> Option<&mut (Address, Account, u32)> {
+        let place = self.accounts.binary_search_by_key(address, |(address, ..)| *address).ok()?;
+        self.accounts.get_mut(place)
+    }
+
+    fn finish(self) -> Result<Totals, AuditError> {
+        for (account, value, found) in self.accounts {
+            let stated = value.holdings_count;
+            if stated != found {
+                return Err(AuditError::HoldingsMiscounted { account, stated, found });
+            }
+        }
+        for (&asset, totals) in &self.totals.assets {
+            let (supply, held) = (totals.supply, totals.held);
+            if supply != held {
+                return Err(AuditError::NotConserved { asset, supply, held });
+            }
+        }
+        Ok(self.totals)
+    }
+}

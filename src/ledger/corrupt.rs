@@ -1,0 +1,71 @@
+//! What can be wrong with what was stored: the only error of this crate.
+//!
+//! Whose: the host's (a disk, a database, or a node built wrongly). Retry: never; the node stops
+//! and its operator runs `hufu ledger verify`. Stage: execute. What clients do wrong is a
+//! `FailureCode` in a receipt instead.
+
+use hufu_types::codec::DecodeError;
+use hufu_types::{Address, AssetCode};
+
+use crate::key::StateKey;
+
+/// Stored bytes that this ledger cannot have written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Corrupt {
+    /// The bytes are no state key.
+    #[error("stored state key is not canonical: {cause}")]
+    Key {
+        /// What is wrong with them.
+        cause: DecodeError,
+    },
+    /// The bytes under a key are no value of its kind.
+    #[error("stored value of {key} is not canonical: {cause}")]
+    Value {
+        /// The key.
+        key: StateKey,
+        /// What is wrong with the bytes.
+        cause: DecodeError,
+    },
+    /// An account is missing or counts fewer holdings than it has.
+    #[error("account {account} does not count its holding of {asset}")]
+    HoldingUncounted {
+        /// The account.
+        account: Address,
+        /// The asset it holds.
+        asset: AssetCode,
+    },
+    /// Less of an asset is in circulation than one account holds.
+    #[error("supply of {asset} is less than one holding of it")]
+    SupplyBelowHolding {
+        /// The asset.
+        asset: AssetCode,
+    },
+    /// A chunk of the expiry index is not what was written, or is of another height.
+    #[error("expiry index of height {valid_until} is not canonical: {cause}")]
+    Expiry {
+        /// Last valid height of the nonces it should list.
+        valid_until: u64,
+        /// What is wrong.
+        cause: DecodeError,
+    },
+    /// The expiry index names a nonce that the state does not hold with that height.
+    #[error("expiry index names {key} for height {valid_until}, the state does not")]
+    ExpiryUnmatched {
+        /// The nonce.
+        key: StateKey,
+        /// Last valid height the index has for it.
+        valid_until: u64,
+    },
+    /// A bucket's row is not a sorted list of entries that belong there.
+    #[error("row of bucket {bucket} is not canonical")]
+    Row {
+        /// Number of the bucket.
+        bucket: u32,
+    },
+    /// A key that the state says exists is not in its bucket's row, or one that does not exist is.
+    #[error("row of bucket {bucket} and the state disagree about a key")]
+    RowUnmatched {
+        /// Number of the bucket.
+        bucket: u32,
+    },
+}

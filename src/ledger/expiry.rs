@@ -1,0 +1,270 @@
+//! The expiry index: which nonces leave the state at which height.
+//!
+//! It is stored beside the state and is no part of the root, because it follows from the state.
+//!
+//! ```text
+//! key    20: valid until u64, height of insertion u64, chunk u32, all big-endian
+//! value    : 1..=2,048 x (sender 20, nonce u64 big-endian), ascending
+//!
+//! before block h:  scan keys with the prefix valid until = h-1  -->  Expired::read  -->  Plan
+//! with block h:    BlockOutcome::expiry  -->  put `additions`, delete `deletions`
+//! ```
+//!
+//! A transaction with last height v is in at a height of at most v, so the chunks for v are
+//! complete once block v is executed, and all of them are deleted with block v+1.
+
+use zerocopy::big_endian::{U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use hufu_types::Address;
+use hufu_types::codec::{DecodeError, Reader, length_u32};
+
+use crate::corrupt::Corrupt;
+use crate::key::StateKey;
+
+/// Nonces in one chunk, count: a value of 56 KiB, far from what a database calls large.
+pub const CHUNK_COUNT_MAX: usize = 2_048;
+
+/// Key of one chunk of the index.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    FromBytes,
+    IntoBytes,
+    KnownLayout,
+    Immutable,
+    Unaligned,
+)]
+#[repr(C)]
+pub struct ExpiryKey {
+    valid_until: U64,
+    inserted_at: U64,
+    chunk: U32,
+}
+
+/// One nonce of a chunk.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    FromBytes,
+    IntoBytes,
+    KnownLayout,
+    Immutable,
+    Unaligned,
+)]
+#[repr(C)]
+pub(crate) struct ExpiryEntry {
+    sender: Address,
+    nonce: U64,
+}
+
+impl ExpiryEntry {
+    pub(crate) const fn new(sender: Address, nonce: u64) -> Self {
+        Self { sender, nonce: U64::new(nonce) }
+    }
+
+    pub(crate) const fn key(&self) -> StateKey {
+        StateKey::Nonce { sender: self.sender, nonce: self.nonce.get() }
+    }
+}
+
+impl ExpiryKey {
+    /// What the keys of all chunks for nonces with this last height begin with.
+    #[must_use]
+    pub const fn prefix(valid_until: u64) -> [u8; 8] {
+        valid_until.to_be_bytes()
+    }
+
+    /// The canonical bytes.
+    #[must_use]
+    pub fn to_bytes(&self) -> [u8; 20] {
+        zerocopy::transmute!(*self)
+    }
+
+    /// Reads exactly one key.
+    ///
+    /// # Errors
+    /// [`Corrupt::Expiry`] for another number of bytes.
+    pub fn parse(bytes: &[u8]) -> Result<Self, Corrupt> {
+        let mut reader = Reader::new(bytes);
+        let key = reader.fixed::<Self>().copied();
+        key.and_then(|key| reader.finish().map(|()| key))
+            .map_err(|cause| Corrupt::Expiry { valid_until: 0, cause })
+    }
+
+    /// Last valid height of the chunk's nonces.
+    #[must_use]
+    pub const fn valid_until(&self) -> u64 {
+        self.valid_until.get()
+    }
+}
+
+/// The nonces that leave the state with one block.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Expired {
+    valid_until: u64,
+    /// Ascending, without duplicates.
+    entries: Vec<ExpiryEntry>,
+    chunks: Vec<ExpiryKey>,
+}
+
+impl Expired {
+    /// Reads the chunks found for `height - 1`, which leave the state with the block at `height`.
+    ///
+    /// # Errors
+    /// [`Corrupt::Expiry`] if a chunk is not canonical, not of that height, or names a nonce again.
+    pub fn read<'a>(
+        height: u64,
+        chunks: impl IntoIterator<Item = (&'a [u8], &'a [u8])>,
+    ) -> Result<Self, Corrupt> {
+        assert!(height > 0, "blocks are numbered from 1");
+        let mut expired = Self { valid_until: height - 1, ..Self::default() };
+        for (key, value) in chunks {
+            let key = ExpiryKey::parse(key)?;
+            expired
+                .add(key, value)
+                .map_err(|cause| Corrupt::Expiry { valid_until: expired.valid_until, cause })?;
+        }
+        expired.entries.sort_unstable();
+        if !expired.entries.is_sorted_by(|first, second| first < second) {
+            let cause = DecodeError::NotCanonical { field: "nonce listed twice" };
+            return Err(Corrupt::Expiry { valid_until: expired.valid_until, cause });
+        }
+        Ok(expired)
+    }
+
+    fn add(&mut self, key: ExpiryKey, value: &[u8]) -> Result<(), DecodeError> {
+        if key.valid_until() != self.valid_until {
+            let (stated, actual) = (key.valid_until(), self.valid_until);
+            return Err(DecodeError::Mismatch { field: "expiry height", stated, actual });
+        }
+        let count = value.len() / size_of::<ExpiryEntry>();
+        let mut reader = Reader::new(value);
+        let entries: &[ExpiryEntry] = reader.slice(count)?;
+        reader.finish()?;
+        let in_range = (1..=CHUNK_COUNT_MAX).contains(&count);
+        if !in_range || !entries.is_sorted_by(|first, second| first < second) {
+            return Err(DecodeError::NotCanonical { field: "expiry chunk" });
+        }
+        self.entries.extend_from_slice(entries);
+        self.chunks.push(key);
+        Ok(())
+    }
+
+    /// How many nonces leave.
+    #[must_use]
+    pub const fn count(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Last valid height of all of them.
+    pub(crate) const fn valid_until(&self) -> u64 {
+        self.valid_until
+    }
+
+    pub(crate) fn keys(&self) -> impl Iterator<Item = StateKey> + '_ {
+        self.entries.iter().map(ExpiryEntry::key)
+    }
+
+    pub(crate) fn contains(&self, key: &StateKey) -> bool {
+        let StateKey::Nonce { sender, nonce } = *key else { return false };
+        self.entries.binary_search(&ExpiryEntry::new(sender, nonce)).is_ok()
+    }
+
+    pub(crate) fn chunks(&self) -> &[ExpiryKey] {
+        &self.chunks
+    }
+}
+
+/// What a block changes in the expiry index.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ExpiryChanges {
+    /// Chunks to store, ascending by key.
+    pub additions: Vec<(ExpiryKey, Vec<u8>)>,
+    /// Chunks to delete: all that were read for this block.
+    pub deletions: Vec<ExpiryKey>,
+}
+
+impl ExpiryChanges {
+    /// The changes of the block at `height` that removes `expired` and inserts `inserted`: (last
+    /// height, nonce).
+    pub(crate) fn new(
+        height: u64,
+        expired: &Expired,
+        mut inserted: Vec<(u64, ExpiryEntry)>,
+    ) -> Self {
+        assert_eq!(expired.valid_until() + 1, height, "what expires was read for this height");
+        inserted.sort_unstable();
+        let mut additions = Vec::new();
+        for same in inserted.chunk_by(|first, second| first.0 == second.0) {
+            let Some(&(valid_until, _)) = same.first() else { continue };
+            assert!(valid_until >= height, "a nonce outlives the block that inserts it");
+            for (chunk, part) in (0_u32..).zip(same.chunks(CHUNK_COUNT_MAX)) {
+                let key = ExpiryKey {
+                    valid_until: U64::new(valid_until),
+                    inserted_at: U64::new(height),
+                    chunk: U32::new(chunk),
+                };
+                let mut value = Vec::with_capacity(part.len() * size_of::<ExpiryEntry>());
+                part.iter().for_each(|(_, entry)| value.extend_from_slice(entry.as_bytes()));
+                additions.push((key, value));
+            }
+        }
+        assert!(length_u32(&additions) <= length_u32(&inserted), "no chunk is empty");
+        Self { additions, deletions: expired.chunks().to_vec() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_added_is_read_back_at_its_height() {
+        let entry = |number: u64| ExpiryEntry::new(Address([3; 20]), number);
+        let count = CHUNK_COUNT_MAX as u64 + 5;
+        let mut inserted: Vec<_> = (0..count).rev().map(|number| (20, entry(number))).collect();
+        inserted.push((12, entry(count)));
+        let none = Expired::read(10, []).unwrap();
+        let changes = ExpiryChanges::new(10, &none, inserted);
+        assert_eq!(changes.additions.len(), 3, "one chunk for height 12, two for 20");
+        assert!(changes.deletions.is_empty());
+        let stored: Vec<_> =
+            changes.additions.iter().map(|(key, value)| (key.to_bytes(), value)).collect();
+        assert!(stored.is_sorted());
+        let chunks = || {
+            let of_20 = stored.iter().filter(|(key, _)| key.starts_with(&ExpiryKey::prefix(20)));
+            of_20.map(|(key, value)| (key.as_slice(), value.as_slice()))
+        };
+        let expired = Expired::read(21, chunks()).unwrap();
+        assert_eq!(expired.count() as u64, count);
+        assert!(expired.keys().is_sorted());
+        assert!(expired.contains(&entry(7).key()) && !expired.contains(&entry(count).key()));
+        assert_eq!(ExpiryChanges::new(21, &expired, Vec::new()).deletions.len(), 2);
+        assert!(Expired::read(20, chunks()).is_err(), "chunks of another height");
+        assert!(Expired::read(21, chunks().chain(chunks())).is_err(), "a nonce listed twice");
+    }
+
+    #[test]
+    fn chunks_are_read_strictly() {
+        let key =
+            ExpiryKey { valid_until: U64::new(9), inserted_at: U64::new(3), chunk: U32::new(0) };
+        let key = key.to_bytes();
+        let good = [[1; 28], [2; 28]].concat();
+        let read = |value: &[u8]| Expired::read(10, [(key.as_slice(), value)]);
+        assert_eq!(read(&good).unwrap().count(), 2);
+        assert!(read(&[[2; 28], [1; 28]].concat()).is_err(), "not ascending");
+        assert!(read(&good[1..]).is_err() && read(&[]).is_err());
+        assert!(Expired::read(10, [(&key[1..], good.as_slice())]).is_err());
+    }
+}

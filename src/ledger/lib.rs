@@ -1,0 +1,29 @@
+#![doc = include_str!("README.md")]
+#![forbid(unsafe_code)]
+
+pub mod audit;
+pub mod corrupt;
+mod declare;
+mod execute;
+pub mod expiry;
+pub mod key;
+pub mod outcome;
+pub mod plan;
+pub mod proof;
+pub mod query;
+pub mod root;
+pub mod value;
+
+#[cfg(test)]
+mod tests;
+
+pub use audit::{AssetTotals, AuditError, Totals, audit};
+pub use corrupt::Corrupt;
+pub use expiry::{Expired, ExpiryChanges, ExpiryKey};
+pub use key::{KeyBytes, StateKey};
+pub use outcome::{BlockOutcome, Touched, Write};
+pub use plan::{Context, GroupsOutcome, Loaded, Plan, Rights, StateView};
+pub use proof::{StateProof, StateProofError};
+pub use query::{AccountQuery, MandateQuery};
+pub use root::{Applied, StateChanges, StateTree};
+pub use value::{Account, Asset, Holding, Mandate, Nonce, StateValue, ValueBytes};

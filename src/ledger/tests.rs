@@ -1,0 +1,8 @@
+//! Tests of the whole crate: the rules one by one, a model that knows nothing of their
+//! implementation, the root.
+
+mod differential;
+mod fixture;
+mod model;
+mod roots;
+mod rules;
