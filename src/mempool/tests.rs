@@ -1,0 +1,379 @@
+//! The mempool against a naive model, and its rules one by one.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::BuildHasher;
+use std::sync::Arc;
+
+use hufu_crypto::{Provider, Verdict, Verifier, VerifyItem, software_provider};
+use hufu_types::limits::{BATCH_SIZE_MAX, TX_VALIDITY_HEIGHTS_MAX};
+use hufu_types::{
+    Address, Batch, BatchDigest, ChainId, Digest, Operation, PublicKey, RefusalCode, Signature,
+    Transaction, TransactionBuilder, Verified, verify_transactions,
+};
+use proptest::prelude::*;
+
+use super::*;
+
+const CHAIN: ChainId = ChainId(Digest([7; 32]));
+const LIMITS: ProposalLimits =
+    ProposalLimits { batches_max: 64, transactions_max: 1_000_000, bytes_max: 1 << 40 };
+
+/// Signatures are not what is tested here.
+struct Gullible;
+
+impl Verifier for Gullible {
+    fn verify_many(&self, _items: &[VerifyItem<'_>], verdicts: &mut [Verdict]) {
+        verdicts.fill(Verdict::Valid);
+    }
+}
+
+fn transaction(sender: u8, nonce: u64, valid_until: u64, signature: u8) -> Verified<Transaction> {
+    sized_transaction(sender, nonce, valid_until, signature, 1)
+}
+
+fn sized_transaction(
+    sender: u8,
+    nonce: u64,
+    valid_until: u64,
+    signature: u8,
+    operations: u16,
+) -> Verified<Transaction> {
+    let mut builder = TransactionBuilder::new(CHAIN, PublicKey([sender; 64]), nonce, valid_until);
+    for _ in 0..operations {
+        builder =
+            builder.operation(Operation::Notarise { digest: &Digest([1; 32]), memo: &[0; 32] });
+    }
+    let transaction = TransactionBuilder::join(builder.unsigned(), &Signature([signature; 64]));
+    let provider = Provider { verifier: Arc::new(Gullible), ..software_provider() };
+    let mut verified = verify_transactions(&provider, CHAIN, vec![transaction.unwrap()]);
+    verified.remove(0).unwrap()
+}
+
+fn mempool(config: MempoolConfig) -> Mempool {
+    let hasher = software_provider().hasher;
+    Mempool::new(config, CHAIN, Address([1; 20]), hasher, 1, 100, 42)
+}
+
+fn config() -> MempoolConfig {
+    MempoolConfig { batch_transactions_max: 3, batch_wait_nanos: 50, ..MempoolConfig::default() }
+}
+
+fn drain(pool: &mut Mempool) -> Vec<Batch> {
+    std::iter::from_fn(|| pool.take_sealed()).collect()
+}
+
+#[test]
+fn refusals_have_their_reasons() {
+    let two =
+        MempoolConfig { pending_transactions_max: 2, remembered_transactions_max: 3, ..config() };
+    let mut pool = mempool(two);
+    pool.decided(&[], 1);
+    let furthest = 2 + TX_VALIDITY_HEIGHTS_MAX;
+    assert_eq!(pool.admit(&transaction(1, 1, 1, 1), 0), Err(RefusalCode::Expired));
+    let long = transaction(1, 1, furthest + 1, 1);
+    assert_eq!(pool.admit(&long, 0), Err(RefusalCode::ValidityTooLong));
+    let first = transaction(1, 1, furthest, 1);
+    assert!(!pool.recognise(&first.digest()));
+    assert_eq!(pool.admit(&first, 0), Ok(()));
+    assert!(pool.recognise(&first.digest()));
+    let copy = transaction(1, 1, furthest, 2);
+    assert!(!pool.recognise(&copy.digest()), "another signature is not recognised");
+    assert_eq!(pool.admit(&copy, 0), Err(RefusalCode::Duplicate));
+    let other = transaction(1, 1, 5, 1);
+    assert_eq!(pool.admit(&other, 0), Err(RefusalCode::Duplicate), "same sender and nonce");
+    assert_eq!(pool.admit(&transaction(2, 1, 5, 1), 0), Ok(()));
+    let third = transaction(3, 1, 5, 1);
+    assert_eq!(pool.admit(&third, 0), Err(RefusalCode::Overloaded));
+    pool.seal_now();
+    let batch = pool.take_sealed().unwrap();
+    pool.decided(&[batch.digest()], 2);
+    assert_eq!(pool.admit(&third, 0), Ok(()));
+    let fourth = transaction(4, 1, 5, 1);
+    assert_eq!(pool.admit(&fourth, 0), Err(RefusalCode::Overloaded), "three are remembered");
+    for height in 3..=5 {
+        pool.decided(&[], height);
+    }
+    assert_eq!(pool.remembered(), 1);
+    assert_eq!(pool.admit(&transaction(2, 1, 9, 1), 0), Ok(()), "a nonce is free after its window");
+    let refused: u64 = pool.counters().refusals().map(|(_, count)| count).sum();
+    assert_eq!((pool.counters().transactions_admitted, refused), (4, 6));
+}
+
+#[test]
+fn batches_are_sealed_when_full_due_or_wanted() {
+    let mut pool = mempool(config());
+    for nonce in 0..7 {
+        pool.admit(&transaction(1, nonce, 10, 1), 1_000 + nonce).unwrap();
+    }
+    let full = drain(&mut pool);
+    let shape: Vec<(u64, usize)> =
+        full.iter().map(|one| (one.header().sequence.get(), one.entries().len())).collect();
+    assert_eq!(shape, [(100, 3), (101, 3)]);
+    assert_eq!(pool.deadline(), Some(1_056));
+    assert!(!pool.poll(1_055));
+    assert!(pool.poll(1_056));
+    assert_eq!(drain(&mut pool).len(), 1);
+    assert!(!pool.poll(9_999) && !pool.seal_now(), "nothing is open");
+    pool.admit(&transaction(1, 7, 10, 1), 2_000).unwrap();
+    assert!(pool.seal_now());
+    let counters = pool.counters();
+    let sealed = [
+        counters.batches_sealed_full,
+        counters.batches_sealed_due,
+        counters.batches_sealed_demanded,
+    ];
+    assert_eq!(sealed, [2, 1, 1]);
+}
+
+#[test]
+fn batches_keep_their_size() {
+    let config = MempoolConfig { batch_bytes_max: 140_000, ..MempoolConfig::default() };
+    let mut pool = mempool(config);
+    for nonce in 0..10 {
+        pool.admit(&sized_transaction(1, nonce, 10, 1, 700), 0).unwrap();
+    }
+    pool.seal_now();
+    let batches = drain(&mut pool);
+    assert!(batches.iter().all(|batch| batch.bytes().len() <= 140_000));
+    assert!(batches.len() >= 4);
+    assert_eq!(batches.iter().map(|batch| batch.entries().len()).sum::<usize>(), 10);
+}
+
+#[test]
+fn only_durable_batches_are_proposed_oldest_first() {
+    let mut pool = mempool(config());
+    for nonce in 0..12 {
+        pool.admit(&transaction(1, nonce, 10, 1), 0).unwrap();
+    }
+    let digests: Vec<BatchDigest> = drain(&mut pool).iter().map(Batch::digest).collect();
+    assert_eq!(pool.propose(&LIMITS), Proposed::default());
+    assert!(pool.durable(&digests[2]) && pool.durable(&digests[0]));
+    assert!(!pool.durable(&digests[0]), "it is durable already");
+    assert!(!pool.durable(&BatchDigest(Digest([9; 32]))), "it is not an own one");
+    let proposed = pool.propose(&LIMITS);
+    assert_eq!(proposed.batches, [digests[0], digests[2]]);
+    assert_eq!(proposed.transactions_count, 6);
+    assert!(!pool.has_durable());
+    pool.requeue(&proposed.batches);
+    assert!(pool.durable(&digests[1]));
+    let narrow = ProposalLimits { transactions_max: 8, ..LIMITS };
+    assert_eq!(pool.propose(&narrow).batches, [digests[0], digests[1]]);
+    // Another proposer's block orders one of them; the other goes back.
+    pool.decided(&[digests[1], BatchDigest(Digest([9; 32]))], 1);
+    assert_eq!(pool.pending_transactions(), 9);
+    let tiny = ProposalLimits { transactions_max: 1, bytes_max: 1, ..LIMITS };
+    assert_eq!(pool.propose(&tiny).batches, [digests[0]], "a large first batch goes alone");
+    let one = ProposalLimits { batches_max: 1, ..LIMITS };
+    assert_eq!(pool.propose(&one).batches, [digests[2]]);
+    pool.decided(&[digests[3]], 2);
+    assert_eq!(pool.batches_count(), 2, "a batch may be decided before it is durable here");
+    pool.decided(&[digests[0], digests[2]], 3);
+    assert!(pool.is_empty() && pool.pending_bytes() == 0 && pool.batches_count() == 0);
+    assert_eq!(pool.remembered(), 12, "what was included is still known");
+}
+
+#[test]
+fn a_restart_takes_back_what_was_durable() {
+    let mut before = mempool(config());
+    for nonce in 0..3 {
+        before.admit(&transaction(1, nonce, 10, 1), 0).unwrap();
+    }
+    let batch = before.take_sealed().unwrap();
+    let hasher = software_provider().hasher;
+    let mut pool = Mempool::new(config(), CHAIN, Address([1; 20]), hasher, 5, 101, 1);
+    assert!(pool.restore(&batch));
+    assert!(!pool.restore(&batch), "once");
+    let included = transaction(2, 8, 9, 1);
+    pool.remember(included.get().header(), included.digest());
+    assert!(pool.recognise(&included.digest()));
+    let again = transaction(1, 2, 10, 1);
+    assert_eq!(pool.admit(&again, 0), Err(RefusalCode::Duplicate));
+    assert_eq!(pool.propose(&LIMITS).batches, [batch.digest()]);
+    assert_eq!(pool.pending_transactions(), 3);
+    let past = transaction(2, 9, 4, 1);
+    pool.remember(past.get().header(), past.digest());
+    assert_eq!(pool.remembered(), 4, "what has expired is not remembered");
+}
+
+#[test]
+fn configurations_are_judged() {
+    assert_eq!(MempoolConfig::default().fault(), None);
+    let key = |config: MempoolConfig| config.fault().map(|(key, ..)| key);
+    let good = MempoolConfig::default();
+    let bad = MempoolConfig { batch_bytes_max: BATCH_SIZE_MAX + 1, ..good };
+    assert_eq!(key(bad), Some("batch_bytes_max"));
+    let bad = MempoolConfig { remembered_transactions_max: 1, ..good };
+    assert_eq!(key(bad), Some("remembered_transactions_max"));
+    let bad = MempoolConfig { batch_transactions_max: 0, ..good };
+    assert_eq!(key(bad), Some("batch_transactions_max"));
+}
+
+#[test]
+fn the_seed_changes_where_keys_go() {
+    let keys: Vec<[u8; 32]> = (0..=255_u8).map(|byte| hufu_crypto::Sm3::of(&[&[byte]]).0).collect();
+    let buckets = |seed: u64| -> BTreeSet<u64> {
+        let state = SeededState::new(seed);
+        keys.iter().map(|key| state.hash_one(key)).collect()
+    };
+    assert_eq!(buckets(1).len(), keys.len());
+    assert!(buckets(1).is_disjoint(&buckets(2)));
+    // Keys ground to agree in their low bits spread over the buckets all the same.
+    let state = SeededState::new(3);
+    let ground = (0..4_096_u64).map(|number| {
+        let mut key = [0; 32];
+        key[..8].copy_from_slice(&(number << 32).to_le_bytes());
+        state.hash_one(key) & 0xfff
+    });
+    let mut loads = BTreeMap::<u64, u32>::new();
+    ground.for_each(|bucket| *loads.entry(bucket).or_default() += 1);
+    assert!(loads.values().all(|load| *load < 16), "no bucket of 4,096 is crowded");
+}
+
+/// What the mempool does, said naively: lists, and everything looked for from the front.
+#[derive(Default)]
+struct Model {
+    next_height: u64,
+    open: Vec<(u8, u64)>,
+    known: Vec<(u8, u64, u64)>,
+    sealed: Vec<(BatchDigest, usize, bool, bool)>,
+}
+
+impl Model {
+    fn admit(&mut self, sender: u8, nonce: u64, valid_until: u64) -> Result<(), RefusalCode> {
+        if valid_until < self.next_height {
+            return Err(RefusalCode::Expired);
+        }
+        if valid_until > self.next_height + TX_VALIDITY_HEIGHTS_MAX {
+            return Err(RefusalCode::ValidityTooLong);
+        }
+        if self.known.iter().any(|(one, other, _)| (*one, *other) == (sender, nonce)) {
+            return Err(RefusalCode::Duplicate);
+        }
+        let pending = self.open.len() + self.sealed.iter().map(|sealed| sealed.1).sum::<usize>();
+        if pending >= 12 || self.known.len() >= 20 {
+            return Err(RefusalCode::Overloaded);
+        }
+        self.known.push((sender, nonce, valid_until));
+        self.open.push((sender, nonce));
+        Ok(())
+    }
+
+    fn decide(&mut self, digests: &[BatchDigest]) {
+        self.sealed.retain(|sealed| !digests.contains(&sealed.0));
+        self.sealed.iter_mut().for_each(|sealed| sealed.3 = false);
+        self.next_height += 1;
+        self.known.retain(|(_, _, valid_until)| *valid_until >= self.next_height);
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Admit { sender: u8, nonce: u64, ahead: u64 },
+    Poll { now: u64 },
+    Seal,
+    Durable { place: usize },
+    Propose { batches_max: u32 },
+    Requeue { place: usize },
+    Decide { places: Vec<usize> },
+}
+
+fn steps() -> impl Strategy<Value = Step> {
+    let ahead = prop_oneof![0..5_u64, 598..604_u64];
+    prop_oneof![
+        8 => (1..4_u8, 0..6_u64, ahead)
+            .prop_map(|(sender, nonce, ahead)| Step::Admit { sender, nonce, ahead }),
+        1 => (0..200_u64).prop_map(|now| Step::Poll { now }),
+        1 => Just(Step::Seal),
+        3 => (0..6_usize).prop_map(|place| Step::Durable { place }),
+        2 => (1..4_u32).prop_map(|batches_max| Step::Propose { batches_max }),
+        1 => (0..6_usize).prop_map(|place| Step::Requeue { place }),
+        2 => proptest::collection::vec(0..6_usize, 0..4).prop_map(|places| Step::Decide { places }),
+    ]
+}
+
+/// Takes sealed batches over into the model; their content must be what it holds open, in order.
+fn seal_model(pool: &mut Mempool, model: &mut Model) {
+    for batch in drain(pool) {
+        let count = batch.entries().len();
+        let content: Vec<(u8, u64)> = (0..count)
+            .map(|position| {
+                let view = batch.transaction(position).unwrap();
+                (view.header().sender.0[0], view.header().nonce.get())
+            })
+            .collect();
+        let expected: Vec<(u8, u64)> = model.open.drain(..count).collect();
+        assert_eq!(content, expected, "first in, first out");
+        model.sealed.push((batch.digest(), count, false, false));
+    }
+}
+
+fn apply(pool: &mut Mempool, model: &mut Model, step: Step) {
+    match step {
+        Step::Admit { sender, nonce, ahead } => {
+            let valid_until = (model.next_height + ahead).saturating_sub(2);
+            let found = pool.admit(&transaction(sender, nonce, valid_until, 1), 100);
+            assert_eq!(found, model.admit(sender, nonce, valid_until));
+        }
+        Step::Poll { now } => assert_eq!(pool.poll(now), now >= 150 && !model.open.is_empty()),
+        Step::Seal => assert_eq!(pool.seal_now(), !model.open.is_empty()),
+        Step::Durable { place } => {
+            if let Some(sealed) = model.sealed.get_mut(place) {
+                assert_eq!(pool.durable(&sealed.0), !sealed.2);
+                sealed.2 = true;
+            }
+        }
+        Step::Propose { batches_max } => {
+            let found = pool.propose(&ProposalLimits { batches_max, ..LIMITS });
+            let free = model.sealed.iter_mut().filter(|sealed| sealed.2 && !sealed.3);
+            let mut expected = Vec::new();
+            for sealed in free.take(usize::try_from(batches_max).unwrap()) {
+                sealed.3 = true;
+                expected.push(sealed.0);
+            }
+            assert_eq!(found.batches, expected);
+        }
+        Step::Requeue { place } => {
+            if let Some(sealed) = model.sealed.get_mut(place) {
+                pool.requeue(&[sealed.0]);
+                sealed.3 = false;
+            }
+        }
+        Step::Decide { places } => {
+            let all: BTreeSet<usize> = places.into_iter().collect();
+            let digests: Vec<BatchDigest> =
+                all.iter().filter_map(|place| model.sealed.get(*place)).map(|one| one.0).collect();
+            pool.decided(&digests, model.next_height);
+            model.decide(&digests);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_mempool_equals_a_naive_model(steps in proptest::collection::vec(steps(), 0..150)) {
+        let small = MempoolConfig {
+            pending_transactions_max: 12,
+            remembered_transactions_max: 20,
+            ..config()
+        };
+        let mut pool = mempool(small);
+        let mut model = Model { next_height: 1, ..Model::default() };
+        for step in steps {
+            apply(&mut pool, &mut model, step);
+            seal_model(&mut pool, &mut model);
+            prop_assert!(model.open.len() < 3, "a full batch is sealed at once");
+            let sealed: usize = model.sealed.iter().map(|sealed| sealed.1).sum();
+            prop_assert_eq!(pool.remembered(), model.known.len());
+            prop_assert_eq!(index(pool.pending_transactions()), model.open.len() + sealed);
+            prop_assert_eq!(pool.batches_count(), model.sealed.len());
+            prop_assert_eq!(pool.is_empty(), model.open.is_empty() && model.sealed.is_empty());
+            prop_assert_eq!(pool.pending_bytes() == 0, pool.is_empty());
+        }
+    }
+}
+
+fn index(count: u32) -> usize {
+    hufu_types::codec::index(count)
+}

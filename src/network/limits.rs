@@ -1,0 +1,67 @@
+//! Limits of the client protocol, each with its unit and its reason. What an operator may choose
+//! for one node is in [`crate::session::SessionConfig`] and stays inside these.
+
+use hufu_types::limits::{TX_SIZE_MAX, VALIDATORS_COUNT_MAX};
+
+/// Size of the header of every frame, bytes.
+pub const FRAME_HEADER_SIZE: usize = 16;
+
+/// Bytes of the body of one frame. Holds eight of the largest transactions or about 4,000 usual
+/// ones.
+pub const FRAME_BODY_SIZE_MAX: u32 = 1_024 * 1_024;
+
+/// Transactions in one submit frame, count.
+pub const SUBMIT_TRANSACTIONS_COUNT_MAX: u32 = 4_096;
+
+/// Bytes of the text of an error, so that an error always fits beside a full outgoing buffer.
+pub const ERROR_TEXT_SIZE_MAX: u16 = 256;
+
+/// Bytes of a node's software version in a status answer.
+pub const VERSION_TEXT_SIZE_MAX: u16 = 64;
+
+/// Holdings in one account answer, count.
+pub const ACCOUNT_HOLDINGS_COUNT_MAX: u32 = 4_096;
+
+/// Mandates in one account answer, count.
+pub const ACCOUNT_MANDATES_COUNT_MAX: u32 = 4_096;
+
+/// Bytes of a proof beside an account.
+pub const STATE_PROOF_SIZE_MAX: u32 = 256 * 1_024;
+
+/// Bytes of a receipt's proof: two certificates of the largest validator set, four paths, two
+/// headers.
+pub const RECEIPT_PROOF_SIZE_MAX: u32 = 64 * 1_024;
+
+/// Transaction ids in one block answer, count; a block with more is read in several answers.
+pub const BLOCK_IDS_COUNT_MAX: u32 = 16_384;
+
+/// Bytes of one event's body; a block header is the largest.
+pub const EVENT_BODY_SIZE_MAX: u32 = 1_024;
+
+/// Events that a client may have granted and not received, count, per subscription.
+pub const CREDITS_MAX: u32 = 65_536;
+
+const _: () = assert!(
+    FRAME_BODY_SIZE_MAX >= 2 * TX_SIZE_MAX,
+    "the largest transaction must fit a submit frame with its counts"
+);
+const _: () = assert!(
+    FRAME_BODY_SIZE_MAX / SUBMIT_TRANSACTIONS_COUNT_MAX >= 196,
+    "a submit frame of the most transactions must be able to hold the smallest ones"
+);
+const _: () = assert!(
+    ACCOUNT_HOLDINGS_COUNT_MAX * 40
+        + ACCOUNT_MANDATES_COUNT_MAX * 64
+        + STATE_PROOF_SIZE_MAX
+        + 1_024
+        <= FRAME_BODY_SIZE_MAX,
+    "the largest account answer must fit a frame"
+);
+const _: () = assert!(
+    BLOCK_IDS_COUNT_MAX * 32 + 64 * 1_024 <= FRAME_BODY_SIZE_MAX,
+    "a block with its certificate and one page of ids must fit a frame"
+);
+const _: () = assert!(
+    VALIDATORS_COUNT_MAX * 84 * 2 + 8 * 1_024 <= RECEIPT_PROOF_SIZE_MAX,
+    "two certificates of the largest validator set must fit a receipt's proof"
+);
