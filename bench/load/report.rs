@@ -1,0 +1,288 @@
+//! What a run shows: one value for JSON, one table for people.
+
+use std::fmt::Write as _;
+
+use hdrhistogram::Histogram;
+use serde::Serialize;
+
+use crate::tracker::Counts;
+use crate::usage::{STAGE_VERIFY, Usage};
+
+/// Latencies in nanoseconds from the scheduled time to the receipt, over everything that has a
+/// receipt.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Latency {
+    /// Receipts measured.
+    pub count: u64,
+    /// Half of them took at most this.
+    pub p50_nanos: u64,
+    /// Nine of ten.
+    pub p90_nanos: u64,
+    /// 99 of 100.
+    pub p99_nanos: u64,
+    /// 999 of 1,000.
+    pub p999_nanos: u64,
+    /// All.
+    pub max_nanos: u64,
+}
+
+impl Latency {
+    /// The percentiles of a histogram.
+    #[must_use]
+    pub fn of(histogram: &Histogram<u64>) -> Self {
+        if histogram.is_empty() {
+            return Self::default();
+        }
+        Self {
+            count: histogram.len(),
+            p50_nanos: histogram.value_at_quantile(0.5),
+            p90_nanos: histogram.value_at_quantile(0.9),
+            p99_nanos: histogram.value_at_quantile(0.99),
+            p999_nanos: histogram.value_at_quantile(0.999),
+            max_nanos: histogram.max(),
+        }
+    }
+}
+
+/// Result of a whole load.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct RunResult {
+    /// Tasks of the workload.
+    pub tasks_count: u64,
+    /// Last words and what happened on the way.
+    pub counts: Counts,
+    /// Tasks signed once more because their last valid height had passed.
+    pub resigned: u64,
+    /// Chunks sent.
+    pub windows: u64,
+    /// Time of all sending windows, from the first due transaction to the last answer of each.
+    pub sending_nanos: u64,
+    /// Time spent signing between them.
+    pub signing_nanos: u64,
+    /// Height before the load.
+    pub height_first: u64,
+    /// Height after it.
+    pub height_last: u64,
+    /// Latencies.
+    pub latency: Latency,
+    /// What the node used in the sending windows; `None` where it could not be asked.
+    pub usage: Option<Usage>,
+    /// Tasks sent in the windows that `usage` covers.
+    pub usage_tasks: u64,
+    /// Receipts with proof written to the file; `None` without a file.
+    pub receipts_written: Option<u64>,
+}
+
+impl RunResult {
+    /// Transactions committed a second while sending.
+    #[must_use]
+    pub fn committed_per_second(&self) -> u64 {
+        let product = u128::from(self.counts.committed) * 1_000_000_000;
+        let rate = product.checked_div(u128::from(self.sending_nanos)).unwrap_or(0);
+        u64::try_from(rate).unwrap_or(u64::MAX)
+    }
+
+    /// Whether every task was committed with success exactly once.
+    #[must_use]
+    pub fn is_exactly_once(&self) -> bool {
+        self.counts.is_clean() && self.counts.committed == self.tasks_count
+    }
+
+    /// CPU time outside the verify stage in nanoseconds a transaction; `None` where it is not
+    /// known.
+    #[must_use]
+    pub fn cpu_nanos_outside_verify(&self) -> Option<u64> {
+        let usage = self.usage.as_ref()?;
+        usage.cpu_nanos.saturating_sub(usage.verify_nanos()).checked_div(self.usage_tasks)
+    }
+
+    /// The table for people; lines of at most 80 columns.
+    #[must_use]
+    pub fn table(&self) -> String {
+        let mut table = Table::default();
+        table.row("tasks", &self.tasks_count.to_string());
+        table.row("committed", &self.counts.committed.to_string());
+        for (codes, what) in [(&self.counts.failed, "failed"), (&self.counts.refused, "refused")] {
+            for (code, count) in codes {
+                table.row(&format!("{what}: {code}"), &count.to_string());
+            }
+        }
+        for (what, count) in [
+            ("without answer", self.counts.unanswered),
+            ("receipts repeated", self.counts.receipts_repeated),
+            ("answers out of place", self.counts.answers_foreign),
+            ("sent again: overloaded", self.counts.overloaded),
+            ("sent again: connection lost", self.counts.resubmitted),
+            ("of these known to the node", self.counts.duplicates),
+            ("reconnects", self.counts.reconnects),
+            ("signed again: expired", self.resigned),
+        ] {
+            if count > 0 {
+                table.row(what, &count.to_string());
+            }
+        }
+        table.row("committed/s", &self.committed_per_second().to_string());
+        table.row(
+            "sending / signing",
+            &format!(
+                "{} s / {} s",
+                fixed(self.sending_nanos, 1_000_000_000),
+                fixed(self.signing_nanos, 1_000_000_000)
+            ),
+        );
+        let blocks = self.height_last.saturating_sub(self.height_first);
+        table.row("heights", &format!("{} .. {} ({blocks})", self.height_first, self.height_last));
+        self.latency_rows(&mut table);
+        if let Some(usage) = &self.usage {
+            self.usage_rows(usage, &mut table);
+        }
+        if let Some(count) = self.receipts_written {
+            table.row("receipts written", &count.to_string());
+        }
+        table.text
+    }
+
+    fn latency_rows(&self, table: &mut Table) {
+        let Latency { p50_nanos, p90_nanos, p99_nanos, p999_nanos, max_nanos, .. } = self.latency;
+        for (name, nanos) in [
+            ("latency p50", p50_nanos),
+            ("latency p90", p90_nanos),
+            ("latency p99", p99_nanos),
+            ("latency p99.9", p999_nanos),
+            ("latency max", max_nanos),
+        ] {
+            table.row(name, &format!("{} ms", fixed(nanos, 1_000_000)));
+        }
+    }
+
+    fn usage_rows(&self, usage: &Usage, table: &mut Table) {
+        let per_task = |nanos: u64| {
+            let share = nanos.checked_div(self.usage_tasks).unwrap_or(0);
+            format!("{} us/tx", fixed(share, 1_000))
+        };
+        table.row("node CPU", &per_task(usage.cpu_nanos));
+        for stage in &usage.stages {
+            table.row(&format!("  {}", stage.stage), &per_task(stage.cpu_nanos));
+        }
+        if let Some(nanos) = self.cpu_nanos_outside_verify() {
+            let name = format!("node CPU outside {STAGE_VERIFY}");
+            table.row(&name, &format!("{} us/tx", fixed(nanos, 1_000)));
+        }
+        let bytes_per_task = |bytes: u64| bytes.checked_div(self.usage_tasks).unwrap_or(0);
+        table.row(
+            "block log",
+            &format!(
+                "{} MB in {} groups, {} B/tx",
+                fixed(usage.log_bytes, 1_000_000),
+                usage.log_groups,
+                bytes_per_task(usage.log_bytes)
+            ),
+        );
+        if let Some(bytes) = usage.disk_bytes {
+            let size = fixed(bytes, 1_000_000);
+            table.row("disk writes", &format!("{size} MB, {} B/tx", bytes_per_task(bytes)));
+        }
+        table.row("resident memory", &format!("{} MB", fixed(usage.resident_bytes, 1_000_000)));
+    }
+}
+
+#[derive(Default)]
+struct Table {
+    text: String,
+}
+
+impl Table {
+    fn row(&mut self, name: &str, value: &str) {
+        let written = writeln!(self.text, "{name:<30} {value:>24}");
+        assert!(written.is_ok(), "a string takes what is written to it");
+    }
+}
+
+/// `value` in units of `unit`, with two decimals, rounded down.
+fn fixed(value: u64, unit: u64) -> String {
+    assert!(unit > 0, "units are constants");
+    let hundredths = u128::from(value % unit) * 100 / u128::from(unit);
+    format!("{}.{hundredths:02}", value / unit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::usage::Stage;
+
+    fn result() -> RunResult {
+        RunResult {
+            tasks_count: 1_000,
+            counts: Counts { committed: 1_000, ..Counts::default() },
+            sending_nanos: 500_000_000,
+            usage_tasks: 1_000,
+            usage: Some(Usage {
+                cpu_nanos: 310_000_000,
+                stages: vec![Stage { stage: "verify".to_owned(), cpu_nanos: 292_500_000 }],
+                ..Usage::default()
+            }),
+            ..RunResult::default()
+        }
+    }
+
+    #[test]
+    fn rates_and_shares_follow_from_the_counts() {
+        let result = result();
+        assert_eq!(result.committed_per_second(), 2_000);
+        assert_eq!(result.cpu_nanos_outside_verify(), Some(17_500));
+        assert!(result.is_exactly_once());
+        assert_eq!(RunResult::default().committed_per_second(), 0);
+    }
+
+    #[test]
+    fn any_flaw_makes_it_not_exactly_once() {
+        let flaws: [fn(&mut RunResult); 6] = [
+            |result| result.counts.committed -= 1,
+            |result| result.counts.unanswered = 1,
+            |result| result.counts.receipts_repeated = 1,
+            |result| result.counts.answers_foreign = 1,
+            |result| *result.counts.failed.entry("nonce_used".to_owned()).or_default() += 1,
+            |result| *result.counts.refused.entry("duplicate".to_owned()).or_default() += 1,
+        ];
+        for flaw in flaws {
+            let mut result = result();
+            flaw(&mut result);
+            assert!(!result.is_exactly_once());
+        }
+    }
+
+    #[test]
+    fn the_table_has_the_figures() {
+        let table = result().table();
+        for line in
+            ["committed/s 2000", "node CPU outside verify 17.50 us/tx", "verify 292.50 us/tx"]
+        {
+            let found = table
+                .lines()
+                .any(|row| row.split_whitespace().collect::<Vec<_>>().join(" ") == line);
+            assert!(found, "{line} is not in\n{table}");
+        }
+        assert!(!table.contains("reconnects"), "what did not happen takes no line");
+        assert!(table.lines().all(|line| line.len() <= 80));
+    }
+
+    #[test]
+    fn decimals_are_exact() {
+        assert_eq!(fixed(17_509, 1_000), "17.50");
+        assert_eq!(fixed(9, 1_000), "0.00");
+        assert_eq!(fixed(u64::MAX, 1_000), "18446744073709551.61");
+    }
+
+    #[test]
+    fn percentiles_come_from_the_histogram() {
+        let mut histogram = crate::tracker::latencies().unwrap();
+        for value in 1..=1_000_u64 {
+            histogram.record(value * 1_000_000).unwrap();
+        }
+        let latency = Latency::of(&histogram);
+        let near = |found: u64, expected: u64| found.abs_diff(expected) <= expected / 500;
+        assert!(near(latency.p50_nanos, 500_000_000) && near(latency.p99_nanos, 990_000_000));
+        assert!(near(latency.p999_nanos, 999_000_000) && near(latency.max_nanos, 1_000_000_000));
+        assert_eq!(Latency::of(&crate::tracker::latencies().unwrap()), Latency::default());
+    }
+}

@@ -1,0 +1,174 @@
+//! Durable appends of the block log against `fio` doing the same to the same disk in the same run.
+//!
+//! ```text
+//! for each group size and depth: ( our log | fio ) x rounds, interleaved -> median of each -> ratio
+//! ```
+//!
+//! Same means: O_DIRECT where the file system has it, a file written before, writes of the group's
+//! size, an fdatasync after each, as many in flight. The disk of a shared machine varies by a
+//! factor within the hour, so only the ratio of interleaved rounds says anything. `--gate` makes a
+//! ratio below 80 % at depth 1 an error; without `fio` our figures stand alone. The log hashes
+//! every 4 KiB with SM3 on the way, which fio does not.
+
+#![allow(clippy::print_stdout, reason = "this benchmark prints its own table")]
+
+use std::path::Path;
+use std::process::{Command, ExitCode};
+use std::sync::Arc;
+
+use hufu_bench::must;
+use hufu_crypto::{Hasher, software_provider};
+use hufu_runtime::clock::monotonic;
+use hufu_runtime::file::Backend;
+use hufu_storage::block_log::{Appended, BlockLog, LogKind, LogOptions};
+use hufu_types::Digest;
+
+/// Group sizes in KiB, each at one and two in flight.
+const SIZES_KIB: [u32; 3] = [64, 256, 1_024];
+const DEPTHS: [u32; 2] = [1, 2];
+
+/// Bytes of one measurement.
+const BYTES: u64 = 192 << 20;
+
+/// Measurements of each side; odd, so that there is a median.
+const ROUNDS: usize = 5;
+
+/// Ratio in percent that the gate asks for.
+const GATE_PERCENT: u64 = 80;
+
+/// Room in a group for its header and that of the one record.
+const HEADERS_SIZE: u32 = 512;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().collect();
+    let is_gate = arguments.iter().any(|argument| argument == "--gate");
+    // `cargo test --benches` runs every target; measuring is for `cargo bench` only.
+    if !arguments.iter().any(|argument| argument == "--bench") {
+        return ExitCode::SUCCESS;
+    }
+    // The folder is beside the build, since /tmp is often memory and takes no O_DIRECT.
+    let base =
+        std::env::var_os("HUFU_BENCH_DIR").unwrap_or_else(|| env!("CARGO_TARGET_TMPDIR").into());
+    let folder = must(tempfile::tempdir_in(base));
+    let has_fio = Command::new("fio").arg("--version").output().is_ok();
+    if !has_fio {
+        println!("fio is not installed: no comparison (Debian package: fio)");
+    }
+    let mut is_good = true;
+    println!("{:<44} {:>10} {:>10} {:>7}", "", "log MB/s", "fio MB/s", "ratio");
+    for size in SIZES_KIB {
+        for depth in DEPTHS {
+            is_good &= compare(folder.path(), size, depth, has_fio) || depth > 1 || !is_gate;
+        }
+    }
+    if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Measures one case and prints its line; whether the ratio is what the gate asks for.
+fn compare(folder: &Path, size_kib: u32, depth: u32, has_fio: bool) -> bool {
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    let provider = software_provider();
+    for _ in 0..ROUNDS {
+        ours.push(append(&folder.join("log"), size_kib, depth, &provider.hasher));
+        if has_fio {
+            theirs.push(fio(&folder.join("fio"), size_kib, depth));
+        }
+    }
+    let name = format!("storage::block_log_append/kib={size_kib} depth={depth}");
+    let rate = median(&mut ours);
+    if !has_fio {
+        println!("{name:<44} {:>10}", rate / 1_000_000);
+        return true;
+    }
+    let reference = median(&mut theirs).max(1);
+    let percent = rate * 100 / reference;
+    let (rate, reference) = (rate / 1_000_000, reference / 1_000_000);
+    println!("{name:<44} {rate:>10} {reference:>10} {percent:>6}%");
+    percent >= GATE_PERCENT
+}
+
+fn median(values: &mut [u64]) -> u64 {
+    values.sort_unstable();
+    values.get(values.len() / 2).copied().unwrap_or(0)
+}
+
+/// Bytes a second that the log makes durable, groups of exactly the given size.
+fn append(folder: &Path, size_kib: u32, depth: u32, hasher: &Arc<dyn Hasher>) -> u64 {
+    let group = size_kib << 10;
+    let chain = Digest([1; 32]);
+    let mut options = LogOptions::new(folder, LogKind::Block, chain, Arc::clone(hasher));
+    options.depth = depth;
+    options.backend = if depth == 1 { Backend::Sync } else { Backend::Uring };
+    options.group_bytes_max = group;
+    options.record_bytes_max = group - HEADERS_SIZE;
+    // Everything that will be written is written ahead before the clock starts.
+    options.segments_ready_at_open = must(u32::try_from(BYTES.div_ceil(options.segment_bytes) + 1));
+    let (mut log, _) = must(BlockLog::open(options));
+    assert!(
+        log.is_direct(),
+        "the folder must be on a file system with O_DIRECT; set HUFU_BENCH_DIR"
+    );
+    let before = log.counters();
+    let payload = vec![0x5a; must(usize::try_from(group - HEADERS_SIZE))];
+    let started = monotonic();
+    for _ in 0..BYTES / u64::from(group) {
+        while must(log.append(1, &[&payload])) == Appended::Full {
+            if !must(log.poll()).advanced {
+                std::thread::yield_now();
+            }
+        }
+        let progress = must(log.poll());
+        assert!(depth > 1 || progress.idle, "at depth 1 a poll writes and syncs");
+    }
+    must(log.flush());
+    let nanos = monotonic().since(started);
+    let after = log.counters();
+    let bytes = after.bytes_total - before.bytes_total;
+    let groups = after.groups_total - before.groups_total;
+    assert!(bytes == groups * u64::from(group), "every group has the size that is compared");
+    drop(log);
+    must(std::fs::remove_dir_all(folder));
+    per_second(bytes, nanos)
+}
+
+fn per_second(bytes: u64, nanos: u64) -> u64 {
+    let rate = u128::from(bytes) * 1_000_000_000 / u128::from(nanos.max(1));
+    must(u64::try_from(rate))
+}
+
+/// Bytes a second that fio makes durable in a file written before. Several in flight are several
+/// jobs, each on its own part of the file: with one job and a queue, fio does not order a sync
+/// behind the write it belongs to, and then what it reports durable is not what we promise.
+fn fio(file: &Path, size_kib: u32, depth: u32) -> u64 {
+    let run = |arguments: &[String]| {
+        let output = Command::new("fio")
+            .args(["--name=log", "--rw=write", "--direct=1", "--ioengine=psync"])
+            .args(["--output-format=json", &format!("--filename={}", file.display())])
+            .args(arguments)
+            .output();
+        let output = must(output);
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "fio failed: {text}");
+        must(serde_json::from_slice::<serde_json::Value>(&output.stdout))
+    };
+    run(&["--bs=1m".to_owned(), format!("--size={BYTES}"), "--end_fsync=1".to_owned()]);
+    let part = BYTES / u64::from(depth);
+    let result = run(&[
+        format!("--bs={size_kib}k"),
+        format!("--numjobs={depth}"),
+        format!("--size={part}"),
+        format!("--offset_increment={part}"),
+        "--overwrite=1".to_owned(),
+        "--fdatasync=1".to_owned(),
+    ]);
+    let jobs =
+        must(result.get("jobs").and_then(|jobs| jobs.as_array()).ok_or("fio reports no jobs"));
+    let field = |name: &'static str| {
+        jobs.iter()
+            .map(move |job| must(job["write"][name].as_u64().ok_or("fio reports no such figure")))
+    };
+    let (bytes, millis) = (field("io_bytes").sum(), field("runtime").max().unwrap_or(0));
+    assert!(bytes == BYTES, "fio wrote as much as we did");
+    must(std::fs::remove_file(file));
+    per_second(bytes, millis * 1_000_000)
+}

@@ -1,0 +1,161 @@
+//! The command line: `hufu NOUN VERB`, by noun as design.md 6 names them.
+//!
+//! ```text
+//! arguments --clap--> Cli --> one file per noun --> Output, exit code
+//! ```
+//!
+//! Exit codes: 0 fine, 1 the check or command failed, 2 usage, 78 configuration. Every command
+//! prints JSON with `--json`; errors go to standard error and say what, where and what to do.
+
+mod config;
+mod error;
+mod events;
+mod genesis;
+mod keys;
+mod localnet;
+mod node;
+mod query;
+mod receipt;
+mod remote;
+mod tx;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+
+pub use error::CliError;
+
+use crate::output::Output;
+
+/// Exit code of a check or command that failed.
+pub const EXIT_FAILED: u8 = 1;
+/// Exit code of a command that was interrupted, as shells report SIGINT.
+pub const EXIT_INTERRUPTED: u8 = 130;
+/// Exit code of a command line that makes no sense.
+pub const EXIT_USAGE: u8 = 2;
+/// Exit code of a faulty configuration; supervisors do not restart after it (sysexits `EX_CONFIG`).
+pub const EXIT_CONFIG: u8 = 78;
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "hufu",
+    version,
+    about = "A financial-grade consortium-ledger node: SM2, SM3, BFT, receipts that verify offline",
+    after_help = "Exit codes: 0 fine, 1 the check or command failed, 2 usage, 78 configuration."
+)]
+struct Cli {
+    /// Print results and errors as JSON, one value a line.
+    #[arg(long, global = true)]
+    json: bool,
+    /// Process that this one must not outlive.
+    #[arg(long, global = true, hide = true, value_name = "PROCESS")]
+    parent: Option<u32>,
+    #[command(subcommand)]
+    noun: Noun,
+}
+
+#[derive(Debug, Subcommand)]
+enum Noun {
+    /// Check, show and describe node configurations.
+    #[command(subcommand)]
+    Config(config::Verb),
+    /// Make and show the genesis of a chain.
+    #[command(subcommand)]
+    Genesis(genesis::Verb),
+    /// Make and show keys held in files (the software custody; production keys live on cards).
+    #[command(subcommand)]
+    Keys(keys::Verb),
+    /// Run one node, or check that it could run here.
+    #[command(subcommand)]
+    Node(node::Verb),
+    /// Run a whole chain on this machine, load it and check what became of it.
+    #[command(subcommand)]
+    Localnet(localnet::Verb),
+    /// Build, sign and send transactions, and wait for their receipts.
+    #[command(subcommand)]
+    Tx(tx::Verb),
+    /// Ask a node for its status, an account, a block or a transaction.
+    #[command(subcommand)]
+    Query(query::Verb),
+    /// Print the chain's events as they come, one a line.
+    Events(events::Events),
+    /// Verify receipts offline, from the genesis alone.
+    #[command(subcommand)]
+    Receipt(receipt::Verb),
+}
+
+/// Makes every panic end the process at once: half a node must not go on voting.
+pub fn abort_on_panic() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        std::process::abort();
+    }));
+}
+
+/// Runs the command line of this process.
+#[must_use]
+pub fn main() -> ExitCode {
+    let matches = match Cli::command().try_get_matches() {
+        Ok(matches) => matches,
+        Err(error) => return explain(&error),
+    };
+    let cli = match Cli::from_arg_matches(&matches) {
+        Ok(cli) => cli,
+        Err(error) => return explain(&error),
+    };
+    let output = Output::new(cli.json);
+    match follow(cli.parent).and_then(|()| run(cli.noun, output)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            output.error(&error.to_json(), &error);
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+/// Ties this process's life to that of the one that started it.
+fn follow(parent: Option<u32>) -> Result<(), CliError> {
+    let Some(parent) = parent else { return Ok(()) };
+    hufu_runtime::process::die_with_parent(parent).map_err(|cause| {
+        CliError::failed(cause, format!("process {parent}"), "leave --parent to hufu itself")
+    })
+}
+
+fn run(noun: Noun, output: Output) -> Result<(), CliError> {
+    match noun {
+        Noun::Config(verb) => config::run(verb, output),
+        Noun::Genesis(verb) => genesis::run(verb, output),
+        Noun::Keys(verb) => keys::run(verb, output),
+        Noun::Node(verb) => node::run(&verb, output),
+        Noun::Localnet(verb) => localnet::run(verb, output),
+        Noun::Tx(verb) => tx::run(verb, output),
+        Noun::Query(verb) => query::run(verb, output),
+        Noun::Events(events) => events::run(&events, output),
+        Noun::Receipt(verb) => receipt::run(&verb, output),
+    }
+}
+
+/// Prints help, version or a usage error where clap wants it.
+fn explain(error: &clap::Error) -> ExitCode {
+    // A reader that is gone wants no help.
+    drop(error.print());
+    if error.use_stderr() { ExitCode::from(EXIT_USAGE) } else { ExitCode::SUCCESS }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn json_is_understood_anywhere() {
+        let before = Cli::try_parse_from(["hufu", "--json", "config", "schema"]).unwrap();
+        let behind = Cli::try_parse_from(["hufu", "config", "schema", "--json"]).unwrap();
+        assert!(before.json && behind.json);
+    }
+}

@@ -1,0 +1,117 @@
+//! `hufu localnet run`: a chain on this machine, loaded, checked and stopped.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use hufu_crypto::entropy;
+use hufu_load::Pace;
+
+use super::CliError;
+use super::receipt::StrengthArgument;
+use crate::localnet::{Options, run as run_network};
+use crate::output::Output;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Verb {
+    /// Make a chain on this machine, replay a trading hour on it, check everything and stop.
+    #[command(after_help = "Fails (exit code 1) unless every event is committed exactly once, \
+        totals are conserved and equal to an independent model, the node stays healthy and stops \
+        gracefully, `hufu ledger verify --level replay` finds nothing, and a separate process \
+        given only the genesis verifies every receipt. Nodes are separate processes on 127.0.0.1 \
+        and never outlive this command. Files in a temporary folder are removed, unless --keep is \
+        given or a check has failed.")]
+    Run(Run),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Run {
+    /// Nodes, count; this build runs one.
+    #[arg(long, default_value_t = 1)]
+    nodes: u16,
+    /// LOBSTER messages to replay (.csv or .csv.gz); a seeded synthetic hour of the same shape if
+    /// left out.
+    #[arg(long, value_name = "FILE")]
+    replay: Option<PathBuf>,
+    /// How often the hour is repeated.
+    #[arg(long, default_value_t = 1)]
+    hours: u32,
+    /// Transactions a second, or "max".
+    #[arg(long, default_value = "max", value_parser = parse_pace)]
+    rate: Pace,
+    /// Brokers, count.
+    #[arg(long, default_value_t = 64)]
+    accounts: u16,
+    /// New or empty folder for keys, genesis, data and logs; a temporary one if left out.
+    #[arg(long, value_name = "FOLDER")]
+    dir: Option<PathBuf>,
+    /// Keep the temporary folder.
+    #[arg(long)]
+    keep: bool,
+    /// What broker keys and synthetic events follow from; drawn at random if left out.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// File for all receipts with their proofs; in the network's folder if left out.
+    #[arg(long, value_name = "FILE")]
+    receipts: Option<PathBuf>,
+    /// Neither ask for proofs nor verify them: measures the chain without their making.
+    #[arg(long, conflicts_with = "receipts")]
+    no_receipts: bool,
+    /// Which receipts are waited for and verified.
+    #[arg(long, value_enum, default_value = "committed")]
+    strength: StrengthArgument,
+    /// Connections of the load, count.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64))]
+    connections: u16,
+}
+
+pub(super) fn run(verb: Verb, output: Output) -> Result<(), CliError> {
+    let Verb::Run(run) = verb;
+    let seed = match run.seed {
+        Some(seed) => seed,
+        None => draw()?,
+    };
+    let options = Options {
+        nodes_count: run.nodes,
+        replay: run.replay,
+        hours_count: run.hours,
+        pace: run.rate,
+        accounts_count: run.accounts,
+        folder: run.dir,
+        keep: run.keep,
+        seed,
+        receipts: run.receipts,
+        with_receipts: !run.no_receipts,
+        strength: run.strength.into(),
+        connections_count: run.connections,
+    };
+    run_network(&options, output)
+}
+
+fn draw() -> Result<u64, CliError> {
+    let mut bytes = [0; 8];
+    entropy::fill(&mut bytes)
+        .map_err(|error| CliError::failed(error, "operating system", "give --seed"))?;
+    Ok(u64::from_le_bytes(bytes))
+}
+
+fn parse_pace(text: &str) -> Result<Pace, String> {
+    if text == "max" {
+        return Ok(Pace::Max);
+    }
+    let rate = text.parse().ok().filter(|rate| *rate > 0);
+    rate.map(Pace::PerSecond).ok_or_else(|| "a rate is \"max\" or a whole number".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paces_are_max_or_a_rate() {
+        assert_eq!(parse_pace("max"), Ok(Pace::Max));
+        assert_eq!(parse_pace("500"), Ok(Pace::PerSecond(500)));
+        for bad in ["", "0", "-1", "fast", "1.5"] {
+            assert!(parse_pace(bad).is_err(), "{bad}");
+        }
+    }
+}

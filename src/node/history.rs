@@ -1,0 +1,89 @@
+//! Reads executed blocks back: from the store's indexes and the block log.
+//!
+//! Every byte read is verified by the log's groups or the store's checksums; what does not fit together is an error,
+//! never an answer.
+
+use std::sync::Arc;
+
+use hufu_crypto::Provider;
+use hufu_storage::block_log::{LogReader, RecordPosition};
+use hufu_storage::state_store::{Family, StateStore};
+use hufu_types::{Batch, TxId};
+
+use crate::executor::{ExecuteError, describe};
+use crate::messages::{Executed, ExecutedBlock};
+use crate::proofs::receipts_tree;
+use crate::records::{RECORD_BATCH, RECORD_BLOCK, parse_block_record};
+use crate::recovery::RecoverError;
+use crate::state_keys::{self, BlockRow};
+
+/// See the module.
+pub struct History {
+    store: Arc<StateStore>,
+    reader: LogReader,
+    provider: Provider,
+}
+
+impl History {
+    /// Reads from `store` and from the log behind `reader`.
+    #[must_use]
+    pub const fn new(store: Arc<StateStore>, reader: LogReader, provider: Provider) -> Self {
+        Self { store, reader, provider }
+    }
+
+    /// Where a transaction was included: height and index.
+    ///
+    /// # Errors
+    /// A store that fails or is damaged.
+    pub fn find(&self, id: &TxId) -> Result<Option<(u64, u32)>, RecoverError> {
+        let row = self.store.get(Family::Transactions, id.as_bytes())?;
+        let place = row.map(|row| state_keys::parse_transaction_row(&row)).transpose();
+        Ok(place.map_err(ExecuteError::from)?)
+    }
+
+    /// The executed block of `height`; `None` above the last one executed.
+    ///
+    /// # Errors
+    /// A store or log that fails or is damaged.
+    pub fn block(&mut self, height: u64) -> Result<Option<Executed>, RecoverError> {
+        let key = height.to_be_bytes();
+        let Some(row) = self.store.get(Family::Blocks, &key)? else { return Ok(None) };
+        let row = BlockRow::parse(height, &row).map_err(ExecuteError::from)?;
+        let receipts = self.store.get(Family::Receipts, &key)?.unwrap_or_default();
+        let receipts = state_keys::parse_receipts(&receipts).map_err(ExecuteError::from)?;
+        let hasher = Arc::clone(&self.provider.hasher);
+        let record = self.reader.read(&row.position)?;
+        let damaged = |reason: String| RecoverError::Record { place: describe(&row.position), reason };
+        if record.kind != RECORD_BLOCK {
+            return Err(damaged("is no block".to_owned()));
+        }
+        let (block, certificate) =
+            parse_block_record(record.payload, &*hasher).map_err(|cause| damaged(cause.to_string()))?;
+        if block.height() != height {
+            return Err(damaged(format!("is the block of height {}", block.height())));
+        }
+        let batches: Result<Vec<Batch>, RecoverError> =
+            row.bodies.iter().map(|position| self.batch(position)).collect();
+        let batches = batches?;
+        if !batches.iter().map(Batch::digest).eq(block.batches().iter().copied()) {
+            return Err(damaged("orders other batches than the index says".to_owned()));
+        }
+        let tree = receipts_tree(&receipts, &*hasher);
+        if tree.root() != row.roots.receipts_root {
+            return Err(damaged("has other receipts than the index says".to_owned()));
+        }
+        let digest = block.digest();
+        let receipts_tree = tree;
+        let roots = row.roots;
+        Ok(Some(Arc::new(ExecutedBlock { block, digest, certificate, batches, receipts, receipts_tree, roots })))
+    }
+
+    fn batch(&mut self, position: &RecordPosition) -> Result<Batch, RecoverError> {
+        let record = self.reader.read(position)?;
+        let damaged = |reason: String| RecoverError::Record { place: describe(position), reason };
+        if record.kind != RECORD_BATCH {
+            return Err(damaged("is no batch".to_owned()));
+        }
+        Batch::parse(record.payload.into(), &*self.provider.hasher).map_err(|cause| damaged(cause.to_string()))
+    }
+}

@@ -1,0 +1,294 @@
+//! What a host must offer before a node starts: one table of rules, one line a rule.
+//!
+//! Run by `hufu node check`, by service managers before a start, and by whoever installs a node.
+//! It needs no privilege and changes nothing: sockets are bound and given back, nothing is written.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+
+use hufu_crypto::Signer;
+use hufu_runtime::file::{Backend, FileRing, FileSystem, RingOptions};
+use hufu_runtime::placement::available_cores;
+use hufu_storage::data_dir::DataDir;
+use hufu_types::Genesis;
+use serde_json::{Value, json};
+
+use crate::config::{Cores, LogBackend, NodeConfig, ReactorChoice};
+use crate::keys_file;
+
+/// File descriptors a node needs beside those of its clients, count.
+const OPEN_FILES_RESERVE: u64 = 512;
+
+/// Segments of the block log a disk must have room for before a node starts, count.
+const SEGMENTS_ROOM_MIN: u64 = 4;
+
+/// How a rule fared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The host keeps the rule.
+    Kept,
+    /// The node runs, but someone may want to know.
+    Noted,
+    /// The node will not run, or not well.
+    Broken,
+}
+
+/// One rule with what was found and what to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// The rule's name.
+    pub rule: &'static str,
+    /// How it fared.
+    pub verdict: Verdict,
+    /// What was found.
+    pub found: String,
+    /// What to do about it; empty when the rule is kept.
+    pub remedy: &'static str,
+}
+
+impl Finding {
+    const fn kept(rule: &'static str, found: String) -> Self {
+        Self { rule, verdict: Verdict::Kept, found, remedy: "" }
+    }
+
+    const fn noted(rule: &'static str, found: String, remedy: &'static str) -> Self {
+        Self { rule, verdict: Verdict::Noted, found, remedy }
+    }
+
+    const fn broken(rule: &'static str, found: String, remedy: &'static str) -> Self {
+        Self { rule, verdict: Verdict::Broken, found, remedy }
+    }
+
+    /// The finding as a JSON object.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
+        let verdict = match self.verdict {
+            Verdict::Kept => "ok",
+            Verdict::Noted => "note",
+            Verdict::Broken => "broken",
+        };
+        json!({
+            "rule": self.rule,
+            "verdict": verdict,
+            "found": self.found,
+            "remedy": self.remedy,
+        })
+    }
+}
+
+impl std::fmt::Display for Finding {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let word = match self.verdict {
+            Verdict::Kept => "ok    ",
+            Verdict::Noted => "note  ",
+            Verdict::Broken => "BROKEN",
+        };
+        write!(formatter, "{word}  {:14} {}", self.rule, self.found)?;
+        if self.remedy.is_empty() { Ok(()) } else { write!(formatter, "; {}", self.remedy) }
+    }
+}
+
+/// A rule: what it looks at and what it says.
+type Rule = fn(&NodeConfig, &Genesis) -> Finding;
+
+/// All rules, in the order they are printed.
+const RULES: &[Rule] = &[
+    identity,
+    data_folder,
+    cores,
+    processor,
+    memory,
+    open_files,
+    disk_room,
+    log_backend,
+    client_port,
+    admin_port,
+];
+
+/// Checks every rule; changes nothing.
+#[must_use]
+pub fn check(config: &NodeConfig, genesis: &Genesis) -> Vec<Finding> {
+    RULES.iter().map(|rule| rule(config, genesis)).collect()
+}
+
+fn identity(config: &NodeConfig, genesis: &Genesis) -> Finding {
+    let rule = "identity";
+    match keys_file::load(&config.node.key) {
+        Err(error) => Finding::broken(rule, error.to_string(), error.remedy()),
+        Ok(signer) => {
+            let address = signer.public_key().address();
+            match genesis.validators.get(&address) {
+                Some(validator) => {
+                    let name = &validator.name;
+                    Finding::kept(rule, format!("{address} is validator {name}"))
+                }
+                None => {
+                    let found = format!("{address} is no validator of {}", genesis.chain_name);
+                    Finding::broken(rule, found, "use the key of a validator of the genesis")
+                }
+            }
+        }
+    }
+}
+
+fn data_folder(config: &NodeConfig, genesis: &Genesis) -> Finding {
+    let (rule, path) = ("data folder", &config.node.data_dir);
+    if !path.exists() {
+        return Finding::kept(rule, format!("{} is made at the first start", path.display()));
+    }
+    match DataDir::identity_of(path) {
+        Ok(identity) if identity.chain == genesis.chain_id().0 => {
+            Finding::kept(rule, format!("{} belongs to this chain", path.display()))
+        }
+        Ok(identity) => {
+            let found = format!("{} belongs to chain {}", path.display(), identity.chain);
+            Finding::broken(rule, found, "name the folder of this chain, or a new one")
+        }
+        Err(_) if is_empty(path) => Finding::kept(rule, format!("{} is empty", path.display())),
+        Err(error) => {
+            let remedy = "name a data folder of hufu, or a new one";
+            Finding::broken(rule, error.to_string(), remedy)
+        }
+    }
+}
+
+fn is_empty(path: &Path) -> bool {
+    std::fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none())
+}
+
+fn cores(config: &NodeConfig, _genesis: &Genesis) -> Finding {
+    let rule = "cores";
+    let available = match available_cores() {
+        Ok(available) => available,
+        Err(cause) => return Finding::broken(rule, cause.to_string(), "look at the host"),
+    };
+    if let Cores::List(wanted) = &config.placement.cores {
+        let has = |core: &&usize| !available.cores().contains(core);
+        if let Some(missing) = wanted.cores().iter().find(has) {
+            let found = format!("core {missing} is not available, {available} are");
+            return Finding::broken(rule, found, "mend placement.cores or the CPU set");
+        }
+    }
+    let count = available.cores().len();
+    if count < 4 {
+        let found = format!("{count} available");
+        return Finding::noted(rule, found, "tiles share threads; 4 or more give each its own");
+    }
+    Finding::kept(rule, format!("{count} available"))
+}
+
+fn processor(_config: &NodeConfig, _genesis: &Genesis) -> Finding {
+    let rule = "processor";
+    #[cfg(target_arch = "x86_64")]
+    {
+        let features = [
+            ("avx2", std::is_x86_feature_detected!("avx2")),
+            ("avx512ifma", std::is_x86_feature_detected!("avx512ifma")),
+            ("gfni", std::is_x86_feature_detected!("gfni")),
+        ];
+        let present: Vec<&str> =
+            features.iter().filter(|(_, is_there)| *is_there).map(|(name, _)| *name).collect();
+        Finding::kept(rule, format!("x86-64 with {}", present.join(", ")))
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        let found = std::env::consts::ARCH.to_owned();
+        Finding::noted(rule, found, "signatures are verified without SIMD")
+    }
+}
+
+fn memory(config: &NodeConfig, _genesis: &Genesis) -> Finding {
+    let rule = "memory";
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
+    let kibibytes = line.and_then(|rest| rest.trim().strip_suffix("kB")?.trim().parse().ok());
+    let Some(kibibytes): Option<u64> = kibibytes else {
+        return Finding::noted(rule, "the host does not tell".to_owned(), "check it by hand");
+    };
+    let (available, wanted) = (kibibytes.saturating_mul(1_024), config.limits.memory_bytes);
+    let found = format!("{} MiB available, {} MiB planned", mebibytes(available), mebibytes(wanted));
+    if available < wanted {
+        Finding::broken(rule, found, "free memory, or lower limits.memory_bytes")
+    } else {
+        Finding::kept(rule, found)
+    }
+}
+
+const fn mebibytes(bytes: u64) -> u64 {
+    bytes / (1_024 * 1_024)
+}
+
+fn open_files(config: &NodeConfig, _genesis: &Genesis) -> Finding {
+    let rule = "open files";
+    let text = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("Max open files"));
+    let soft = line.and_then(|rest| rest.split_whitespace().next()).unwrap_or("unknown");
+    let wanted = u64::from(config.client.connections_max) + OPEN_FILES_RESERVE;
+    match soft.parse::<u64>() {
+        Ok(limit) if limit < wanted => {
+            let found = format!("limit is {limit}, {wanted} may be needed");
+            Finding::broken(rule, found, "raise it (LimitNOFILE=, ulimit -n)")
+        }
+        _ => Finding::kept(rule, format!("limit is {soft}, {wanted} may be needed")),
+    }
+}
+
+fn disk_room(config: &NodeConfig, _genesis: &Genesis) -> Finding {
+    let rule = "disk";
+    let folder = config.node.data_dir.ancestors().find(|folder| folder.is_dir());
+    let folder = folder.unwrap_or(Path::new("/"));
+    let wanted = config.log.segment_bytes.saturating_mul(SEGMENTS_ROOM_MIN);
+    match FileSystem::default().available_bytes(folder) {
+        Err(error) => Finding::broken(rule, error.to_string(), "look at the file system"),
+        Ok(bytes) => {
+            let found = format!(
+                "{} MiB free at {}, {} MiB needed to start",
+                mebibytes(bytes),
+                folder.display(),
+                mebibytes(wanted)
+            );
+            if bytes < wanted {
+                Finding::broken(rule, found, "free space, or move node.data_dir")
+            } else {
+                Finding::kept(rule, found)
+            }
+        }
+    }
+}
+
+fn log_backend(config: &NodeConfig, _genesis: &Genesis) -> Finding {
+    let rule = "io_uring";
+    let demanded = config.log.backend == LogBackend::Uring
+        || config.client.reactor == ReactorChoice::Uring;
+    match FileRing::new(RingOptions { backend: Backend::Uring, depth: 1 }) {
+        Ok(_) => Finding::kept(rule, "available".to_owned()),
+        Err(error) if demanded => {
+            let remedy = "allow io_uring (kernel.io_uring_disabled), or configure \"auto\"";
+            Finding::broken(rule, error.to_string(), remedy)
+        }
+        Err(error) => Finding::noted(rule, error.to_string(), "epoll and pwrite are used instead"),
+    }
+}
+
+fn client_port(config: &NodeConfig, _genesis: &Genesis) -> Finding {
+    port("client port", config.client.listen)
+}
+
+fn admin_port(config: &NodeConfig, _genesis: &Genesis) -> Finding {
+    port("admin port", config.admin.listen)
+}
+
+fn port(rule: &'static str, address: SocketAddr) -> Finding {
+    match TcpListener::bind(address) {
+        Ok(_) if address.port() == 0 => Finding::kept(rule, "the system picks one".to_owned()),
+        Ok(_) => Finding::kept(rule, format!("{address} is free")),
+        Err(cause) if cause.kind() == io::ErrorKind::AddrInUse => {
+            let found = format!("{address} is in use");
+            Finding::broken(rule, found, "stop what uses it, or configure another port")
+        }
+        Err(cause) => {
+            Finding::broken(rule, format!("{address}: {cause}"), "configure another address")
+        }
+    }
+}

@@ -1,0 +1,29 @@
+#![doc = include_str!("README.md")]
+#![forbid(unsafe_code)]
+
+pub mod admin;
+pub mod assemble;
+pub mod blocks;
+pub mod cli;
+pub mod config;
+pub mod executor;
+pub mod genesis_file;
+pub mod health;
+pub mod history;
+pub mod host_check;
+pub mod keys_file;
+pub mod localnet;
+pub mod log;
+pub mod messages;
+pub mod metrics;
+pub mod output;
+pub mod proofs;
+pub mod ready;
+pub mod recent;
+pub mod records;
+pub mod recovery;
+pub mod run;
+pub mod state_cache;
+pub mod state_keys;
+pub mod tiles;
+pub mod topology;

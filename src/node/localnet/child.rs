@@ -1,0 +1,231 @@
+//! A node as a child process: started, watched, stopped, and never left behind.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, TryRecvError};
+use std::time::Duration;
+
+use hufu_runtime::clock;
+use hufu_runtime::process;
+use hufu_runtime::process::Signals;
+
+use super::folder::Folder;
+use super::interrupted;
+use crate::cli::CliError;
+use crate::output::Output;
+use crate::ready::Ready;
+
+/// How long one look at signals lasts before the children are looked at again.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// Lines of a node's log that are shown when something failed.
+const LOG_LINES_SHOWN: usize = 20;
+
+/// What ended a wait before its time.
+#[derive(Debug)]
+pub(super) enum Stopped {
+    /// Someone pressed Ctrl-C or asked this process to stop.
+    Interrupted,
+    /// The node's process has ended by itself.
+    Exited(ExitStatus),
+    /// It took too long.
+    Overdue(Duration),
+    /// The host failed.
+    Host(io::Error),
+    /// The load has ended without a result.
+    Lost,
+}
+
+/// One node's process.
+pub(super) struct NodeProcess {
+    child: Child,
+    data_dir: PathBuf,
+    log: PathBuf,
+}
+
+impl NodeProcess {
+    /// Starts a node of the folder. Call it from the main thread: the kernel ends the child with
+    /// the thread that started it.
+    pub(super) fn start(folder: &Folder, index: u16) -> Result<Self, CliError> {
+        let node = folder.node(index);
+        let (data_dir, log) = (node.join("data"), node.join("log"));
+        let failed = |cause| CliError::file(cause, &log, "check the folder and its disk");
+        if data_dir.is_dir() {
+            Ready::withdraw(&data_dir).map_err(failed)?;
+        }
+        let sink = File::options().create(true).append(true).open(&log).map_err(failed)?;
+        let both = sink.try_clone().map_err(failed)?;
+        let config = node.join("hufu.toml").display().to_string();
+        let mut command = own_command(&["node", "run", "--config", &config])?;
+        let child = command.stdin(Stdio::null()).stdout(sink).stderr(both).spawn();
+        Ok(Self { child: child.map_err(failed)?, data_dir, log })
+    }
+
+    /// The node's log file.
+    pub(super) fn log_path(&self) -> &Path {
+        &self.log
+    }
+
+    /// Waits until the node says that it takes transactions.
+    pub(super) fn wait_ready(
+        &mut self,
+        signals: &Signals,
+        patience: Duration,
+    ) -> Result<Ready, Stopped> {
+        let deadline = clock::monotonic().after(patience);
+        loop {
+            let ready = Ready::read(&self.data_dir).map_err(Stopped::Host)?;
+            if let Some(ready) = ready.filter(|ready| ready.pid == self.child.id()) {
+                return Ok(ready);
+            }
+            self.must_run()?;
+            if clock::monotonic() >= deadline {
+                return Err(Stopped::Overdue(patience));
+            }
+            interrupted(signals, LOOK)?;
+        }
+    }
+
+    /// Waits for a message while the node runs and nobody interrupts.
+    pub(super) fn watch<T>(
+        &mut self,
+        signals: &Signals,
+        messages: &Receiver<T>,
+    ) -> Result<T, Stopped> {
+        loop {
+            match messages.try_recv() {
+                Ok(message) => return Ok(message),
+                Err(TryRecvError::Disconnected) => return Err(Stopped::Lost),
+                Err(TryRecvError::Empty) => {}
+            }
+            self.must_run()?;
+            interrupted(signals, LOOK)?;
+        }
+    }
+
+    /// Asks the node to stop and waits for its end; kills it when it takes too long.
+    pub(super) fn stop(
+        &mut self,
+        signals: &Signals,
+        patience: Duration,
+    ) -> Result<ExitStatus, Stopped> {
+        self.must_run()?;
+        process::ask_to_stop(&mut self.child).map_err(Stopped::Host)?;
+        let deadline = clock::monotonic().after(patience);
+        loop {
+            if let Some(status) = self.child.try_wait().map_err(Stopped::Host)? {
+                return Ok(status);
+            }
+            if clock::monotonic() >= deadline {
+                self.kill();
+                return Err(Stopped::Overdue(patience));
+            }
+            interrupted(signals, LOOK)?;
+        }
+    }
+
+    /// The error a wait ended with; shows the end of the node's log when the node is to blame.
+    pub(super) fn explain(&mut self, stopped: Stopped) -> CliError {
+        let remedy = || {
+            let lines = last_lines(&self.log, LOG_LINES_SHOWN);
+            if lines.is_empty() {
+                format!("run `hufu node run` by hand; {} is empty", self.log.display())
+            } else {
+                format!("read the end of its log:\n    {}", lines.join("\n    "))
+            }
+        };
+        let place = format!("node-0 (process {})", self.child.id());
+        match stopped {
+            Stopped::Interrupted => CliError::Interrupted,
+            Stopped::Exited(status) => {
+                CliError::failed(format!("the node has ended: {status}"), place, remedy())
+            }
+            Stopped::Overdue(patience) => {
+                CliError::failed(format!("no progress for {patience:?}"), place, remedy())
+            }
+            Stopped::Host(cause) => CliError::failed(cause, place, remedy()),
+            Stopped::Lost => CliError::failed("the load has ended without a result", place, remedy()),
+        }
+    }
+
+    /// Shows the end of the node's log.
+    pub(super) fn show_log(&self, output: Output) {
+        output.note(format!("the last lines of {}:", self.log.display()));
+        for line in last_lines(&self.log, LOG_LINES_SHOWN) {
+            output.note(format!("    {line}"));
+        }
+    }
+
+    fn must_run(&mut self) -> Result<(), Stopped> {
+        match self.child.try_wait() {
+            Ok(None) => Ok(()),
+            Ok(Some(status)) => Err(Stopped::Exited(status)),
+            Err(cause) => Err(Stopped::Host(cause)),
+        }
+    }
+
+    fn kill(&mut self) {
+        end(&mut self.child);
+    }
+}
+
+impl Drop for NodeProcess {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// Runs this binary with other arguments until it ends, its result going to a file.
+pub(super) fn run_own(
+    arguments: &[String],
+    result: &Path,
+    signals: &Signals,
+) -> Result<ExitStatus, Stopped> {
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let sink = File::create(result).map_err(Stopped::Host)?;
+    let both = sink.try_clone().map_err(Stopped::Host)?;
+    let mut command = own_command(&words).map_err(|_| Stopped::Lost)?;
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(sink)
+        .stderr(both)
+        .spawn()
+        .map_err(Stopped::Host)?;
+    loop {
+        if let Some(status) = child.try_wait().map_err(Stopped::Host)? {
+            return Ok(status);
+        }
+        if let Err(stopped) = interrupted(signals, LOOK) {
+            end(&mut child);
+            return Err(stopped);
+        }
+    }
+}
+
+/// This binary, which ends when this process does.
+fn own_command(arguments: &[&str]) -> Result<Command, CliError> {
+    let binary = std::env::current_exe().map_err(|cause| {
+        CliError::failed(cause, "this process", "run hufu from a path that still exists")
+    })?;
+    let mut command = Command::new(binary);
+    command.arg("--parent").arg(std::process::id().to_string()).args(arguments);
+    Ok(command)
+}
+
+fn end(child: &mut Child) {
+    if matches!(child.try_wait(), Ok(None)) {
+        // A child that cannot be killed has ended, and waiting for it takes it off the table.
+        drop(child.kill());
+        drop(child.wait());
+    }
+}
+
+fn last_lines(path: &Path, count: usize) -> Vec<String> {
+    let text = fs::read(path).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let mut lines: Vec<String> = text.lines().rev().take(count).map(str::to_owned).collect();
+    lines.reverse();
+    lines
+}

@@ -1,0 +1,255 @@
+//! What travels over the links between tiles. Everything here is moved or shared, never copied in bulk.
+
+use std::sync::Arc;
+
+use hufu_consensus::{Durable, LogTicket, SignIntent, SignTicket};
+use hufu_network::message::answer::{AccountInfo, BlockInfo, TransactionInfo};
+use hufu_network::message::request::{QueryAccount, QueryBlock, QueryTransaction, Wait};
+use hufu_network::Ticket;
+use hufu_runtime::net::ConnToken;
+use hufu_types::merkle::MerkleTree;
+use hufu_types::{
+    Batch, BatchDigest, Block, BlockDigest, CommitCertificate, Digest, Receipt, RefusalCode, Signature, Strength, Transaction, TxId,
+    Verified,
+};
+
+/// Where a transaction came in, so that its refusal or admission finds the way back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// The ingress tile.
+    pub ingress: u16,
+    /// The connection; an old token finds nobody.
+    pub connection: ConnToken,
+    /// What the session knows it by.
+    pub ticket: Ticket,
+}
+
+/// ingress -> verify.
+#[derive(Debug)]
+pub struct Submitted {
+    /// Canonical, not verified.
+    pub transaction: Transaction,
+    /// Who sent it.
+    pub source: Source,
+}
+
+/// verify -> mempool.
+#[derive(Debug)]
+pub struct Checked {
+    /// Its signature is good.
+    pub transaction: Verified<Transaction>,
+    /// Who sent it.
+    pub source: Source,
+}
+
+/// verify or mempool -> ingress.
+#[derive(Clone, Copy, Debug)]
+pub struct Status {
+    /// Who sent the transaction.
+    pub source: Source,
+    /// Admitted to the mempool, or the reason why not.
+    pub result: Result<TxId, RefusalCode>,
+}
+
+/// mempool -> persist-log.
+#[derive(Clone, Debug)]
+pub struct SealedBatch {
+    /// To be written before it may be proposed.
+    pub batch: Batch,
+}
+
+/// consensus -> mempool.
+#[derive(Clone, Debug)]
+pub enum MempoolRequest {
+    /// This validator proposes: which durable batches should the block order?
+    Propose {
+        /// Height of the proposal.
+        height: u64,
+        /// Round of the proposal.
+        round: u32,
+        /// Whether to answer even when there is nothing to order.
+        allow_empty: bool,
+    },
+    /// A block was decided; its batches leave the pool.
+    Decided {
+        /// Its height.
+        height: u64,
+        /// Its batches.
+        batches: Vec<BatchDigest>,
+    },
+}
+
+/// mempool -> consensus.
+#[derive(Clone, Debug)]
+pub struct Candidates {
+    /// Height asked for.
+    pub height: u64,
+    /// Round asked for.
+    pub round: u32,
+    /// Durable batches in the order to be proposed; may be empty.
+    pub batches: Vec<Batch>,
+}
+
+/// consensus -> persist-log: a decided block with its certificate.
+#[derive(Clone, Debug)]
+pub struct DecidedBlock {
+    /// Header and batch digests.
+    pub block: Block,
+    /// The quorum that decided it.
+    pub certificate: CommitCertificate,
+    /// Its bodies, in order.
+    pub batches: Vec<Batch>,
+}
+
+/// persist-log -> execute: a decided block whose record and bodies are on disk here.
+#[derive(Clone, Debug)]
+pub struct DurableBlock {
+    /// The block.
+    pub decided: DecidedBlock,
+    /// Where its record lies in the block log.
+    pub position: hufu_storage::block_log::RecordPosition,
+    /// Where the records of its batches lie, in the block's order.
+    pub bodies: Vec<hufu_storage::block_log::RecordPosition>,
+    /// From where a replay must read to find every batch that no durable block has ordered yet.
+    pub replay_from: hufu_storage::block_log::RecordPosition,
+}
+
+/// execute -> consensus: the roots that the header of h+d must carry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExecutedRoots {
+    /// Height executed.
+    pub height: u64,
+    /// State root after it.
+    pub state_root: Digest,
+    /// Root over its receipts.
+    pub receipts_root: Digest,
+    /// How many receipts.
+    pub receipts_count: u32,
+}
+
+/// execute -> ingress, query: what became of one block; shared, never changed.
+#[derive(Debug)]
+pub struct ExecutedBlock {
+    /// The block.
+    pub block: Block,
+    /// Its digest.
+    pub digest: BlockDigest,
+    /// Its certificate.
+    pub certificate: CommitCertificate,
+    /// Its bodies.
+    pub batches: Vec<Batch>,
+    /// Receipts in block order.
+    pub receipts: Vec<Receipt>,
+    /// The tree over the receipts' leaves.
+    pub receipts_tree: MerkleTree,
+    /// Roots after it.
+    pub roots: ExecutedRoots,
+}
+
+/// A shared [`ExecutedBlock`].
+pub type Executed = Arc<ExecutedBlock>;
+
+/// Who asks: a connection of an ingress tile, and its request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asker {
+    /// The connection; an old token finds nobody.
+    pub connection: ConnToken,
+    /// The client's request; 0 where the session itself asks.
+    pub request: u64,
+}
+
+/// ingress -> execute, query: a client's question.
+#[derive(Clone, Copy, Debug)]
+pub struct Question {
+    /// Who asks.
+    pub asker: Asker,
+    /// What is asked.
+    pub query: Query,
+}
+
+/// What may be asked.
+#[derive(Clone, Copy, Debug)]
+pub enum Query {
+    /// An account, answered by execution between two blocks.
+    Account(QueryAccount),
+    /// A block.
+    Block(QueryBlock),
+    /// A transaction with its receipt.
+    Transaction(QueryTransaction),
+    /// The receipt of a transaction that was included before the wait for it began.
+    Wait(Wait),
+    /// A block that a subscription has not seen.
+    History {
+        /// Its height.
+        height: u64,
+    },
+}
+
+/// execute, query -> ingress.
+#[derive(Debug)]
+pub struct Answer {
+    /// Who asked.
+    pub asker: Asker,
+    /// The answer.
+    pub body: AnswerBody,
+}
+
+/// What was answered.
+#[derive(Debug)]
+pub enum AnswerBody {
+    /// An account.
+    Account(Box<AccountInfo>),
+    /// A block.
+    Block(Box<BlockInfo>),
+    /// A transaction.
+    Transaction(Box<TransactionInfo>),
+    /// A receipt that was waited for, with its proof if it was asked for.
+    Receipt {
+        /// How strong it is.
+        strength: Strength,
+        /// The receipt.
+        receipt: Box<Receipt>,
+        /// Its proof, or nothing.
+        proof: Vec<u8>,
+    },
+    /// A wait found nothing yet: keep waiting for the block that brings it.
+    NotYet(Wait),
+    /// A block for a subscription.
+    History(Executed),
+    /// There is no such thing.
+    NotFound,
+}
+
+/// consensus -> sign.
+#[derive(Clone, Debug)]
+pub struct SignRequest {
+    /// Which request.
+    pub ticket: SignTicket,
+    /// What to sign; its record is durable.
+    pub intent: Durable<SignIntent>,
+}
+
+/// sign -> consensus.
+#[derive(Clone, Copy, Debug)]
+pub struct Signed {
+    /// Which request.
+    pub ticket: SignTicket,
+    /// The signature, verified by the signer.
+    pub signature: Signature,
+}
+
+/// consensus -> persist-vote.
+#[derive(Clone, Debug)]
+pub enum VoteLogCommand {
+    /// Append a record; nothing waits for it yet.
+    Append {
+        /// Its number.
+        ticket: LogTicket,
+        /// Its bytes.
+        record: Vec<u8>,
+    },
+    /// Make everything up to this record durable and say so.
+    Sync(LogTicket),
+    /// The block of this height is durable in the block log: its records are only history from here on.
+    Seal(u64),
+}

@@ -1,0 +1,254 @@
+//! Metrics: declared once, here; published by the tiles, rendered by the admin plane.
+//!
+//! Names follow style.md 11. Counters are added to per batch, gauges are set at housekeeping or per block.
+//! The text is OpenMetrics 1.0, as Prometheus scrapes it.
+
+use std::fmt::Write;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use hufu_runtime::link::LinkStats;
+use hufu_runtime::process;
+use hufu_runtime::tile::TileStats;
+use hufu_types::{FailureCode, RefusalCode};
+
+/// A number that only grows.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds `count`.
+    pub fn add(&self, count: u64) {
+        self.0.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// Adds the length of something in memory.
+    pub fn add_count(&self, count: usize) {
+        self.add(u64::try_from(count).unwrap_or(u64::MAX));
+    }
+
+    /// Replaces the value by that of a counter kept elsewhere.
+    pub fn publish(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
+    /// The value.
+    #[must_use]
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// A number that goes up and down.
+#[derive(Debug, Default)]
+pub struct Gauge(AtomicU64);
+
+impl Gauge {
+    /// Sets the value.
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
+    /// Sets the value to the length of something in memory.
+    pub fn set_count(&self, count: usize) {
+        self.set(u64::try_from(count).unwrap_or(u64::MAX));
+    }
+
+    /// The value.
+    #[must_use]
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+macro_rules! metrics {
+    (counters { $($counter:ident: $counter_name:literal, $counter_help:literal;)* }
+     gauges { $($gauge:ident: $gauge_name:literal, $gauge_help:literal;)* }) => {
+        /// All metrics of one node.
+        #[derive(Debug, Default)]
+        pub struct Metrics {
+            $(#[doc = $counter_help] pub $counter: Counter,)*
+            $(#[doc = $gauge_help] pub $gauge: Gauge,)*
+            /// Refused transactions by [`RefusalCode`], in the order of its numbers.
+            refused: [Counter; RefusalCode::ALL.len()],
+            /// Transactions included with a failure by [`FailureCode`], in the order of its numbers.
+            failed: [Counter; FailureCode::ALL.len()],
+            /// Counters of tiles and links; known once the topology is up.
+            topology: OnceLock<(Vec<Arc<TileStats>>, Vec<LinkStats>)>,
+        }
+
+        impl Metrics {
+            fn render_declared(&self, out: &mut String) {
+                $(render_one(out, $counter_name, "counter", $counter_help, self.$counter.get());)*
+                $(render_one(out, $gauge_name, "gauge", $gauge_help, self.$gauge.get());)*
+            }
+        }
+
+        /// Name, type and meaning of every metric without labels, for the generated documentation.
+        pub const DECLARED: &[(&str, &str, &str)] = &[
+            $(($counter_name, "counter", $counter_help),)*
+            $(($gauge_name, "gauge", $gauge_help),)*
+        ];
+    };
+}
+
+metrics! {
+    counters {
+        ingress_frames: "hufu_ingress_frames_received", "Frames received from clients.";
+        ingress_bytes_in: "hufu_ingress_bytes_received", "Bytes received from clients.";
+        ingress_bytes_out: "hufu_ingress_bytes_sent", "Bytes sent to clients.";
+        ingress_transactions: "hufu_ingress_transactions_received", "Transactions received, refused ones included.";
+        ingress_connections_accepted: "hufu_ingress_connections_accepted", "Client connections accepted.";
+        ingress_connections_refused: "hufu_ingress_connections_refused", "Client connections refused because the table was full.";
+        ingress_connections_faulted: "hufu_ingress_connections_faulted", "Client connections closed because they broke the framing.";
+        ingress_pauses: "hufu_ingress_reads_paused", "Times reading a client's socket was paused by push-back.";
+        verify_signatures: "hufu_verify_signatures_checked", "SM2 signatures of transactions verified.";
+        verify_batches: "hufu_verify_batches_checked", "Batches of signatures verified.";
+        verify_duplicates: "hufu_verify_duplicates_recognised", "Exact copies recognised before verification.";
+        mempool_batches: "hufu_mempool_batches_sealed", "Batches sealed.";
+        mempool_admitted: "hufu_mempool_transactions_admitted", "Transactions admitted.";
+        sign_signatures: "hufu_sign_signatures_made", "Consensus signatures made.";
+        consensus_blocks: "hufu_consensus_blocks_decided", "Blocks decided.";
+        consensus_rounds: "hufu_consensus_rounds_started", "Rounds started.";
+        consensus_refused: "hufu_consensus_inputs_refused", "Inputs the ordering engine did not take in.";
+        execute_transactions: "hufu_execute_transactions_executed", "Transactions executed, failed ones included.";
+        log_bytes: "hufu_log_bytes_written", "Bytes written to the block log, padding included.";
+        log_groups: "hufu_log_groups_synced", "Groups of the block log made durable.";
+        vote_log_syncs: "hufu_vote_log_syncs_done", "Times the vote log was made durable.";
+        query_answered: "hufu_query_requests_answered", "Queries answered.";
+    }
+    gauges {
+        chain_height: "hufu_chain_height", "Height of the last block executed here.";
+        chain_time_millis: "hufu_chain_time_milliseconds", "Unix time of the last block executed here.";
+        ingress_connections: "hufu_ingress_connections", "Client connections now.";
+        mempool_transactions: "hufu_mempool_transactions", "Transactions pending.";
+        mempool_bytes: "hufu_mempool_bytes", "Bytes pending.";
+        execute_cache_bytes: "hufu_execute_cache_bytes", "Bytes of state values in the cache.";
+        is_ready: "hufu_node_ready", "1 while the node takes transactions.";
+    }
+}
+
+impl Metrics {
+    /// Counts refused transactions.
+    pub fn count_refused(&self, code: RefusalCode, count: u64) {
+        if let Some(counter) = RefusalCode::ALL.iter().position(|one| *one == code) {
+            self.refused.get(counter).inspect(|counter| counter.add(count));
+        }
+    }
+
+    /// Counts a transaction included with a failure.
+    pub fn count_failed(&self, code: FailureCode) {
+        if let Some(counter) = FailureCode::ALL.iter().position(|one| *one == code) {
+            self.failed.get(counter).inspect(|counter| counter.add(1));
+        }
+    }
+
+    /// Makes the counters of tiles and links part of the metrics. Once only.
+    pub fn publish_topology(&self, tiles: Vec<Arc<TileStats>>, links: Vec<LinkStats>) {
+        let is_first = self.topology.set((tiles, links)).is_ok();
+        assert!(is_first, "the topology is published once");
+    }
+
+    /// All metrics as OpenMetrics text.
+    #[must_use]
+    pub fn render(&self) -> String {
+        let mut out = String::with_capacity(16 << 10);
+        self.render_declared(&mut out);
+        self.render_codes(&mut out);
+        if let Some((tiles, links)) = self.topology.get() {
+            render_tiles(&mut out, tiles);
+            render_links(&mut out, links);
+        }
+        // A host that does not tell shows as zero; nothing depends on these two.
+        let cpu = process::process_cpu_nanos().unwrap_or(0);
+        let resident = process::resident_memory().map_or(0, |memory| memory.bytes);
+        render_one(&mut out, "hufu_process_cpu_nanoseconds", "counter", "CPU time of the process.", cpu);
+        render_one(&mut out, "hufu_process_resident_bytes", "gauge", "Resident memory of the process.", resident);
+        out.push_str("# EOF\n");
+        out
+    }
+
+    fn render_codes(&self, out: &mut String) {
+        head(out, "hufu_transactions_refused", "counter", "Transactions refused before inclusion, by reason.");
+        for (code, counter) in RefusalCode::ALL.iter().zip(&self.refused) {
+            line(out, format_args!("hufu_transactions_refused_total{{reason=\"{code}\"}} {}", counter.get()));
+        }
+        head(out, "hufu_transactions_failed", "counter", "Transactions included with a failure, by reason.");
+        for (code, counter) in FailureCode::ALL.iter().zip(&self.failed) {
+            line(out, format_args!("hufu_transactions_failed_total{{reason=\"{code}\"}} {}", counter.get()));
+        }
+    }
+}
+
+fn render_tiles(out: &mut String, tiles: &[Arc<TileStats>]) {
+    type Read = fn(&TileStats) -> u64;
+    let families: [(&str, &str, Read); 5] = [
+        ("hufu_tile_busy_nanoseconds", "Time a tile worked.", TileStats::busy_nanos),
+        ("hufu_tile_waiting_nanoseconds", "Time a tile had nothing to do.", TileStats::waiting_nanos),
+        ("hufu_tile_pushed_back_nanoseconds", "Time a tile waited for room downstream.", TileStats::pushed_back_nanos),
+        ("hufu_tile_polls_done", "Polls of a tile.", TileStats::polls),
+        ("hufu_tile_heartbeats_counted", "Rounds of a tile's thread.", TileStats::heartbeat),
+    ];
+    for (name, help, read) in families {
+        head(out, name, "counter", help);
+        for tile in tiles {
+            let (label, thread, value) = (tile.tile(), tile.thread(), read(tile));
+            line(out, format_args!("{name}_total{{tile=\"{label}\",thread=\"{thread}\"}} {value}"));
+        }
+    }
+}
+
+fn render_links(out: &mut String, links: &[LinkStats]) {
+    type Read = fn(&LinkStats) -> u64;
+    let families: [(&str, &str, &str, Read); 3] = [
+        ("hufu_link_items_pushed", "counter", "Items that went into a link.", LinkStats::pushed),
+        ("hufu_link_full_met", "counter", "Pushes that met a full link.", LinkStats::full),
+        ("hufu_link_items_queued", "gauge", "Items waiting in a link.", LinkStats::queued),
+    ];
+    for (name, kind, help, read) in families {
+        head(out, name, kind, help);
+        let suffix = if kind == "counter" { "_total" } else { "" };
+        for link in links {
+            line(out, format_args!("{name}{suffix}{{link=\"{}\"}} {}", link.name(), read(link)));
+        }
+    }
+}
+
+fn render_one(out: &mut String, name: &str, kind: &str, help: &str, value: u64) {
+    head(out, name, kind, help);
+    let suffix = if kind == "counter" { "_total" } else { "" };
+    line(out, format_args!("{name}{suffix} {value}"));
+}
+
+fn head(out: &mut String, name: &str, kind: &str, help: &str) {
+    line(out, format_args!("# TYPE {name} {kind}"));
+    line(out, format_args!("# HELP {name} {help}"));
+}
+
+fn line(out: &mut String, text: std::fmt::Arguments<'_>) {
+    // Writing to a string cannot fail.
+    writeln!(out, "{text}").unwrap_or_default();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_text_is_openmetrics_with_unique_names() {
+        let metrics = Metrics::default();
+        metrics.count_refused(RefusalCode::Expired, 1);
+        metrics.count_failed(FailureCode::HoldingFrozen);
+        metrics.verify_signatures.add(7);
+        let text = metrics.render();
+        assert!(text.ends_with("# EOF\n"));
+        assert!(text.contains("hufu_verify_signatures_checked_total 7\n"));
+        assert!(text.contains("hufu_transactions_refused_total{reason=\"expired\"} 1\n"));
+        assert!(text.contains("hufu_transactions_failed_total{reason=\"holding_frozen\"} 1\n"));
+        let mut names: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
+        let count = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), count);
+    }
+}

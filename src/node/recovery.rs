@@ -1,0 +1,249 @@
+//! Recovery: the block log is the history; the state store is brought up to it.
+//!
+//! ```text
+//! data folder -> block log (torn tail cut, damage refused) -> replay from the applied mark -> state at the log's end
+//!             -> vote log -> records of the height under way -> engine
+//! ```
+//!
+//! Runs once, before any tile. What it cannot make whole it refuses, with the place.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use hufu_consensus::RecoveredLog;
+use hufu_crypto::Provider;
+use hufu_storage::block_log::{BlockLog, LogKind, LogOptions, LogReader, RecoveryReport, Start};
+use hufu_storage::state_store::{StateStore, StateStoreOptions};
+use hufu_storage::vote_log::VoteLog;
+use hufu_types::{Batch, BatchDigest, ChainId, Genesis};
+
+use crate::blocks::ChainTip;
+use crate::executor::{ExecuteError, Executor, Inline};
+use crate::messages::{DecidedBlock, DurableBlock};
+use crate::metrics::Metrics;
+use crate::records::{RECORD_BATCH, RECORD_BLOCK, parse_block_record};
+use crate::state_keys::BlockRow;
+use crate::tiles::persist_log::UnorderedBatches;
+use hufu_storage::state_store::Family;
+
+/// Folder of the block log inside the data folder.
+pub const LOG_FOLDER: &str = "log";
+/// Folder of the vote log inside the data folder.
+pub const VOTES_FOLDER: &str = "votes";
+/// Folder of the state store inside the data folder.
+pub const STATE_FOLDER: &str = "state";
+
+/// Why a node cannot start from what is in its data folder.
+#[derive(Debug, thiserror::Error)]
+pub enum RecoverError {
+    /// A log or the store failed or is damaged.
+    #[error(transparent)]
+    Storage(#[from] hufu_storage::Error),
+    /// The state failed.
+    #[error(transparent)]
+    Execute(#[from] ExecuteError),
+    /// The vote log holds what the engine never wrote, or contradicts itself.
+    #[error("vote log: {0}")]
+    VoteLog(#[from] hufu_consensus::vote_log::RecoverError),
+    /// A record of the block log is not what was written.
+    #[error("block log record at {place}: {reason}")]
+    Record {
+        /// Segment and offset.
+        place: String,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+/// Where in the log recovery stands, for a progress bar.
+pub type Progress<'a> = &'a mut dyn FnMut(u64);
+
+/// What recovery hands to the tiles.
+pub struct Recovered {
+    /// The state at the log's end.
+    pub executor: Executor,
+    /// The log, open for appending.
+    pub log: BlockLog,
+    /// What was found when it was opened.
+    pub report: RecoveryReport,
+    /// Batches on disk that no block has ordered.
+    pub batches: Vec<Batch>,
+    /// Where they lie.
+    pub unordered: UnorderedBatches,
+    /// The vote log, open for appending.
+    pub vote_log: VoteLog,
+    /// Its records above the tip.
+    pub votes: RecoveredLog,
+    /// The last block.
+    pub tip: ChainTip,
+    /// Blocks executed again.
+    pub replayed: u64,
+}
+
+/// What the storage of a node is opened with.
+#[derive(Clone)]
+pub struct StorageOptions {
+    /// The block log.
+    pub log: LogOptions,
+    /// The vote log's folder is beside it; its options follow from these.
+    pub vote_log: hufu_storage::vote_log::VoteLogOptions,
+    /// The state store.
+    pub store: StateStoreOptions,
+    /// Bytes of decoded-value cache.
+    pub cache_bytes: usize,
+}
+
+impl StorageOptions {
+    /// The default options of a data folder.
+    #[must_use]
+    pub fn new(data_dir: &Path, chain_id: ChainId, provider: &Provider) -> Self {
+        let hasher = &provider.hasher;
+        Self {
+            log: LogOptions::new(data_dir.join(LOG_FOLDER), LogKind::Block, chain_id.0, Arc::clone(hasher)),
+            vote_log: hufu_storage::vote_log::VoteLogOptions::new(
+                data_dir.join(VOTES_FOLDER),
+                chain_id.0,
+                Arc::clone(hasher),
+            ),
+            store: StateStoreOptions::new(data_dir.join(STATE_FOLDER)),
+            cache_bytes: 16 << 20,
+        }
+    }
+}
+
+/// Opens everything in the data folder and replays what the state store has not applied.
+///
+/// # Errors
+/// What cannot be made whole, and where.
+pub fn recover(
+    genesis: &Genesis,
+    provider: &Provider,
+    metrics: &Arc<Metrics>,
+    mut options: StorageOptions,
+    progress: Progress<'_>,
+) -> Result<Recovered, RecoverError> {
+    let store = Arc::new(StateStore::open(&options.store)?);
+    let applied = store.applied()?;
+    options.log.known_durable = applied.as_ref().map_or(0, |mark| mark.log_position.sequence);
+    let mut executor =
+        Executor::open(genesis, provider.clone(), store, options.cache_bytes, Arc::clone(metrics))?;
+    let (log, report) = BlockLog::open(options.log)?;
+    let start = applied.map_or(Start::Beginning, |mark| Start::At(mark.log_position));
+    let mut reader = log.reader();
+    reader.seek(start)?;
+    let mut replay = Replay::new(provider);
+    let replayed = replay.run(&mut reader, &mut executor, progress)?;
+    let tip = tip(&executor, &mut reader, genesis, provider)?;
+    let (vote_log, records, _) = VoteLog::open(&options.vote_log)?;
+    let records = records.sealed.iter().chain(&records.open).map(|record| record.payload.as_slice());
+    let votes = RecoveredLog::read(records, tip.height, &*provider.hasher)?;
+    let (batches, unordered) = replay.finish();
+    Ok(Recovered { executor, log, report, batches, unordered, vote_log, votes, tip, replayed })
+}
+
+/// Reads the log's records in order, executing the blocks that the state has not seen.
+pub struct Replay<'a> {
+    provider: &'a Provider,
+    bodies: HashMap<BatchDigest, Batch>,
+    unordered: UnorderedBatches,
+}
+
+impl<'a> Replay<'a> {
+    /// Nothing read yet.
+    #[must_use]
+    pub fn new(provider: &'a Provider) -> Self {
+        Self { provider, bodies: HashMap::new(), unordered: UnorderedBatches::default() }
+    }
+
+    /// Reads to the end of the log; returns how many blocks were executed.
+    ///
+    /// # Errors
+    /// A record that is not what was written, or a block that cannot be executed.
+    pub fn run(
+        &mut self,
+        reader: &mut LogReader,
+        executor: &mut Executor,
+        progress: Progress<'_>,
+    ) -> Result<u64, RecoverError> {
+        let mut executed = 0;
+        while let Some(record) = reader.next()? {
+            let place = crate::executor::describe(&record.position);
+            let damaged = |reason: String| RecoverError::Record { place: place.clone(), reason };
+            match record.kind {
+                RECORD_BATCH => {
+                    let batch = Batch::parse(record.payload.into(), &*self.provider.hasher)
+                        .map_err(|cause| damaged(cause.to_string()))?;
+                    self.unordered.insert(batch.digest(), record.position);
+                    self.bodies.insert(batch.digest(), batch);
+                }
+                RECORD_BLOCK => {
+                    let (block, certificate) =
+                        parse_block_record(record.payload, &*self.provider.hasher)
+                            .map_err(|cause| damaged(cause.to_string()))?;
+                    if block.height() <= executor.height() {
+                        block.batches().iter().for_each(|digest| self.forget(digest));
+                        continue;
+                    }
+                    let position = record.position;
+                    let (mut batches, mut bodies) = (Vec::new(), Vec::new());
+                    for digest in block.batches() {
+                        let missing = || damaged(format!("batch {digest} of height {} is missing", block.height()));
+                        batches.push(self.bodies.remove(digest).ok_or_else(missing)?);
+                        bodies.push(self.unordered.remove(digest).ok_or_else(missing)?);
+                    }
+                    let replay_from = self.unordered.oldest().map_or(position, |oldest| oldest.min(position));
+                    progress(block.height());
+                    let decided = DecidedBlock { block, certificate, batches };
+                    let durable = DurableBlock { decided, position, bodies, replay_from };
+                    executor.execute(durable, &mut Inline)?;
+                    executed += 1;
+                }
+                other => return Err(damaged(format!("kind {other} is unknown to this build"))),
+            }
+        }
+        Ok(executed)
+    }
+
+    fn forget(&mut self, digest: &BatchDigest) {
+        self.bodies.remove(digest);
+        self.unordered.remove(digest);
+    }
+
+    /// The batches that no block has ordered, oldest first, and where they lie.
+    #[must_use]
+    pub fn finish(mut self) -> (Vec<Batch>, UnorderedBatches) {
+        let ordered: Vec<BatchDigest> = self.unordered.digests().collect();
+        let batches = ordered.iter().filter_map(|digest| self.bodies.remove(digest)).collect();
+        (batches, self.unordered)
+    }
+}
+
+/// The last block executed: its header is read from the log.
+fn tip(
+    executor: &Executor,
+    reader: &mut LogReader,
+    genesis: &Genesis,
+    provider: &Provider,
+) -> Result<ChainTip, RecoverError> {
+    let height = executor.height();
+    let mut tip = ChainTip {
+        height,
+        block: executor.block(),
+        time_millis: genesis.time_millis,
+        last_receipts_height: 0,
+    };
+    if height == 0 {
+        return Ok(tip);
+    }
+    let row = executor.store().get(Family::Blocks, &height.to_be_bytes())?.unwrap_or_default();
+    let row = BlockRow::parse(height, &row).map_err(ExecuteError::from)?;
+    let record = reader.read(&row.position)?;
+    let place = crate::executor::describe(&record.position);
+    let (block, _) = parse_block_record(record.payload, &*provider.hasher)
+        .map_err(|cause| RecoverError::Record { place, reason: cause.to_string() })?;
+    tip.time_millis = block.header().time_millis.get();
+    let with_receipts = executor.recent_roots().iter().rev().find(|roots| roots.receipts_count > 0);
+    tip.last_receipts_height = with_receipts.map_or(0, |roots| roots.height);
+    Ok(tip)
+}

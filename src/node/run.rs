@@ -1,0 +1,220 @@
+//! `hufu node run`: opens the data folder, recovers, starts the tiles, waits for a signal, stops them in order.
+//!
+//! ```text
+//! config, genesis, key -> data folder (locked) -> recovery -> tiles -> ready file -> SIGTERM or SIGINT -> drain -> end
+//! ```
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use hufu_crypto::{Provider, Signer, SoftwareSigner, software_provider};
+use hufu_runtime::process::{self, Signal, Signals};
+use hufu_runtime::thread::{Failure, Group, abort_process};
+use hufu_storage::data_dir::{DataDir, Identity};
+use hufu_types::Genesis;
+
+use crate::admin::Admin;
+use crate::assemble::{self, Parts};
+use crate::config::NodeConfig;
+use crate::genesis_file;
+use crate::health::{Health, NodeState};
+use crate::keys_file;
+use crate::log;
+use crate::metrics::Metrics;
+use crate::ready::Ready;
+use crate::recovery::{self, RecoverError, StorageOptions};
+
+/// Why a node did not start or did not end well.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The configuration, the genesis or the key is at fault; trying again changes nothing.
+    #[error("{0}")]
+    Configuration(String),
+    /// The data folder cannot be used.
+    #[error(transparent)]
+    DataFolder(#[from] hufu_storage::Error),
+    /// What is in the data folder cannot be made whole.
+    #[error("recovery: {0}")]
+    Recover(#[from] RecoverError),
+    /// The host refused something the node needs.
+    #[error("{what}: {cause}")]
+    Host {
+        /// What the node asked for.
+        what: String,
+        /// What the host said.
+        cause: io::Error,
+    },
+    /// A tile failed.
+    #[error(transparent)]
+    Tile(#[from] Failure),
+}
+
+impl RunError {
+    fn host(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let what = what.into();
+        move |cause| Self::Host { what, cause }
+    }
+
+    /// Whether the configuration is at fault, so that a service manager must not start the node again.
+    #[must_use]
+    pub const fn is_configuration(&self) -> bool {
+        use hufu_storage::Error as Storage;
+        matches!(
+            self,
+            Self::Configuration(_)
+                | Self::DataFolder(
+                    Storage::OtherChain { .. } | Storage::OtherNode { .. } | Storage::OtherVersion { .. }
+                )
+        )
+    }
+}
+
+/// Runs a node until it is told to stop.
+///
+/// # Errors
+/// What kept it from starting or from ending well.
+pub fn run(config: &NodeConfig) -> Result<(), RunError> {
+    // Blocked before any thread exists, so that every thread inherits the mask.
+    let signals = Signals::block().map_err(RunError::host("signals"))?;
+    process::forbid_core_dumps().map_err(RunError::host("core dumps"))?;
+    let genesis = genesis_file::load(&config.node.genesis)
+        .map_err(|fault| RunError::Configuration(fault.to_string()))?;
+    let signer =
+        keys_file::load(&config.node.key).map_err(|fault| RunError::Configuration(fault.to_string()))?;
+    let address = check_identity(&genesis, &signer)?;
+    let identity = Identity { chain: genesis.chain_id().0, node: address };
+    let folder = DataDir::open(&config.node.data_dir, &identity)?;
+    remove_ready(folder.path());
+    let (metrics, health) = (Arc::new(Metrics::default()), Arc::new(Health::default()));
+    let admin = Admin::start(config.admin.listen, Arc::clone(&metrics), Arc::clone(&health))
+        .map_err(RunError::host(format!("admin.listen {}", config.admin.listen)))?;
+    let provider = software_provider();
+    health.set(NodeState::Recovering);
+    let options = storage_options(config, &folder, &genesis, &provider);
+    let recovered = recovery::recover(&genesis, &provider, &metrics, options, &mut |_| ())?;
+    log_recovery(&recovered);
+    let parts = Parts {
+        config,
+        genesis: &genesis,
+        address,
+        signer: Box::new(signer),
+        provider,
+        metrics: Arc::clone(&metrics),
+        recovered,
+    };
+    let mut group = Group::new(abort_process());
+    let assembled = assemble::assemble(&mut group, parts).map_err(RunError::host("tiles"))?;
+    let running = group.start()?;
+    metrics.publish_topology(running.stats().to_vec(), assembled.links);
+    health.watch(running.stats().to_vec());
+    health.set(NodeState::Ready);
+    metrics.is_ready.set(1);
+    announce(config, &assembled.client, admin.address());
+    let ready = Ready { pid: std::process::id(), client: assembled.client, admin: admin.address() };
+    ready.announce(folder.path()).map_err(RunError::host("ready file"))?;
+    let signal = wait_for_stop(&signals).map_err(RunError::host("signals"))?;
+    log::info("stopping", &[("signal", &signal)]);
+    metrics.is_ready.set(0);
+    health.set(NodeState::Draining);
+    remove_ready(folder.path());
+    running.request_stop();
+    running.join()?;
+    log::info("stopped", &[("height", &metrics.chain_height.get().to_string())]);
+    drop(admin);
+    drop(folder);
+    Ok(())
+}
+
+/// The node's key must be one of the genesis's validators.
+fn check_identity(genesis: &Genesis, signer: &SoftwareSigner) -> Result<hufu_types::Address, RunError> {
+    let address = signer.public_key().address();
+    if genesis.validators.get(&address).is_none() {
+        return Err(RunError::Configuration(format!(
+            "node.key: {address} is no validator of chain {}; use the key of one, or add it to the genesis",
+            genesis.chain_name
+        )));
+    }
+    if genesis.validators.count() > 1 {
+        return Err(RunError::Configuration(format!(
+            "node.genesis: the genesis names {} validators; this build runs chains of one",
+            genesis.validators.count()
+        )));
+    }
+    Ok(address)
+}
+
+/// The storage options that the configuration asks for.
+#[must_use]
+pub fn storage_options(
+    config: &NodeConfig,
+    folder: &DataDir,
+    genesis: &Genesis,
+    provider: &Provider,
+) -> StorageOptions {
+    use crate::config::LogBackend;
+    use hufu_runtime::file::Backend;
+    let mut options = StorageOptions::new(folder.path(), genesis.chain_id(), provider);
+    options.log.segment_bytes = config.log.segment_bytes;
+    options.log.group_bytes_max = config.log.group_bytes_max;
+    options.log.depth = config.log.depth;
+    options.log.backend = match config.log.backend {
+        LogBackend::Auto => Backend::Auto,
+        LogBackend::Uring => Backend::Uring,
+        LogBackend::Sync => Backend::Sync,
+    };
+    // Half of the cache keeps decoded values, half keeps blocks of the store's files.
+    let half = usize::try_from(config.state.cache_bytes / 2).unwrap_or(usize::MAX);
+    options.cache_bytes = half;
+    options.store.cache_bytes = half;
+    options.store.write_buffer_bytes =
+        usize::try_from(config.state.write_buffer_bytes).unwrap_or(usize::MAX);
+    options
+}
+
+fn log_recovery(recovered: &recovery::Recovered) {
+    let report = &recovered.report;
+    let fields = [
+        ("height", recovered.tip.height.to_string()),
+        ("blocks_replayed", recovered.replayed.to_string()),
+        ("batches_pending", recovered.batches.len().to_string()),
+        ("clean_stop", report.sealed.to_string()),
+        ("state_root", recovered.executor.last_roots().state_root.to_string()),
+    ];
+    let fields: Vec<(&str, &str)> = fields.iter().map(|(key, value)| (*key, value.as_str())).collect();
+    log::info("recovered", &fields);
+    if let Some(torn) = &report.torn {
+        let place = format!("segment {} offset {}", torn.segment, torn.offset);
+        log::warn("torn tail of the block log cut off", &[("place", &place)]);
+    }
+}
+
+fn announce(config: &NodeConfig, client: &SocketAddr, admin: SocketAddr) {
+    let fields = [
+        ("client", client.to_string()),
+        ("admin", admin.to_string()),
+        ("name", config.node.name.clone()),
+    ];
+    let fields: Vec<(&str, &str)> = fields.iter().map(|(key, value)| (*key, value.as_str())).collect();
+    log::info("ready", &fields);
+    let reason = "client links are plain until GM-TLS is built in, so only loopback addresses are served";
+    log::warn("client channel is not encrypted", &[("reason", reason)]);
+}
+
+fn wait_for_stop(signals: &Signals) -> io::Result<String> {
+    loop {
+        match signals.wait(None)? {
+            Some(Signal::HangUp) => log::info("reload asked for", &[("result", "nothing to reload")]),
+            Some(signal) => return Ok(format!("{signal:?}")),
+            None => {}
+        }
+    }
+}
+
+/// A file of an earlier run must not pass for this one's.
+fn remove_ready(data_dir: &Path) {
+    if let Err(cause) = Ready::withdraw(data_dir) {
+        log::warn("old ready file cannot be removed", &[("cause", &cause.to_string())]);
+    }
+}

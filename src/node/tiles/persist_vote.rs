@@ -1,0 +1,105 @@
+//! The vote-log tile: makes what consensus must not forget durable.
+//!
+//! ```text
+//! consensus --VoteLogCommand--> persist-vote --LogTicket--> consensus
+//! ```
+//!
+//! It owns the vote log and has a thread of its own: one write and one `fdatasync` for each sync, waited for on the
+//! spot, which has the best latency with one in flight; it never waits behind the block log. Any error ends the node.
+
+use std::sync::Arc;
+
+use hufu_consensus::LogTicket;
+use hufu_runtime::clock::Nanos;
+use hufu_runtime::link::{Consumer, Producer};
+use hufu_runtime::tile::{Fatal, Progress, Tile};
+use hufu_storage::vote_log::VoteLog;
+
+use crate::messages::VoteLogCommand;
+use crate::metrics::Metrics;
+
+/// Kind of all records: the engine's own encoding tells them apart.
+const RECORD_CONSENSUS: u16 = 1;
+
+/// See the module.
+pub struct PersistVoteTile {
+    log: Option<VoteLog>,
+    metrics: Arc<Metrics>,
+    commands: Consumer<VoteLogCommand>,
+    durable: Producer<LogTicket>,
+    appended: Option<LogTicket>,
+    held: Option<LogTicket>,
+    is_stopping: bool,
+}
+
+impl PersistVoteTile {
+    /// A tile on an open log.
+    #[must_use]
+    pub const fn new(
+        log: VoteLog,
+        metrics: Arc<Metrics>,
+        commands: Consumer<VoteLogCommand>,
+        durable: Producer<LogTicket>,
+    ) -> Self {
+        Self { log: Some(log), metrics, commands, durable, appended: None, held: None, is_stopping: false }
+    }
+
+    /// Takes in what waits; everything that asks for a sync is served by one.
+    fn serve(&mut self) -> Result<bool, Fatal> {
+        let Some(log) = self.log.as_mut() else { return Ok(false) };
+        let (mut has_worked, mut wants_sync) = (false, false);
+        while let Some(command) = self.commands.pop() {
+            has_worked = true;
+            match command {
+                VoteLogCommand::Append { ticket, record } => {
+                    log.append(RECORD_CONSENSUS, &record)?;
+                    self.appended = Some(ticket);
+                }
+                VoteLogCommand::Sync(ticket) => {
+                    assert!(self.appended >= Some(ticket), "a record is appended before it is waited for");
+                    wants_sync = true;
+                }
+                VoteLogCommand::Seal(height) => {
+                    log.seal(height)?;
+                    self.metrics.vote_log_syncs.add(1);
+                }
+            }
+        }
+        if wants_sync {
+            log.sync()?;
+            self.metrics.vote_log_syncs.add(1);
+            self.held = self.appended;
+        }
+        Ok(has_worked)
+    }
+}
+
+impl Tile for PersistVoteTile {
+    fn name(&self) -> &'static str {
+        "persist-vote"
+    }
+
+    fn poll(&mut self, _now: Nanos) -> Result<Progress, Fatal> {
+        let has_worked = self.serve()?;
+        if let Some(ticket) = self.held.take()
+            && self.durable.try_push(ticket).is_err()
+        {
+            self.held = Some(ticket);
+            return Ok(Progress::PushedBack);
+        }
+        if has_worked {
+            return Ok(Progress::Busy);
+        }
+        if self.is_stopping && self.commands.is_finished() {
+            if let Some(log) = self.log.take() {
+                log.close()?;
+            }
+            return Ok(Progress::Done);
+        }
+        Ok(Progress::Idle)
+    }
+
+    fn stop(&mut self) {
+        self.is_stopping = true;
+    }
+}
