@@ -49,8 +49,19 @@ fn new_chain(folder: &Path) -> (String, String) {
     let (public_key, address) = new_key(folder, "vote.pem");
     let validator = format!("node-0:{public_key}:1");
     let arguments = [
-        "genesis", "new", "--out", "genesis.toml", "--chain-name", "test", "--validator", &validator,
-        "--opener", &address, "--issuer", &address, "--json",
+        "genesis",
+        "new",
+        "--out",
+        "genesis.toml",
+        "--chain-name",
+        "test",
+        "--validator",
+        &validator,
+        "--opener",
+        &address,
+        "--issuer",
+        &address,
+        "--json",
     ];
     json(folder, &arguments);
     (public_key, address)
@@ -67,7 +78,8 @@ fn help_and_version_are_there_and_nonsense_is_usage() {
         assert_eq!(code(&help), 0, "{noun}");
         assert!(stdout(&help).contains("--json"), "{noun}: {}", stdout(&help));
     }
-    for arguments in [&["nonsense"] as &[&str], &[], &["keys", "new"], &["tx", "transfer", "--amount", "0"]]
+    for arguments in
+        [&["nonsense"] as &[&str], &[], &["keys", "new"], &["tx", "transfer", "--amount", "0"]]
     {
         assert_eq!(code(&hufu(folder.path(), arguments)), 2, "{arguments:?}");
     }
@@ -180,8 +192,17 @@ fn a_transaction_is_built_signed_and_shown_without_a_node() {
     );
     fs::write(folder.path().join("tx.toml"), description).unwrap();
     let build = [
-        "tx", "build", "--description", "tx.toml", "--sender", &public_key, "--genesis",
-        "genesis.toml", "--out", "tx.unsigned", "--json",
+        "tx",
+        "build",
+        "--description",
+        "tx.toml",
+        "--sender",
+        &public_key,
+        "--genesis",
+        "genesis.toml",
+        "--out",
+        "tx.unsigned",
+        "--json",
     ];
     json(folder.path(), &build);
     let unsigned = json(folder.path(), &["tx", "show", "tx.unsigned", "--json"]);
@@ -201,8 +222,24 @@ fn a_transaction_is_built_signed_and_shown_without_a_node() {
 
     // The same by flags and without a node gives the same transaction, byte for byte.
     let flags = [
-        "tx", "transfer", "--key", "vote.pem", "--asset", "USD", "--to", &other, "--amount", "7",
-        "--nonce", "5", "--valid-until", "100", "--genesis", "genesis.toml", "--out", "tx.flags",
+        "tx",
+        "transfer",
+        "--key",
+        "vote.pem",
+        "--asset",
+        "USD",
+        "--to",
+        &other,
+        "--amount",
+        "7",
+        "--nonce",
+        "5",
+        "--valid-until",
+        "100",
+        "--genesis",
+        "genesis.toml",
+        "--out",
+        "tx.flags",
         "--json",
     ];
     assert_eq!(json(folder.path(), &flags)["transaction"], signed["transaction"]);

@@ -2,7 +2,7 @@
 //! is held.
 //!
 //! ```text
-//! threads x ( batch of signatures -> verify_many -> again ) for a fixed time -> signatures a second
+//! threads x ( batch of signatures -> verify_many -> again ) for a fixed time -> signatures/s
 //! ```
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -172,11 +172,14 @@ impl Expired {
         self.valid_until
     }
 
-    pub(crate) fn keys(&self) -> impl Iterator<Item = StateKey> + '_ {
+    /// Their entries in the state, ascending.
+    pub fn keys(&self) -> impl Iterator<Item = StateKey> + '_ {
         self.entries.iter().map(ExpiryEntry::key)
     }
 
-    pub(crate) fn contains(&self, key: &StateKey) -> bool {
+    /// Whether the entry leaves the state with the block.
+    #[must_use]
+    pub fn contains(&self, key: &StateKey) -> bool {
         let StateKey::Nonce { sender, nonce } = *key else { return false };
         self.entries.binary_search(&ExpiryEntry::new(sender, nonce)).is_ok()
     }

@@ -29,7 +29,7 @@ use zerocopy::little_endian::U32;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::corrupt::Corrupt;
-use crate::key::KEY_SIZE_MAX;
+use crate::key::{KEY_SIZE_MAX, StateKey};
 use crate::outcome::Write;
 
 /// One entry of a bucket's row.
@@ -73,15 +73,39 @@ pub(crate) fn key_message(chain_id: ChainId, key: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(key);
 }
 
+/// What the rows must hold for some entries of the state, in the order given.
+#[must_use]
+pub fn row_entries<V: AsRef<[u8]>>(
+    chain_id: ChainId,
+    entries: &[(StateKey, V)],
+    hasher: &dyn Hasher,
+) -> Vec<RowEntry> {
+    let (mut messages, mut ends) = (Vec::with_capacity(entries.len() * 128), Vec::new());
+    for (key, value) in entries {
+        key_message(chain_id, key.to_bytes().as_slice(), &mut messages);
+        ends.push(messages.len());
+        messages.extend_from_slice(value.as_ref());
+        ends.push(messages.len());
+    }
+    let digests = digest_parts(&messages, &ends, hasher);
+    let (pairs, odd) = digests.as_chunks::<2>();
+    assert!(odd.is_empty() && pairs.len() == entries.len(), "a key and a value each");
+    pairs.iter().map(|&[key, value]| RowEntry { key, value }).collect()
+}
+
 /// The bucket of a key hash in a tree of 2^`log2` buckets.
-pub(crate) fn bucket_of(key: &Digest, log2: u8) -> u32 {
+#[must_use]
+pub fn bucket_of(key: &Digest, log2: u8) -> u32 {
     assert!(log2 <= STATE_BUCKETS_LOG2_MAX, "a genesis keeps the limit");
     let [first, second, third, fourth, ..] = key.0;
     u32::from_be_bytes([first, second, third, fourth]) >> (32 - u32::from(log2))
 }
 
 /// Reads a row: entries that belong into the bucket, strictly ascending.
-pub(crate) fn read_row(bucket: u32, log2: u8, row: &[u8]) -> Result<&[RowEntry], Corrupt> {
+///
+/// # Errors
+/// [`Corrupt::Row`] for anything else.
+pub fn read_row(bucket: u32, log2: u8, row: &[u8]) -> Result<&[RowEntry], Corrupt> {
     let entries = <[RowEntry]>::ref_from_bytes(row).map_err(|_| Corrupt::Row { bucket })?;
     let sorted = entries.is_sorted_by(|first, second| first.key < second.key);
     let ends = [entries.first(), entries.last()].into_iter().flatten();

@@ -4,8 +4,8 @@
 //! scraper --GET /metrics--> admin --reads--> Metrics (atomics the tiles write)
 //! ```
 //!
-//! The control plane may use ordinary async libraries (design.md 2). It only reads; nothing here can change
-//! what the node does. Plain HTTP is allowed on loopback alone (design.md 4.9).
+//! The control plane may use ordinary async libraries (design.md 2). It only reads; nothing here
+//! can change what the node does. Plain HTTP is allowed on loopback alone (design.md 4.9).
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -42,7 +42,11 @@ impl Admin {
     ///
     /// # Errors
     /// When the address is taken or not to be had, or no thread can be made.
-    pub fn start(address: SocketAddr, metrics: Arc<Metrics>, health: Arc<Health>) -> io::Result<Self> {
+    pub fn start(
+        address: SocketAddr,
+        metrics: Arc<Metrics>,
+        health: Arc<Health>,
+    ) -> io::Result<Self> {
         let listener = TcpListener::bind(address)?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;

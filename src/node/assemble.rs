@@ -1,9 +1,11 @@
-//! Assembles a node: makes every tile of [`crate::topology`], joins them by its links, and hands them to their threads.
+//! Assembles a node: makes every tile of [`crate::topology`], joins them by its links, and hands
+//! them to their threads.
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use hufu_consensus::LogTicket;
 use hufu_consensus::engine::Timeouts;
 use hufu_crypto::{Provider, Signer, entropy};
 use hufu_mempool::{Mempool, MempoolConfig};
@@ -12,11 +14,15 @@ use hufu_runtime::link::{Consumer, LinkStats, Producer};
 use hufu_runtime::net::{self, Reactor};
 use hufu_runtime::thread::Group;
 use hufu_types::codec::index;
-use hufu_types::{Address, Genesis};
+use hufu_types::{Address, BatchDigest, Genesis};
 
 use crate::config::{NodeConfig, ReactorChoice};
+use crate::executor::Executor;
 use crate::history::History;
-use crate::messages::{Answer, Checked, Executed, Question, Status, Submitted};
+use crate::messages::{
+    Answer, Candidates, Checked, DurableBlock, Executed, ExecutedRoots, MempoolRequest, Question,
+    SealedBatch, SignRequest, Signed, Status, Submitted, VoteLogCommand,
+};
 use crate::metrics::Metrics;
 use crate::recovery::Recovered;
 use crate::tiles::consensus::{ConsensusLinks, ConsensusStart, ConsensusTile};
@@ -64,7 +70,6 @@ pub struct Assembled {
 }
 
 /// Link ends that lead to and from the ingress tiles, by ingress tile.
-#[derive(Default)]
 struct IngressEnds {
     to_verify: Vec<Vec<Producer<Submitted>>>,
     statuses: Vec<Vec<Consumer<Status>>>,
@@ -74,128 +79,154 @@ struct IngressEnds {
     answers: Vec<Vec<Consumer<Answer>>>,
 }
 
+impl IngressEnds {
+    fn new(ingress_count: usize) -> Self {
+        fn lists<T>(count: usize) -> Vec<Vec<T>> {
+            (0..count).map(|_| Vec::new()).collect()
+        }
+        Self {
+            to_verify: lists(ingress_count),
+            statuses: lists(ingress_count),
+            executed: Vec::new(),
+            to_execute: Vec::new(),
+            to_query: Vec::new(),
+            answers: lists(ingress_count),
+        }
+    }
+}
+
+/// Link ends of the tiles there is one of each.
+struct Core {
+    to_log: Producer<SealedBatch>,
+    durable: Consumer<BatchDigest>,
+    requests: Consumer<MempoolRequest>,
+    to_consensus: Producer<Candidates>,
+    consensus: ConsensusLinks,
+    sign: (Consumer<SignRequest>, Producer<Signed>),
+    vote: (Consumer<VoteLogCommand>, Producer<LogTicket>),
+    log: PersistLogLinks,
+    durable_blocks: Consumer<DurableBlock>,
+    roots: Producer<ExecutedRoots>,
+}
+
+impl Core {
+    fn join(group: &Group, links: &mut Links, threads: &Threads) -> Self {
+        let Threads { mempool, consensus, sign, execute, persist_log, persist_vote, .. } = *threads;
+        let (to_log, batches) =
+            links.join(group, topology::MEMPOOL_LOG, None, mempool, persist_log);
+        let (to_mempool, durable) =
+            links.join(group, topology::LOG_MEMPOOL, None, persist_log, mempool);
+        let (asks, requests) =
+            links.join(group, topology::CONSENSUS_MEMPOOL, None, consensus, mempool);
+        let (to_consensus, candidates) =
+            links.join(group, topology::MEMPOOL_CONSENSUS, None, mempool, consensus);
+        let (to_vote_log, commands) =
+            links.join(group, topology::CONSENSUS_VOTE, None, consensus, persist_vote);
+        let (tickets, vote_log) =
+            links.join(group, topology::VOTE_CONSENSUS, None, persist_vote, consensus);
+        let (to_sign, requested) =
+            links.join(group, topology::CONSENSUS_SIGN, None, consensus, sign);
+        let (signatures, signed) =
+            links.join(group, topology::SIGN_CONSENSUS, None, sign, consensus);
+        let (decided, blocks) =
+            links.join(group, topology::CONSENSUS_LOG, None, consensus, persist_log);
+        let (heights, durable_heights) =
+            links.join(group, topology::LOG_CONSENSUS, None, persist_log, consensus);
+        let (to_execute, durable_blocks) =
+            links.join(group, topology::LOG_EXECUTE, None, persist_log, execute);
+        let (roots, executed) =
+            links.join(group, topology::EXECUTE_CONSENSUS, None, execute, consensus);
+        Self {
+            to_log,
+            durable,
+            requests,
+            to_consensus,
+            consensus: ConsensusLinks {
+                candidates,
+                to_mempool: asks,
+                to_vote_log,
+                vote_log,
+                to_sign,
+                signed,
+                to_log: decided,
+                durable_heights,
+                executed,
+            },
+            sign: (requested, signatures),
+            vote: (commands, tickets),
+            log: PersistLogLinks { batches, blocks, to_mempool, to_consensus: heights, to_execute },
+            durable_blocks,
+            roots,
+        }
+    }
+}
+
 /// Makes the tiles of a node and gives them to the threads of `group`.
 ///
 /// # Errors
 /// What the host refuses: an address, a thread, memory or entropy.
 pub fn assemble(group: &mut Group, parts: Parts<'_>) -> io::Result<Assembled> {
-    let threads = Threads::plan(group, &parts.config.placement)?;
+    let Parts { config, genesis, address, signer, provider, metrics, recovered } = parts;
+    let threads = Threads::plan(group, &config.placement)?;
     let mut links = Links::new();
-    let ingress_count = threads.ingress.len();
-    let mut ends = IngressEnds::default();
-    ends.to_verify.resize_with(ingress_count, Vec::new);
-    ends.statuses.resize_with(ingress_count, Vec::new);
-    ends.answers.resize_with(ingress_count, Vec::new);
-    let recovered = parts.recovered;
-    let shared = Shared {
-        config: parts.config,
-        genesis: parts.genesis,
-        address: parts.address,
-        provider: parts.provider,
-        metrics: parts.metrics,
-        lag: parts.genesis.parameters.certified_lag_heights.into(),
-    };
-    let roots = recovered.executor.last_roots();
-    let tip_block = recovered.executor.block();
+    let mut ends = IngressEnds::new(threads.ingress.len());
+    let lag = genesis.parameters.certified_lag_heights.into();
+    let shared = Shared { config, genesis, address, provider, metrics, lag };
+    let metrics = || Arc::clone(&shared.metrics);
+    let (roots, tip_block) = (recovered.executor.last_roots(), recovered.executor.block());
     let recent_roots = recovered.executor.recent_roots().to_vec();
-    let history =
-        History::new(Arc::clone(recovered.executor.store()), recovered.log.reader(), shared.provider.clone());
+    let store = Arc::clone(recovered.executor.store());
+    let history = History::new(store, recovered.log.reader(), shared.provider.clone());
+    let core = Core::join(group, &mut links, &threads);
 
     let checked = shared.add_verify(group, &mut links, &threads, &mut ends);
-
-    let (to_log, sealed) = links.join(group, topology::MEMPOOL_LOG, None, threads.mempool, threads.persist_log);
-    let (log_durable, durable) =
-        links.join(group, topology::LOG_MEMPOOL, None, threads.persist_log, threads.mempool);
-    let (to_mempool, requests) =
-        links.join(group, topology::CONSENSUS_MEMPOOL, None, threads.consensus, threads.mempool);
-    let (to_consensus, candidates) =
-        links.join(group, topology::MEMPOOL_CONSENSUS, None, threads.mempool, threads.consensus);
-    let to_ingress = links.fan_out(group, topology::MEMPOOL_INGRESS, threads.mempool, &threads.ingress, &mut ends.statuses);
-    let mempool_links = MempoolLinks { checked, to_ingress, to_log, durable, requests, to_consensus };
+    let spec = topology::MEMPOOL_INGRESS;
+    let mempool_links = MempoolLinks {
+        checked,
+        to_ingress: links.fan_out(
+            group,
+            spec,
+            threads.mempool,
+            &threads.ingress,
+            &mut ends.statuses,
+        ),
+        to_log: core.to_log,
+        durable: core.durable,
+        requests: core.requests,
+        to_consensus: core.to_consensus,
+    };
     let pool = shared.mempool(&recovered)?;
-    let tile = MempoolTile::new(pool, recovered.batches.clone(), Arc::clone(&shared.metrics), mempool_links);
+    let tile = MempoolTile::new(pool, recovered.batches.clone(), metrics(), mempool_links);
     group.add(threads.mempool, rank::MEMPOOL, Box::new(tile));
 
-    let (to_vote_log, commands) =
-        links.join(group, topology::CONSENSUS_VOTE, None, threads.consensus, threads.persist_vote);
-    let (vote_durable, vote_log) =
-        links.join(group, topology::VOTE_CONSENSUS, None, threads.persist_vote, threads.consensus);
-    let (to_sign, to_be_signed) =
-        links.join(group, topology::CONSENSUS_SIGN, None, threads.consensus, threads.sign);
-    let (sign_out, signed) = links.join(group, topology::SIGN_CONSENSUS, None, threads.sign, threads.consensus);
-    let (blocks_out, blocks) =
-        links.join(group, topology::CONSENSUS_LOG, None, threads.consensus, threads.persist_log);
-    let (heights_out, durable_heights) =
-        links.join(group, topology::LOG_CONSENSUS, None, threads.persist_log, threads.consensus);
-    let (roots_out, executed) =
-        links.join(group, topology::EXECUTE_CONSENSUS, None, threads.execute, threads.consensus);
-    let (to_execute, durable_blocks) =
-        links.join(group, topology::LOG_EXECUTE, None, threads.persist_log, threads.execute);
-
-    let consensus_links = ConsensusLinks {
-        candidates,
-        to_mempool,
-        to_vote_log,
-        vote_log,
-        to_sign,
-        signed,
-        to_log: blocks_out,
-        durable_heights,
-        executed,
-    };
     let start = ConsensusStart {
-        address: shared.address,
+        address,
         timeouts: shared.timeouts(),
         log: recovered.votes,
         tip: recovered.tip,
         roots: recent_roots,
         batches: recovered.batches,
     };
-    let metrics = || Arc::clone(&shared.metrics);
     let tile =
-        ConsensusTile::new(shared.genesis, shared.provider.clone(), metrics(), start, consensus_links);
+        ConsensusTile::new(genesis, shared.provider.clone(), metrics(), start, core.consensus);
     group.add(threads.consensus, rank::CONSENSUS, Box::new(tile));
-    let tile = SignTile::new(parts.signer, metrics(), to_be_signed, sign_out);
+    let tile = SignTile::new(signer, metrics(), core.sign.0, core.sign.1);
     group.add(threads.sign, rank::DURABLE, Box::new(tile));
-    let tile = PersistVoteTile::new(recovered.vote_log, metrics(), commands, vote_durable);
+    let tile = PersistVoteTile::new(recovered.vote_log, metrics(), core.vote.0, core.vote.1);
     group.add(threads.persist_vote, rank::DURABLE, Box::new(tile));
-    let log_links = PersistLogLinks {
-        batches: sealed,
-        blocks,
-        to_mempool: log_durable,
-        to_consensus: heights_out,
-        to_execute,
-    };
-    let tile = PersistLogTile::new(recovered.log, recovered.unordered, metrics(), log_links);
+    let tile = PersistLogTile::new(recovered.log, recovered.unordered, metrics(), core.log);
     group.add(threads.persist_log, rank::DURABLE, Box::new(tile));
 
-    let mut results =
-        links.fan_out_one(group, topology::EXECUTE_INGRESS, threads.execute, &threads.ingress, &mut ends.executed);
-    let (query_results, query_executed) =
-        links.join(group, topology::EXECUTE_QUERY, None, threads.execute, threads.query);
-    results.push(query_results);
-    let questions =
-        links.fan_in(group, topology::INGRESS_EXECUTE, &threads.ingress, threads.execute, &mut ends.to_execute);
-    let answers = links.fan_out(group, topology::EXECUTE_ANSWER, threads.execute, &threads.ingress, &mut ends.answers);
-    let workers = shared.add_workers(group, &mut links, &threads);
-    let execute_links = ExecuteLinks {
-        blocks: durable_blocks,
-        questions,
-        to_consensus: roots_out,
-        results,
-        answers,
-        workers,
-    };
-    group.add(threads.execute, rank::EXECUTE, Box::new(ExecuteTile::new(recovered.executor, execute_links)));
-
-    let questions =
-        links.fan_in(group, topology::INGRESS_QUERY, &threads.ingress, threads.query, &mut ends.to_query);
-    let answers = links.fan_out(group, topology::QUERY_ANSWER, threads.query, &threads.ingress, &mut ends.answers);
-    let query_links = QueryLinks { executed: query_executed, questions, answers };
+    let query = shared.add_execute(
+        group,
+        &mut links,
+        &threads,
+        &mut ends,
+        (recovered.executor, core.durable_blocks, core.roots),
+    );
     let tile =
-        QueryTile::new(history, shared.provider.clone(), shared.lag, roots.height, metrics(), query_links);
+        QueryTile::new(history, shared.provider.clone(), lag, roots.height, metrics(), query);
     group.add(threads.query, rank::LAST, Box::new(tile));
-
     let client = shared.add_ingress(group, &threads, ends, roots, tip_block)?;
     Ok(Assembled { client, links: links.into_stats() })
 }
@@ -236,8 +267,13 @@ impl Shared<'_> {
             let (to_mempool, consumer) =
                 links.join(group, topology::VERIFY_MEMPOOL, Some(number), thread, threads.mempool);
             checked.push(consumer);
-            let to_ingress =
-                links.fan_out(group, topology::VERIFY_INGRESS, thread, &threads.ingress, &mut ends.statuses);
+            let to_ingress = links.fan_out(
+                group,
+                topology::VERIFY_INGRESS,
+                thread,
+                &threads.ingress,
+                &mut ends.statuses,
+            );
             let verify_links = VerifyLinks { incoming, to_mempool, to_ingress };
             let (chain_id, provider) = (self.genesis.chain_id(), self.provider.clone());
             let metrics = Arc::clone(&self.metrics);
@@ -247,6 +283,44 @@ impl Shared<'_> {
         checked
     }
 
+    /// Adds the execute tile and its workers; returns the links of the query tile, which hears of its results.
+    fn add_execute(
+        &self,
+        group: &mut Group,
+        links: &mut Links,
+        threads: &Threads,
+        ends: &mut IngressEnds,
+        (executor, blocks, to_consensus): (
+            Executor,
+            Consumer<DurableBlock>,
+            Producer<ExecutedRoots>,
+        ),
+    ) -> QueryLinks {
+        let (execute, query, ingress) = (threads.execute, threads.query, &threads.ingress);
+        let mut results = links.fan_out_one(
+            group,
+            topology::EXECUTE_INGRESS,
+            execute,
+            ingress,
+            &mut ends.executed,
+        );
+        let (to_query, executed) = links.join(group, topology::EXECUTE_QUERY, None, execute, query);
+        results.push(to_query);
+        let questions =
+            links.fan_in(group, topology::INGRESS_EXECUTE, ingress, execute, &mut ends.to_execute);
+        let answers =
+            links.fan_out(group, topology::EXECUTE_ANSWER, execute, ingress, &mut ends.answers);
+        let workers = self.add_workers(group, links, threads);
+        let execute_links =
+            ExecuteLinks { blocks, questions, to_consensus, results, answers, workers };
+        group.add(execute, rank::EXECUTE, Box::new(ExecuteTile::new(executor, execute_links)));
+        let questions =
+            links.fan_in(group, topology::INGRESS_QUERY, ingress, query, &mut ends.to_query);
+        let answers =
+            links.fan_out(group, topology::QUERY_ANSWER, query, ingress, &mut ends.answers);
+        QueryLinks { executed, questions, answers }
+    }
+
     fn mempool(&self, recovered: &Recovered) -> io::Result<Mempool> {
         let mut seed = [0; 8];
         entropy::fill(&mut seed).map_err(io::Error::other)?;
@@ -254,7 +328,8 @@ impl Shared<'_> {
             pending_transactions_max: self.config.mempool.transactions_max,
             pending_bytes_max: self.config.mempool.bytes_max,
             remembered_transactions_max: REMEMBERED_TRANSACTIONS_MAX,
-            batch_wait_nanos: u64::try_from(self.config.mempool.batch_deadline.as_nanos()).unwrap_or(u64::MAX),
+            batch_wait_nanos: u64::try_from(self.config.mempool.batch_deadline.as_nanos())
+                .unwrap_or(u64::MAX),
             ..MempoolConfig::default()
         };
         let (height, sequence) =
@@ -276,7 +351,8 @@ impl Shared<'_> {
     }
 
     fn timeouts(&self) -> Timeouts {
-        let nanos = |duration: std::time::Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        let nanos =
+            |duration: std::time::Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
         let consensus = &self.config.consensus;
         Timeouts {
             propose_nanos: nanos(consensus.timeout_propose),
@@ -288,7 +364,12 @@ impl Shared<'_> {
         }
     }
 
-    fn add_workers(&self, group: &mut Group, links: &mut Links, threads: &Threads) -> Vec<WorkerLink> {
+    fn add_workers(
+        &self,
+        group: &mut Group,
+        links: &mut Links,
+        threads: &Threads,
+    ) -> Vec<WorkerLink> {
         let mut workers = Vec::new();
         for (number, &thread) in threads.workers.iter().enumerate() {
             let (portions, work) =
@@ -341,7 +422,7 @@ impl Shared<'_> {
         group: &mut Group,
         threads: &Threads,
         ends: IngressEnds,
-        roots: crate::messages::ExecutedRoots,
+        roots: ExecutedRoots,
         block: hufu_types::BlockDigest,
     ) -> io::Result<SocketAddr> {
         let mut address = self.config.client.listen;
@@ -357,7 +438,8 @@ impl Shared<'_> {
         for (number, (((((to_verify, statuses), executed), to_execute), to_query), answers)) in
             joined.enumerate()
         {
-            let links = IngressLinks { to_verify, statuses, executed, to_execute, to_query, answers };
+            let links =
+                IngressLinks { to_verify, statuses, executed, to_execute, to_query, answers };
             let mut reactor = self.reactor().map_err(io::Error::other)?;
             let listener = reactor.listen(address).map_err(|cause| {
                 io::Error::new(cause.kind(), format!("client.listen {address}: {cause}"))

@@ -1,4 +1,5 @@
-//! What a validator knows of the chain when it builds the next header: the tip, and the roots of the last heights.
+//! What a validator knows of the chain when it builds the next header: the tip, and the roots of
+//! the last heights.
 
 use std::collections::VecDeque;
 
@@ -92,9 +93,16 @@ impl Chain {
         }
     }
 
-    /// A header for the next height without its transactions; time is the clock's, but always after the parent's.
+    /// A header for the next height without its transactions; time is the clock's, but always after
+    /// the parent's.
     #[must_use]
-    pub fn header(&self, height: u64, proposer: Address, clock_millis: u64, roots: ExecutedRoots) -> BlockHeader {
+    pub fn header(
+        &self,
+        height: u64,
+        proposer: Address,
+        clock_millis: u64,
+        roots: ExecutedRoots,
+    ) -> BlockHeader {
         assert_eq!(height, self.next_height(), "a block continues the tip");
         BlockHeader {
             prefix: DomainPrefix::new(Kind::BlockHeader, self.chain_id),

@@ -5,8 +5,9 @@
 //!              -> ExecutedBlock (receipts, roots)
 //! ```
 //!
-//! Used by the execute tile, by recovery and by `ledger verify --level replay`: one path, so that a replay
-//! repeats exactly what happened. Owned by one thread at a time. It never talks to the network or the log.
+//! Used by the execute tile, by recovery and by `ledger verify --level replay`: one path, so that a
+//! replay repeats exactly what happened. Owned by one thread at a time. It never talks to the
+//! network or the log.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -14,7 +15,8 @@ use std::sync::Arc;
 use hufu_crypto::Provider;
 use hufu_ledger::plan::GroupsOutcome;
 use hufu_ledger::{
-    BlockOutcome, Corrupt, Expired, Loaded, Plan, Rights, StateChanges, StateKey, StateTree, StateValue, Write,
+    BlockOutcome, Corrupt, Expired, Loaded, Plan, Rights, StateChanges, StateKey, StateTree,
+    StateValue, Write,
 };
 use hufu_storage::block_log::RecordPosition;
 use hufu_storage::state_store::{AppliedMark, Family, StateBatch, StateStore};
@@ -80,7 +82,11 @@ pub trait GroupRunner {
     ///
     /// # Errors
     /// [`Corrupt`] as the ledger finds it.
-    fn run(&mut self, plan: &Arc<Plan>, loaded: &Arc<Loaded>) -> Result<Vec<GroupsOutcome>, Corrupt>;
+    fn run(
+        &mut self,
+        plan: &Arc<Plan>,
+        loaded: &Arc<Loaded>,
+    ) -> Result<Vec<GroupsOutcome>, Corrupt>;
 }
 
 /// Executes all groups on the calling thread.
@@ -88,7 +94,11 @@ pub trait GroupRunner {
 pub struct Inline;
 
 impl GroupRunner for Inline {
-    fn run(&mut self, plan: &Arc<Plan>, loaded: &Arc<Loaded>) -> Result<Vec<GroupsOutcome>, Corrupt> {
+    fn run(
+        &mut self,
+        plan: &Arc<Plan>,
+        loaded: &Arc<Loaded>,
+    ) -> Result<Vec<GroupsOutcome>, Corrupt> {
         let portions = plan.portions(1);
         portions.iter().map(|groups| plan.execute(loaded, groups)).collect()
     }
@@ -129,7 +139,11 @@ impl Executor {
         if let Some(mark) = &applied
             && mark.state_root != computed
         {
-            return Err(ExecuteError::RootUnmatched { height: mark.height, stated: mark.state_root, computed });
+            return Err(ExecuteError::RootUnmatched {
+                height: mark.height,
+                stated: mark.state_root,
+                computed,
+            });
         }
         let lag = u64::from(genesis.parameters.certified_lag_heights);
         let genesis_root = StateTree::new(chain_id, log2, &*provider.hasher).root();
@@ -281,12 +295,17 @@ impl Executor {
         Ok(plan.load_values(values)?)
     }
 
-    fn commit(&mut self, durable: &DurableBlock, outcome: &BlockOutcome) -> Result<ExecutedRoots, ExecuteError> {
+    fn commit(
+        &mut self,
+        durable: &DurableBlock,
+        outcome: &BlockOutcome,
+    ) -> Result<ExecutedRoots, ExecuteError> {
         let hasher = Arc::clone(&self.provider.hasher);
         let changes = StateChanges::new(self.chain_id, self.log2, &outcome.writes, &*hasher);
         let bucket_keys: Vec<[u8; 4]> = changes.buckets().map(u32::to_be_bytes).collect();
         let rows = self.store.multi_get(Family::Buckets, &bucket_keys)?;
-        let applied = self.tree.apply(&changes, rows.into_iter().map(Option::unwrap_or_default), &*hasher)?;
+        let applied =
+            self.tree.apply(&changes, rows.into_iter().map(Option::unwrap_or_default), &*hasher)?;
         let mut batch = StateBatch::new();
         for Write { key, value } in &outcome.writes {
             let (family, bytes) = (state_keys::family(key), key.to_bytes());
@@ -296,15 +315,15 @@ impl Executor {
             }
         }
         for (key, chunk) in &outcome.expiry.additions {
-            batch.put(Family::Nonces, &state_keys::stored_expiry_key(key), chunk.as_slice());
+            batch.put(Family::Nonces, state_keys::stored_expiry_key(key), chunk.as_slice());
         }
         for key in &outcome.expiry.deletions {
-            batch.delete(Family::Nonces, &state_keys::stored_expiry_key(key));
+            batch.delete(Family::Nonces, state_keys::stored_expiry_key(key));
         }
         for (bucket, row) in applied.rows() {
             match row {
-                [] => batch.delete(Family::Buckets, &bucket.to_be_bytes()),
-                row => batch.put(Family::Buckets, &bucket.to_be_bytes(), row),
+                [] => batch.delete(Family::Buckets, bucket.to_be_bytes()),
+                row => batch.put(Family::Buckets, bucket.to_be_bytes(), row),
             }
         }
         let roots = ExecutedRoots {
@@ -334,22 +353,31 @@ impl Executor {
         roots: &ExecutedRoots,
     ) -> Result<(), ExecuteError> {
         let height = outcome.height.to_be_bytes();
-        let row = state_keys::BlockRow { roots: *roots, position: durable.position, bodies: durable.bodies.clone() };
-        batch.put(Family::Blocks, &height, row.to_bytes());
+        let row = state_keys::BlockRow {
+            roots: *roots,
+            position: durable.position,
+            bodies: durable.bodies.clone(),
+        };
+        batch.put(Family::Blocks, height, row.to_bytes());
         let mut receipts = Vec::with_capacity(outcome.receipts.len() * size_of::<Receipt>());
         for receipt in &outcome.receipts {
             receipts.extend_from_slice(receipt.as_bytes());
             if state_keys::is_first_of_its_id(receipt) {
                 let place = state_keys::transaction_row(outcome.height, receipt.index.get());
-                batch.put(Family::Transactions, receipt.id.as_bytes(), &place);
+                batch.put(Family::Transactions, receipt.id.as_bytes(), place);
             }
         }
-        batch.put(Family::Receipts, &height, receipts);
+        batch.put(Family::Receipts, height, receipts);
         self.index_late_copies(batch, outcome)
     }
 
-    /// Transactions whose nonce was spent are found by their id only if no receipt of that id came before.
-    fn index_late_copies(&self, batch: &mut StateBatch, outcome: &BlockOutcome) -> Result<(), ExecuteError> {
+    /// Transactions whose nonce was spent are found by their id only if no receipt of that id came
+    /// before.
+    fn index_late_copies(
+        &self,
+        batch: &mut StateBatch,
+        outcome: &BlockOutcome,
+    ) -> Result<(), ExecuteError> {
         let mut known: HashSet<TxId> = HashSet::new();
         let is_late = |receipt: &&Receipt| !state_keys::is_first_of_its_id(receipt);
         if outcome.receipts.iter().any(|receipt| is_late(&receipt)) {
@@ -361,7 +389,7 @@ impl Executor {
                 && self.store.get(Family::Transactions, receipt.id.as_bytes())?.is_none();
             if is_new {
                 let place = state_keys::transaction_row(outcome.height, receipt.index.get());
-                batch.put(Family::Transactions, receipt.id.as_bytes(), &place);
+                batch.put(Family::Transactions, receipt.id.as_bytes(), place);
             }
         }
         Ok(())
@@ -371,7 +399,8 @@ impl Executor {
     fn remember(&mut self, outcome: &BlockOutcome, roots: ExecutedRoots, block: BlockDigest) {
         for Write { key, value } in &outcome.writes {
             match (key, value) {
-                // A nonce is looked up once more at most, so caching it would only push out what is hot.
+                // A nonce is looked up once more at most, so caching it would only push out what is
+                // hot.
                 (StateKey::Nonce { .. }, _) => {}
                 (_, Some(value)) => self.cache.insert(*key, value.to_bytes().as_slice()),
                 (_, None) => self.cache.remove(key),
@@ -414,7 +443,8 @@ fn load_tree(
     Ok(StateTree::load(chain_id, log2, keyed, &*provider.hasher)?)
 }
 
-/// Roots of the heights from `height - lag` to `height`, the genesis's standing for everything before the first block.
+/// Roots of the heights from `height - lag` to `height`, the genesis's standing for everything
+/// before the first block.
 fn recent_roots(
     store: &StateStore,
     height: u64,
@@ -424,7 +454,12 @@ fn recent_roots(
     let mut roots = Vec::new();
     for height in height.saturating_sub(lag)..=height {
         roots.push(if height == 0 {
-            ExecutedRoots { height: 0, state_root: genesis_root, receipts_root: Digest::ZERO, receipts_count: 0 }
+            ExecutedRoots {
+                height: 0,
+                state_root: genesis_root,
+                receipts_root: Digest::ZERO,
+                receipts_count: 0,
+            }
         } else {
             let row = store.get(Family::Blocks, &height.to_be_bytes())?;
             state_keys::BlockRow::parse(height, &row.unwrap_or_default())?.roots

@@ -8,7 +8,8 @@ use std::time::Duration;
 use hufu_runtime::clock;
 use hufu_runtime::tile::TileStats;
 
-/// A tile that has not made a round for this long hangs; housekeeping alone makes ten rounds a second.
+/// A tile that has not made a round for this long hangs; housekeeping alone makes ten rounds a
+/// second.
 const HEARTBEAT_LATE: Duration = Duration::from_secs(10);
 
 /// What the node is doing.
@@ -86,7 +87,8 @@ impl Health {
         let mut out = format!("state: {}\n", self.state().text());
         for name in self.late_tiles() {
             // Writing to a string cannot fail.
-            writeln!(out, "tile {name}: no heartbeat for {} s", HEARTBEAT_LATE.as_secs()).unwrap_or_default();
+            writeln!(out, "tile {name}: no heartbeat for {} s", HEARTBEAT_LATE.as_secs())
+                .unwrap_or_default();
         }
         out
     }

@@ -1,7 +1,7 @@
 //! Reads executed blocks back: from the store's indexes and the block log.
 //!
-//! Every byte read is verified by the log's groups or the store's checksums; what does not fit together is an error,
-//! never an answer.
+//! Every byte read is verified by the log's groups or the store's checksums; what does not fit
+//! together is an error, never an answer.
 
 use std::sync::Arc;
 
@@ -53,12 +53,13 @@ impl History {
         let receipts = state_keys::parse_receipts(&receipts).map_err(ExecuteError::from)?;
         let hasher = Arc::clone(&self.provider.hasher);
         let record = self.reader.read(&row.position)?;
-        let damaged = |reason: String| RecoverError::Record { place: describe(&row.position), reason };
+        let damaged =
+            |reason: String| RecoverError::Record { place: describe(&row.position), reason };
         if record.kind != RECORD_BLOCK {
             return Err(damaged("is no block".to_owned()));
         }
-        let (block, certificate) =
-            parse_block_record(record.payload, &*hasher).map_err(|cause| damaged(cause.to_string()))?;
+        let (block, certificate) = parse_block_record(record.payload, &*hasher)
+            .map_err(|cause| damaged(cause.to_string()))?;
         if block.height() != height {
             return Err(damaged(format!("is the block of height {}", block.height())));
         }
@@ -75,7 +76,15 @@ impl History {
         let digest = block.digest();
         let receipts_tree = tree;
         let roots = row.roots;
-        Ok(Some(Arc::new(ExecutedBlock { block, digest, certificate, batches, receipts, receipts_tree, roots })))
+        Ok(Some(Arc::new(ExecutedBlock {
+            block,
+            digest,
+            certificate,
+            batches,
+            receipts,
+            receipts_tree,
+            roots,
+        })))
     }
 
     fn batch(&mut self, position: &RecordPosition) -> Result<Batch, RecoverError> {
@@ -84,6 +93,7 @@ impl History {
         if record.kind != RECORD_BATCH {
             return Err(damaged("is no batch".to_owned()));
         }
-        Batch::parse(record.payload.into(), &*self.provider.hasher).map_err(|cause| damaged(cause.to_string()))
+        Batch::parse(record.payload.into(), &*self.provider.hasher)
+            .map_err(|cause| damaged(cause.to_string()))
     }
 }

@@ -207,7 +207,8 @@ fn memory(config: &NodeConfig, _genesis: &Genesis) -> Finding {
         return Finding::noted(rule, "the host does not tell".to_owned(), "check it by hand");
     };
     let (available, wanted) = (kibibytes.saturating_mul(1_024), config.limits.memory_bytes);
-    let found = format!("{} MiB available, {} MiB planned", mebibytes(available), mebibytes(wanted));
+    let found =
+        format!("{} MiB available, {} MiB planned", mebibytes(available), mebibytes(wanted));
     if available < wanted {
         Finding::broken(rule, found, "free memory, or lower limits.memory_bytes")
     } else {
@@ -259,8 +260,8 @@ fn disk_room(config: &NodeConfig, _genesis: &Genesis) -> Finding {
 
 fn log_backend(config: &NodeConfig, _genesis: &Genesis) -> Finding {
     let rule = "io_uring";
-    let demanded = config.log.backend == LogBackend::Uring
-        || config.client.reactor == ReactorChoice::Uring;
+    let demanded =
+        config.log.backend == LogBackend::Uring || config.client.reactor == ReactorChoice::Uring;
     match FileRing::new(RingOptions { backend: Backend::Uring, depth: 1 }) {
         Ok(_) => Finding::kept(rule, "available".to_owned()),
         Err(error) if demanded => {

@@ -160,7 +160,10 @@ fn report(
     let table = result.table();
     output.result(
         &value,
-        format!("\n{}\n{memory}chain {chain}, seed {seed}\n\n{checks}\n{verdict}", table.trim_end()),
+        format!(
+            "\n{}\n{memory}chain {chain}, seed {seed}\n\n{checks}\n{verdict}",
+            table.trim_end()
+        ),
     );
 }
 

@@ -1,16 +1,17 @@
-//! What travels over the links between tiles. Everything here is moved or shared, never copied in bulk.
+//! What travels over the links between tiles. Everything here is moved or shared, never copied in
+//! bulk.
 
 use std::sync::Arc;
 
 use hufu_consensus::{Durable, LogTicket, SignIntent, SignTicket};
+use hufu_network::Ticket;
 use hufu_network::message::answer::{AccountInfo, BlockInfo, TransactionInfo};
 use hufu_network::message::request::{QueryAccount, QueryBlock, QueryTransaction, Wait};
-use hufu_network::Ticket;
 use hufu_runtime::net::ConnToken;
 use hufu_types::merkle::MerkleTree;
 use hufu_types::{
-    Batch, BatchDigest, Block, BlockDigest, CommitCertificate, Digest, Receipt, RefusalCode, Signature, Strength, Transaction, TxId,
-    Verified,
+    Batch, BatchDigest, Block, BlockDigest, CommitCertificate, Digest, Receipt, RefusalCode,
+    Signature, Strength, Transaction, TxId, Verified,
 };
 
 /// Where a transaction came in, so that its refusal or admission finds the way back.
@@ -250,6 +251,7 @@ pub enum VoteLogCommand {
     },
     /// Make everything up to this record durable and say so.
     Sync(LogTicket),
-    /// The block of this height is durable in the block log: its records are only history from here on.
+    /// The block of this height is durable in the block log: its records are only history from here
+    /// on.
     Seal(u64),
 }

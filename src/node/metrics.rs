@@ -1,7 +1,7 @@
 //! Metrics: declared once, here; published by the tiles, rendered by the admin plane.
 //!
-//! Names follow style.md 11. Counters are added to per batch, gauges are set at housekeeping or per block.
-//! The text is OpenMetrics 1.0, as Prometheus scrapes it.
+//! Names follow style.md 11. Counters are added to per batch, gauges are set at housekeeping or per
+//! block. The text is OpenMetrics 1.0, as Prometheus scrapes it.
 
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -71,7 +71,8 @@ macro_rules! metrics {
             $(#[doc = $gauge_help] pub $gauge: Gauge,)*
             /// Refused transactions by [`RefusalCode`], in the order of its numbers.
             refused: [Counter; RefusalCode::ALL.len()],
-            /// Transactions included with a failure by [`FailureCode`], in the order of its numbers.
+            /// Transactions included with a failure by [`FailureCode`], in the order of its
+            /// numbers.
             failed: [Counter; FailureCode::ALL.len()],
             /// Counters of tiles and links; known once the topology is up.
             topology: OnceLock<(Vec<Arc<TileStats>>, Vec<LinkStats>)>,
@@ -162,20 +163,54 @@ impl Metrics {
         // A host that does not tell shows as zero; nothing depends on these two.
         let cpu = process::process_cpu_nanos().unwrap_or(0);
         let resident = process::resident_memory().map_or(0, |memory| memory.bytes);
-        render_one(&mut out, "hufu_process_cpu_nanoseconds", "counter", "CPU time of the process.", cpu);
-        render_one(&mut out, "hufu_process_resident_bytes", "gauge", "Resident memory of the process.", resident);
+        render_one(
+            &mut out,
+            "hufu_process_cpu_nanoseconds",
+            "counter",
+            "CPU time of the process.",
+            cpu,
+        );
+        render_one(
+            &mut out,
+            "hufu_process_resident_bytes",
+            "gauge",
+            "Resident memory of the process.",
+            resident,
+        );
         out.push_str("# EOF\n");
         out
     }
 
     fn render_codes(&self, out: &mut String) {
-        head(out, "hufu_transactions_refused", "counter", "Transactions refused before inclusion, by reason.");
+        head(
+            out,
+            "hufu_transactions_refused",
+            "counter",
+            "Transactions refused before inclusion, by reason.",
+        );
         for (code, counter) in RefusalCode::ALL.iter().zip(&self.refused) {
-            line(out, format_args!("hufu_transactions_refused_total{{reason=\"{code}\"}} {}", counter.get()));
+            line(
+                out,
+                format_args!(
+                    "hufu_transactions_refused_total{{reason=\"{code}\"}} {}",
+                    counter.get()
+                ),
+            );
         }
-        head(out, "hufu_transactions_failed", "counter", "Transactions included with a failure, by reason.");
+        head(
+            out,
+            "hufu_transactions_failed",
+            "counter",
+            "Transactions included with a failure, by reason.",
+        );
         for (code, counter) in FailureCode::ALL.iter().zip(&self.failed) {
-            line(out, format_args!("hufu_transactions_failed_total{{reason=\"{code}\"}} {}", counter.get()));
+            line(
+                out,
+                format_args!(
+                    "hufu_transactions_failed_total{{reason=\"{code}\"}} {}",
+                    counter.get()
+                ),
+            );
         }
     }
 }
@@ -184,8 +219,16 @@ fn render_tiles(out: &mut String, tiles: &[Arc<TileStats>]) {
     type Read = fn(&TileStats) -> u64;
     let families: [(&str, &str, Read); 5] = [
         ("hufu_tile_busy_nanoseconds", "Time a tile worked.", TileStats::busy_nanos),
-        ("hufu_tile_waiting_nanoseconds", "Time a tile had nothing to do.", TileStats::waiting_nanos),
-        ("hufu_tile_pushed_back_nanoseconds", "Time a tile waited for room downstream.", TileStats::pushed_back_nanos),
+        (
+            "hufu_tile_waiting_nanoseconds",
+            "Time a tile had nothing to do.",
+            TileStats::waiting_nanos,
+        ),
+        (
+            "hufu_tile_pushed_back_nanoseconds",
+            "Time a tile waited for room downstream.",
+            TileStats::pushed_back_nanos,
+        ),
         ("hufu_tile_polls_done", "Polls of a tile.", TileStats::polls),
         ("hufu_tile_heartbeats_counted", "Rounds of a tile's thread.", TileStats::heartbeat),
     ];
@@ -245,7 +288,8 @@ mod tests {
         assert!(text.contains("hufu_verify_signatures_checked_total 7\n"));
         assert!(text.contains("hufu_transactions_refused_total{reason=\"expired\"} 1\n"));
         assert!(text.contains("hufu_transactions_failed_total{reason=\"holding_frozen\"} 1\n"));
-        let mut names: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
+        let mut names: Vec<&str> =
+            text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
         let count = names.len();
         names.sort_unstable();
         names.dedup();

@@ -7,7 +7,8 @@ use hufu_types::{Batch, BlockHeader, CertifiedPart, CommitCertificate, Receipt, 
 
 use crate::messages::{Executed, ExecutedBlock};
 
-/// An executed block with the trees its proofs are read from; built once for all receipts of the block.
+/// An executed block with the trees its proofs are read from; built once for all receipts of the
+/// block.
 #[derive(Debug)]
 pub struct ProofSource {
     executed: Executed,
@@ -21,7 +22,8 @@ impl ProofSource {
     /// Builds the trees of `executed`.
     #[must_use]
     pub fn new(executed: Executed, hasher: &dyn Hasher) -> Self {
-        let batch_trees: Vec<MerkleTree> = executed.batches.iter().map(|batch| batch.tree(hasher)).collect();
+        let batch_trees: Vec<MerkleTree> =
+            executed.batches.iter().map(|batch| batch.tree(hasher)).collect();
         let digests = executed.batches.iter().map(|batch| batch.digest().0).collect();
         let block_tree = MerkleTree::new(digests, hasher);
         let mut before = Vec::with_capacity(executed.batches.len());
@@ -31,7 +33,11 @@ impl ProofSource {
             count += length_u32(batch.entries());
         }
         assert_eq!(count, length_u32(&executed.receipts), "one receipt for each transaction");
-        assert_eq!(block_tree.root(), executed.block.header().transactions_root, "the block's own root");
+        assert_eq!(
+            block_tree.root(),
+            executed.block.header().transactions_root,
+            "the block's own root"
+        );
         Self { executed, batch_trees, block_tree, before }
     }
 
@@ -41,8 +47,8 @@ impl ProofSource {
         &self.executed
     }
 
-    /// The receipt at `place` with its proof; certified when `certifier` carries the receipts root of this height. `None` if
-    /// the block has no such transaction.
+    /// The receipt at `place` with its proof; certified when `certifier` carries the receipts root
+    /// of this height. `None` if the block has no such transaction.
     #[must_use]
     pub fn prove(&self, place: u32, certifier: Option<&ExecutedBlock>) -> Option<ReceiptProof> {
         let receipt = *self.executed.receipts.get(index(place))?;
@@ -50,7 +56,8 @@ impl ProofSource {
         let transactions_before = *self.before.get(batch_index)?;
         let batch: &Batch = self.executed.batches.get(batch_index)?;
         let position = index(place - transactions_before);
-        let certified = certifier.map(|certifier| self.certify(place, certifier.block.header(), &certifier.certificate));
+        let certified = certifier
+            .map(|certifier| self.certify(place, certifier.block.header(), &certifier.certificate));
         Some(ReceiptProof {
             receipt,
             signature: *batch.transaction(position)?.signature(),
@@ -65,9 +72,18 @@ impl ProofSource {
         })
     }
 
-    fn certify(&self, place: u32, header: &BlockHeader, certificate: &CommitCertificate) -> CertifiedPart {
+    fn certify(
+        &self,
+        place: u32,
+        header: &BlockHeader,
+        certificate: &CommitCertificate,
+    ) -> CertifiedPart {
         assert_eq!(header.executed_height.get(), self.executed.block.height(), "the header of h+d");
-        assert_eq!(header.receipts_root, self.executed.receipts_tree.root(), "nodes agree on roots");
+        assert_eq!(
+            header.receipts_root,
+            self.executed.receipts_tree.root(),
+            "nodes agree on roots"
+        );
         let path = self.executed.receipts_tree.path(index(place)).unwrap_or_default();
         CertifiedPart { header: *header, certificate: certificate.clone(), path }
     }

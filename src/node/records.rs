@@ -1,7 +1,9 @@
-//! What the block log's records mean: the bodies of batches, and decided blocks with their certificates.
+//! What the block log's records mean: the bodies of batches, and decided blocks with their
+//! certificates.
 //!
-//! The log itself knows only numbers and bytes. A batch is recorded before any block may order it; a block
-//! is recorded before it is executed, so a replay of the log is the whole history of the node.
+//! The log itself knows only numbers and bytes. A batch is recorded before any block may order it;
+//! a block is recorded before it is executed, so a replay of the log is the whole history of the
+//! node.
 
 use hufu_crypto::Hasher;
 use hufu_types::codec::Reader;

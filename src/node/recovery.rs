@@ -100,7 +100,12 @@ impl StorageOptions {
     pub fn new(data_dir: &Path, chain_id: ChainId, provider: &Provider) -> Self {
         let hasher = &provider.hasher;
         Self {
-            log: LogOptions::new(data_dir.join(LOG_FOLDER), LogKind::Block, chain_id.0, Arc::clone(hasher)),
+            log: LogOptions::new(
+                data_dir.join(LOG_FOLDER),
+                LogKind::Block,
+                chain_id.0,
+                Arc::clone(hasher),
+            ),
             vote_log: hufu_storage::vote_log::VoteLogOptions::new(
                 data_dir.join(VOTES_FOLDER),
                 chain_id.0,
@@ -136,7 +141,8 @@ pub fn recover(
     let replayed = replay.run(&mut reader, &mut executor, progress)?;
     let tip = tip(&executor, &mut reader, genesis, provider)?;
     let (vote_log, records, _) = VoteLog::open(&options.vote_log)?;
-    let records = records.sealed.iter().chain(&records.open).map(|record| record.payload.as_slice());
+    let records =
+        records.sealed.iter().chain(&records.open).map(|record| record.payload.as_slice());
     let votes = RecoveredLog::read(records, tip.height, &*provider.hasher)?;
     let (batches, unordered) = replay.finish();
     Ok(Recovered { executor, log, report, batches, unordered, vote_log, votes, tip, replayed })
@@ -188,11 +194,17 @@ impl<'a> Replay<'a> {
                     let position = record.position;
                     let (mut batches, mut bodies) = (Vec::new(), Vec::new());
                     for digest in block.batches() {
-                        let missing = || damaged(format!("batch {digest} of height {} is missing", block.height()));
+                        let missing = || {
+                            damaged(format!(
+                                "batch {digest} of height {} is missing",
+                                block.height()
+                            ))
+                        };
                         batches.push(self.bodies.remove(digest).ok_or_else(missing)?);
                         bodies.push(self.unordered.remove(digest).ok_or_else(missing)?);
                     }
-                    let replay_from = self.unordered.oldest().map_or(position, |oldest| oldest.min(position));
+                    let replay_from =
+                        self.unordered.oldest().map_or(position, |oldest| oldest.min(position));
                     progress(block.height());
                     let decided = DecidedBlock { block, certificate, batches };
                     let durable = DurableBlock { decided, position, bodies, replay_from };

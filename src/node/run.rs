@@ -1,4 +1,5 @@
-//! `hufu node run`: opens the data folder, recovers, starts the tiles, waits for a signal, stops them in order.
+//! `hufu node run`: opens the data folder, recovers, starts the tiles, waits for a signal, stops
+//! them in order.
 //!
 //! ```text
 //! config, genesis, key -> data folder (locked) -> recovery -> tiles -> ready file -> SIGTERM or SIGINT -> drain -> end
@@ -57,7 +58,8 @@ impl RunError {
         move |cause| Self::Host { what, cause }
     }
 
-    /// Whether the configuration is at fault, so that a service manager must not start the node again.
+    /// Whether the configuration is at fault, so that a service manager must not start the node
+    /// again.
     #[must_use]
     pub const fn is_configuration(&self) -> bool {
         use hufu_storage::Error as Storage;
@@ -65,7 +67,9 @@ impl RunError {
             self,
             Self::Configuration(_)
                 | Self::DataFolder(
-                    Storage::OtherChain { .. } | Storage::OtherNode { .. } | Storage::OtherVersion { .. }
+                    Storage::OtherChain { .. }
+                        | Storage::OtherNode { .. }
+                        | Storage::OtherVersion { .. }
                 )
         )
     }
@@ -81,8 +85,8 @@ pub fn run(config: &NodeConfig) -> Result<(), RunError> {
     process::forbid_core_dumps().map_err(RunError::host("core dumps"))?;
     let genesis = genesis_file::load(&config.node.genesis)
         .map_err(|fault| RunError::Configuration(fault.to_string()))?;
-    let signer =
-        keys_file::load(&config.node.key).map_err(|fault| RunError::Configuration(fault.to_string()))?;
+    let signer = keys_file::load(&config.node.key)
+        .map_err(|fault| RunError::Configuration(fault.to_string()))?;
     let address = check_identity(&genesis, &signer)?;
     let identity = Identity { chain: genesis.chain_id().0, node: address };
     let folder = DataDir::open(&config.node.data_dir, &identity)?;
@@ -128,7 +132,10 @@ pub fn run(config: &NodeConfig) -> Result<(), RunError> {
 }
 
 /// The node's key must be one of the genesis's validators.
-fn check_identity(genesis: &Genesis, signer: &SoftwareSigner) -> Result<hufu_types::Address, RunError> {
+fn check_identity(
+    genesis: &Genesis,
+    signer: &SoftwareSigner,
+) -> Result<hufu_types::Address, RunError> {
     let address = signer.public_key().address();
     if genesis.validators.get(&address).is_none() {
         return Err(RunError::Configuration(format!(
@@ -182,7 +189,8 @@ fn log_recovery(recovered: &recovery::Recovered) {
         ("clean_stop", report.sealed.to_string()),
         ("state_root", recovered.executor.last_roots().state_root.to_string()),
     ];
-    let fields: Vec<(&str, &str)> = fields.iter().map(|(key, value)| (*key, value.as_str())).collect();
+    let fields: Vec<(&str, &str)> =
+        fields.iter().map(|(key, value)| (*key, value.as_str())).collect();
     log::info("recovered", &fields);
     if let Some(torn) = &report.torn {
         let place = format!("segment {} offset {}", torn.segment, torn.offset);
@@ -196,16 +204,20 @@ fn announce(config: &NodeConfig, client: &SocketAddr, admin: SocketAddr) {
         ("admin", admin.to_string()),
         ("name", config.node.name.clone()),
     ];
-    let fields: Vec<(&str, &str)> = fields.iter().map(|(key, value)| (*key, value.as_str())).collect();
+    let fields: Vec<(&str, &str)> =
+        fields.iter().map(|(key, value)| (*key, value.as_str())).collect();
     log::info("ready", &fields);
-    let reason = "client links are plain until GM-TLS is built in, so only loopback addresses are served";
+    let reason =
+        "client links are plain until GM-TLS is built in, so only loopback addresses are served";
     log::warn("client channel is not encrypted", &[("reason", reason)]);
 }
 
 fn wait_for_stop(signals: &Signals) -> io::Result<String> {
     loop {
         match signals.wait(None)? {
-            Some(Signal::HangUp) => log::info("reload asked for", &[("result", "nothing to reload")]),
+            Some(Signal::HangUp) => {
+                log::info("reload asked for", &[("result", "nothing to reload")]);
+            }
             Some(signal) => return Ok(format!("{signal:?}")),
             None => {}
         }

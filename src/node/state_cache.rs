@@ -1,12 +1,13 @@
 //! A bounded cache of state values, second-chance replacement (CLOCK).
 //!
-//! The state store holds the state; this holds what is hot. It is written through, so it never knows anything
-//! the store does not, and forgetting an entry is always safe.
+//! The state store holds the state; this holds what is hot. It is written through, so it never
+//! knows anything the store does not, and forgetting an entry is always safe.
 
 use std::collections::HashMap;
 use std::hash::Hash;
 
-/// What one entry costs beside its value: slot, map entry, allocation headers; measured, rounded up.
+/// What one entry costs beside its value: slot, map entry, allocation headers; measured, rounded
+/// up.
 const ENTRY_OVERHEAD_BYTES: usize = 192;
 
 #[derive(Debug)]
@@ -31,7 +32,14 @@ impl<K: Copy + Eq + Hash> StateCache<K> {
     /// A cache of at most `bytes_max` bytes, overhead included.
     #[must_use]
     pub fn new(bytes_max: usize) -> Self {
-        Self { bytes_max, bytes: 0, slots: Vec::new(), free: Vec::new(), places: HashMap::new(), hand: 0 }
+        Self {
+            bytes_max,
+            bytes: 0,
+            slots: Vec::new(),
+            free: Vec::new(),
+            places: HashMap::new(),
+            hand: 0,
+        }
     }
 
     /// The value of `key` if it is here.

@@ -97,8 +97,8 @@ pub fn parse_transaction_row(row: &[u8]) -> Result<(u64, u32), DecodeError> {
     Ok((height, index))
 }
 
-/// Whether the receipt is the one to be found by its transaction's id whatever was there before. A spent nonce may be that
-/// of an exact copy, whose first receipt must stay the one found.
+/// Whether the receipt is the one to be found by its transaction's id whatever was there before. A
+/// spent nonce may be that of an exact copy, whose first receipt must stay the one found.
 #[must_use]
 pub fn is_first_of_its_id(receipt: &Receipt) -> bool {
     !matches!(receipt.outcome(), Ok(Err(failure)) if failure.code == FailureCode::NonceUsed)
@@ -184,7 +184,8 @@ mod tests {
 
     #[test]
     fn rows_have_one_encoding() {
-        let place = |sequence| RecordPosition { sequence, segment: 1, group_offset: 2, record_offset: 3 };
+        let place =
+            |sequence| RecordPosition { sequence, segment: 1, group_offset: 2, record_offset: 3 };
         let roots = ExecutedRoots {
             height: 9,
             state_root: Digest([1; 32]),

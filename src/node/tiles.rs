@@ -1,4 +1,5 @@
-//! Tiles: one job, one file. What each owns and which links join them stands in [`crate::topology`].
+//! Tiles: one job, one file. What each owns and which links join them stands in
+//! [`crate::topology`].
 
 pub mod consensus;
 pub mod execute;

@@ -1,13 +1,14 @@
-//! The topology: which tiles exist, which link joins which, and where each runs. The only place that says so.
+//! The topology: which tiles exist, which link joins which, and where each runs. The only place
+//! that says so.
 //!
 //! ```text
 //! ingress[i] -> verify[j] -> mempool -> persist-log -> execute -> ingress[i]
 //!                   \-> ingress[i]   \-> consensus <-> persist-vote, sign
 //! ```
 //!
-//! Links are bounded; a full one pushes back to its producer and in the end to the client's socket. On a machine
-//! with a core for each tile every tile has its own pinned thread; with fewer cores the service tiles share one
-//! thread, each verifying core has a verify tile, and nobody spins.
+//! Links are bounded; a full one pushes back to its producer and in the end to the client's socket.
+//! On a machine with a core for each tile every tile has its own pinned thread; with fewer cores
+//! the service tiles share one thread, each verifying core has a verify tile, and nobody spins.
 
 use std::io;
 use std::time::Duration;
@@ -65,7 +66,8 @@ links! {
     WORKER_EXECUTE: "worker-execute", 1, "A block gives each worker one portion.";
 }
 
-/// Who stops when: a tile stops when all of lower rank are done, so everything taken in is finished.
+/// Who stops when: a tile stops when all of lower rank are done, so everything taken in is
+/// finished.
 pub mod rank {
     /// Sources: they drain their clients first.
     pub const INGRESS: u16 = 0;
@@ -134,7 +136,11 @@ impl Threads {
         };
         let spin = if is_merged { Duration::ZERO } else { placement.spin };
         let mut planner = Planner { group, cores: cores.cores(), next: 0, is_pinned, spin };
-        if is_merged { planner.merged(placement, count) } else { planner.separate(placement, count) }
+        if is_merged {
+            planner.merged(placement, count)
+        } else {
+            planner.separate(placement, count)
+        }
     }
 }
 
@@ -238,7 +244,8 @@ impl Links {
         from: ThreadId,
         to: ThreadId,
     ) -> (Producer<T>, Consumer<T>) {
-        let name = index.map_or_else(|| spec.name.to_owned(), |index| format!("{}-{index}", spec.name));
+        let name =
+            index.map_or_else(|| spec.name.to_owned(), |index| format!("{}-{index}", spec.name));
         let name = self.unique(name);
         let (producer, consumer) = link::link(&name, spec.depth);
         producer.bind(&group.waker(from));
@@ -305,9 +312,14 @@ impl Links {
         self.stats
     }
 
-    /// Two verify tiles have a link each to the first ingress tile: metrics want names of their own.
+    /// Two verify tiles have a link each to the first ingress tile: metrics want names of their
+    /// own.
     fn unique(&self, name: String) -> String {
-        let same = self.stats.iter().filter(|link| link.name() == name || link.name().starts_with(&format!("{name}."))).count();
+        let same = self
+            .stats
+            .iter()
+            .filter(|link| link.name() == name || link.name().starts_with(&format!("{name}.")))
+            .count();
         if same == 0 { name } else { format!("{name}.{same}") }
     }
 }

@@ -83,6 +83,24 @@ impl DataDir {
         read_identity(path)?.ok_or_else(|| Error::IdentityMissing { path: path.to_path_buf() })
     }
 
+    /// Keeps nodes out of a folder while a tool reads it, and changes nothing in it. `None` where
+    /// no node ever ran, so that there is no lock to hold.
+    ///
+    /// Dropping the file lets go of the lock.
+    pub fn hold(path: &Path) -> Result<Option<File>, Error> {
+        let path = path.join(LOCK);
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(source) if source.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(io("open", &path, source)),
+        };
+        match file.try_lock() {
+            Ok(()) => Ok(Some(file)),
+            Err(TryLockError::WouldBlock) => Err(Error::Locked { path }),
+            Err(TryLockError::Error(source)) => Err(io("lock", &path, source)),
+        }
+    }
+
     /// Whose data this is.
     #[must_use]
     pub fn identity(&self) -> &Identity {

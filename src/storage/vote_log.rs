@@ -20,8 +20,8 @@ use hufu_crypto::{Digest, Hasher};
 use hufu_runtime::file::{Backend, FileSystem};
 
 use crate::block_log::{
-    Appended, BlockLog, DurableSequence, LogKind, LogOptions, RecordPosition, RecoveryReport,
-    Start, VerifyReport, verify,
+    Appended, BlockLog, DurableSequence, LogKind, LogOptions, LogReader, RecordPosition,
+    RecoveryReport, Start, VerifyReport, verify,
 };
 use crate::error::Error;
 
@@ -217,6 +217,13 @@ impl VoteLog {
     /// Syncs and writes the mark of a clean stop.
     pub fn close(self) -> Result<DurableSequence, Error> {
         self.log.close()
+    }
+
+    /// Opens a vote log that nobody writes, to read all its records, seals included, without
+    /// changing it.
+    pub fn reader(options: &VoteLogOptions) -> Result<(LogReader, RecoveryReport), Error> {
+        options.check()?;
+        LogReader::open(options.log())
     }
 
     /// Checks every byte of a vote log that nobody writes.

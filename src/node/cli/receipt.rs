@@ -20,7 +20,8 @@ use crate::output::Output;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
-    /// Verify receipts with their proofs, offline: certificates, paths, and that all belongs together.
+    /// Verify receipts with their proofs, offline: certificates, paths, and that all belongs
+    /// together.
     #[command(after_help = "A RECEIPT file holds one receipt with proof, or any number of them, \
         each behind its length as four little-endian bytes. Exit code 1 if any does not verify.")]
     Verify(Verify),

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 /// One fault: where it is, what was found, which rule it breaks and what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
-    /// The key, with its section: `mempool.bytes_max`. Empty when the fault is the file's as a whole.
+    /// The key, with its section: `mempool.bytes_max`. Empty when the fault is the file's as a
+    /// whole.
     pub key: String,
     /// The value found, as written; empty when there is none.
     pub value: String,

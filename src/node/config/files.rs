@@ -5,7 +5,8 @@ use std::path::Path;
 use super::{Fault, NodeConfig};
 use crate::keys_file;
 
-/// All faults of the files a configuration names. A path that was itself faulty is empty and skipped.
+/// All faults of the files a configuration names. A path that was itself faulty is empty and
+/// skipped.
 pub(super) fn check(config: &NodeConfig) -> Vec<Fault> {
     let identity = &config.node;
     let mut faults = Vec::new();

@@ -146,7 +146,9 @@ impl NodeProcess {
                 CliError::failed(format!("no progress for {patience:?}"), place, remedy())
             }
             Stopped::Host(cause) => CliError::failed(cause, place, remedy()),
-            Stopped::Lost => CliError::failed("the load has ended without a result", place, remedy()),
+            Stopped::Lost => {
+                CliError::failed("the load has ended without a result", place, remedy())
+            }
         }
     }
 
@@ -187,12 +189,8 @@ pub(super) fn run_own(
     let sink = File::create(result).map_err(Stopped::Host)?;
     let both = sink.try_clone().map_err(Stopped::Host)?;
     let mut command = own_command(&words).map_err(|_| Stopped::Lost)?;
-    let mut child = command
-        .stdin(Stdio::null())
-        .stdout(sink)
-        .stderr(both)
-        .spawn()
-        .map_err(Stopped::Host)?;
+    let mut child =
+        command.stdin(Stdio::null()).stdout(sink).stderr(both).spawn().map_err(Stopped::Host)?;
     loop {
         if let Some(status) = child.try_wait().map_err(Stopped::Host)? {
             return Ok(status);

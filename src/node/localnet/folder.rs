@@ -58,7 +58,8 @@ impl Folder {
     }
 
     fn write(&self, node: &Path, load: &Load) -> Result<ChainId, CliError> {
-        let failed = |cause: io::Error| CliError::file(cause, node, "check the folder and its disk");
+        let failed =
+            |cause: io::Error| CliError::file(cause, node, "check the folder and its disk");
         fs::create_dir_all(node).map_err(failed)?;
         let key_path = node.join("vote.pem");
         let key = keys_file::create(&key_path).map_err(|error| CliError::key(&error, &key_path))?;
@@ -99,7 +100,8 @@ impl Folder {
     pub(super) fn ledger_verify_arguments(&self, index: u16) -> Vec<String> {
         let data = self.node(index).join("data").display().to_string();
         let genesis = self.genesis().display().to_string();
-        let words = ["ledger", "verify", &data, "--genesis", &genesis, "--level", "replay", "--json"];
+        let words =
+            ["ledger", "verify", &data, "--genesis", &genesis, "--level", "replay", "--json"];
         words.map(str::to_owned).to_vec()
     }
 
@@ -118,8 +120,16 @@ impl Folder {
         };
         let count = count.to_string();
         let words = [
-            "receipt", "verify", "--genesis", &genesis, "--distinct", &count, "--strength", strength,
-            "--json", &receipts,
+            "receipt",
+            "verify",
+            "--genesis",
+            &genesis,
+            "--distinct",
+            &count,
+            "--strength",
+            strength,
+            "--json",
+            &receipts,
         ];
         words.map(str::to_owned).to_vec()
     }
@@ -150,10 +160,7 @@ listen = \"127.0.0.1:0\"
 listen = \"127.0.0.1:0\"
 ";
 
-fn genesis_of(
-    load: &Load,
-    key: hufu_types::PublicKey,
-) -> Result<Genesis, hufu_types::DecodeError> {
+fn genesis_of(load: &Load, key: hufu_types::PublicKey) -> Result<Genesis, hufu_types::DecodeError> {
     let validators =
         ValidatorSet::new(vec![Validator { name: "node-0".to_owned(), key, power: 1 }])?;
     let parameters = Parameters {

@@ -7,16 +7,19 @@
 //! execute --ExecutedRoots--> consensus (roots that headers carry d heights later)
 //! ```
 //!
-//! It owns the engine, its timers and the bodies of blocks not yet decided. A height is started when there is work
-//! for it: batches to order, or a result that no header certifies yet; so an idle chain closes its last heights with
-//! empty blocks and then rests. Nothing here decides what may be signed or when it may leave: the engine does.
+//! It owns the engine, its timers and the bodies of blocks not yet decided. A height is started
+//! when there is work for it: batches to order, or a result that no header certifies yet; so an
+//! idle chain closes its last heights with empty blocks and then rests. Nothing here decides what
+//! may be signed or when it may leave: the engine does.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use hufu_consensus::engine::{TimerId, Timeouts};
-use hufu_consensus::{Config, Decision, Effect, Engine, Input, LogTicket, RecoveredLog, Validators};
+use hufu_consensus::engine::{Timeouts, TimerId};
+use hufu_consensus::{
+    Config, Decision, Effect, Engine, Input, LogTicket, RecoveredLog, Validators,
+};
 use hufu_crypto::Provider;
 use hufu_runtime::clock::{self, Nanos};
 use hufu_runtime::link::{Consumer, Producer};
@@ -184,7 +187,8 @@ impl ConsensusTile {
             self.is_asked = false;
             has_worked = true;
             if candidates.height != self.chain.next_height() {
-                // The height was decided while the mempool answered; if the answer was waited for, ask again.
+                // The height was decided while the mempool answered; if the answer was waited for,
+                // ask again.
                 if self.stage == Stage::Asked {
                     self.stage = Stage::Resting;
                 }
@@ -224,7 +228,8 @@ impl ConsensusTile {
         }
     }
 
-    /// Asks the mempool for the next block once the pace allows it and the roots for its header are there.
+    /// Asks the mempool for the next block once the pace allows it and the roots for its header are
+    /// there.
     fn ask(&mut self, now: Nanos) -> bool {
         let height = self.chain.next_height();
         let is_paced = self.next_start().is_some_and(|earliest| now < earliest);
@@ -260,11 +265,13 @@ impl ConsensusTile {
         let Some((height, round)) = self.build else { return Ok(false) };
         let Some(roots) = self.chain.roots_for(height) else { return Ok(false) };
         if self.candidates.is_none() && self.links.to_mempool.is_closed() {
-            // The node is stopping and the mempool has finished: the height under way ends with an empty block.
+            // The node is stopping and the mempool has finished: the height under way ends with an
+            // empty block.
             self.candidates = Some(Candidates { height, round, batches: Vec::new() });
         }
         let Some(candidates) = self.candidates.clone() else {
-            // A later round, or a height that recovery began: the mempool was not asked for this block.
+            // A later round, or a height that recovery began: the mempool was not asked for this
+            // block.
             return Ok(!self.is_asked && self.ask_for(height, round, true));
         };
         self.build = None;
@@ -296,7 +303,8 @@ impl ConsensusTile {
     fn step(&mut self, now: Nanos, input: Input) -> Result<(), Fatal> {
         let mut effects = std::mem::take(&mut self.effects);
         self.engine.step(now.as_nanos(), input, &mut effects)?;
-        // Acting on one effect can bring the next input at once; those of the engine's answers come behind.
+        // Acting on one effect can bring the next input at once; those of the engine's answers come
+        // behind.
         let mut queue: VecDeque<Effect> = effects.drain(..).collect();
         self.effects = effects;
         while let Some(effect) = queue.pop_front() {
@@ -316,9 +324,13 @@ impl ConsensusTile {
             Effect::AppendVoteLog { ticket, record, .. } => {
                 self.outbox.vote_log.push_back(VoteLogCommand::Append { ticket, record });
             }
-            Effect::Sign { ticket, intent } => self.outbox.sign.push_back(SignRequest { ticket, intent }),
+            Effect::Sign { ticket, intent } => {
+                self.outbox.sign.push_back(SignRequest { ticket, intent });
+            }
             Effect::BuildBlock { height, round, .. } => self.build = Some((height, round)),
-            Effect::NeedBatches { height, block } => return self.need_batches(height, &block).map(Some),
+            Effect::NeedBatches { height, block } => {
+                return self.need_batches(height, &block).map(Some);
+            }
             Effect::SetTimer { id, deadline_nanos } => {
                 self.timers.insert(id, deadline_nanos);
             }
@@ -352,7 +364,9 @@ impl ConsensusTile {
         let mut batches = Vec::with_capacity(digests.len());
         for digest in &digests {
             let Some(batch) = self.batches.remove(digest) else {
-                return Err(Fatal::message(&format!("batch {digest} of a decided block is not held here")));
+                return Err(Fatal::message(&format!(
+                    "batch {digest} of a decided block is not held here"
+                )));
             };
             batches.push(batch);
         }

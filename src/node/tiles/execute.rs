@@ -6,8 +6,9 @@
 //! ingress --Question--> execute --Answer--> ingress        (accounts, between two blocks)
 //! ```
 //!
-//! It owns the state: what it holds in memory is a bounded cache and the inner nodes of the state tree. Blocks
-//! come in order and are on disk here. A root that differs from the one in a header stops the node.
+//! It owns the state: what it holds in memory is a bounded cache and the inner nodes of the state
+//! tree. Blocks come in order and are on disk here. A root that differs from the one in a header
+//! stops the node.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -58,7 +59,11 @@ pub struct Workers {
 }
 
 impl GroupRunner for Workers {
-    fn run(&mut self, plan: &Arc<Plan>, loaded: &Arc<Loaded>) -> Result<Vec<GroupsOutcome>, Corrupt> {
+    fn run(
+        &mut self,
+        plan: &Arc<Plan>,
+        loaded: &Arc<Loaded>,
+    ) -> Result<Vec<GroupsOutcome>, Corrupt> {
         let mut portions = plan.portions(self.links.len() + 1).into_iter();
         let own = portions.next().unwrap_or_default();
         let mut given = 0;
@@ -67,7 +72,8 @@ impl GroupRunner for Workers {
             let portion = Portion { plan: Arc::clone(plan), loaded: Arc::clone(loaded), groups };
             match link.portions.try_push(portion) {
                 Ok(()) => given += 1,
-                // The link holds one portion and a worker has given back its last one before; still, nothing is lost.
+                // The link holds one portion and a worker has given back its last one before;
+                // still, nothing is lost.
                 Err(portion) => inline.extend(portion.groups),
             }
         }
@@ -103,8 +109,18 @@ pub struct WorkerTile {
 impl WorkerTile {
     /// The worker with this index.
     #[must_use]
-    pub fn new(index: usize, portions: Consumer<Portion>, outcomes: Producer<PortionOutcome>) -> Self {
-        Self { name: format!("execute-worker-{index}"), portions, outcomes, held: None, is_stopping: false }
+    pub fn new(
+        index: usize,
+        portions: Consumer<Portion>,
+        outcomes: Producer<PortionOutcome>,
+    ) -> Self {
+        Self {
+            name: format!("execute-worker-{index}"),
+            portions,
+            outcomes,
+            held: None,
+            is_stopping: false,
+        }
     }
 }
 
@@ -248,14 +264,20 @@ impl ExecuteTile {
         let holdings = holdings.collect::<Result<Vec<_>, _>>()?;
         let mandates = mandates.collect::<Result<Vec<_>, _>>()?;
         let found = AccountQuery::read(address, &account, holdings, mandates)?;
-        info.state = if found.account.closed_at.is_some() { AccountState::Closed } else { AccountState::Open };
+        info.state = if found.account.closed_at.is_some() {
+            AccountState::Closed
+        } else {
+            AccountState::Open
+        };
         let holdings = found.holdings.iter();
         info.holdings = holdings
             .map(|(asset, holding)| Holding::new(*asset, holding.balance, holding.frozen))
             .collect();
         let mandates = found.mandates.iter();
         info.mandates = mandates
-            .map(|one| Mandate::new(one.agent, one.asset, one.mandate.limit, one.mandate.expires_at))
+            .map(|one| {
+                Mandate::new(one.agent, one.asset, one.mandate.limit, one.mandate.expires_at)
+            })
             .collect();
         Ok(AnswerBody::Account(Box::new(info)))
     }
@@ -268,7 +290,9 @@ impl ExecuteTile {
     }
 
     fn is_finished(&self) -> bool {
-        self.is_stopping && self.blocks.is_finished() && self.questions.iter().all(Consumer::is_finished)
+        self.is_stopping
+            && self.blocks.is_finished()
+            && self.questions.iter().all(Consumer::is_finished)
     }
 }
 

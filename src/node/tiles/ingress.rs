@@ -6,8 +6,9 @@
 //!   verify, mempool --Status   ExecutedBlock-- execute
 //! ```
 //!
-//! It owns the sockets and sessions of its clients. A frame is decoded once. When a verify tile has no room, requests stay
-//! in their sessions, sessions stop reading, and TCP tells the clients. It never looks at state or signatures.
+//! It owns the sockets and sessions of its clients. A frame is decoded once. When a verify tile has
+//! no room, requests stay in their sessions, sessions stop reading, and TCP tells the clients. It
+//! never looks at state or signatures.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -154,10 +155,13 @@ impl IngressTile {
         for event in events.drain(..) {
             match event {
                 Event::Accepted { conn, .. } => self.accept(conn, now),
-                Event::Received { conn, .. } | Event::Writable { conn, .. } | Event::Connected { conn } => {
+                Event::Received { conn, .. }
+                | Event::Writable { conn, .. }
+                | Event::Connected { conn } => {
                     self.mark(conn);
                 }
-                // A client that has said all may still read its receipts; without any to come it is let go.
+                // A client that has said all may still read its receipts; without any to come it is
+                // let go.
                 Event::EndOfInput { conn } => {
                     if let Some(connection) = self.connection(conn) {
                         connection.is_input_over = true;
@@ -177,7 +181,12 @@ impl IngressTile {
             self.connections.resize_with(slot + 1, || None);
         }
         let channel = Box::new(PlainChannel::new());
-        let session = ServerSession::new(self.config.session, self.config.chain_id, self.config.node, channel);
+        let session = ServerSession::new(
+            self.config.session,
+            self.config.chain_id,
+            self.config.node,
+            channel,
+        );
         self.connections[slot] = Some(Connection::new(token, session, now));
         self.metrics.ingress_connections_accepted.add(1);
     }
@@ -213,7 +222,8 @@ impl IngressTile {
         has_worked
     }
 
-    /// Takes blocks before statuses are looked at for the last time: whoever is in a block was admitted before.
+    /// Takes blocks before statuses are looked at for the last time: whoever is in a block was
+    /// admitted before.
     fn take_executed(&mut self) -> bool {
         let mut blocks = Vec::new();
         while let Some(executed) = self.links.executed.pop() {
@@ -233,7 +243,8 @@ impl IngressTile {
         self.config.state_root = executed.roots.state_root;
         let certified = executed.block.header().executed_height.get();
         let earlier = self.recent.iter().find(|block| block.block.height() == certified);
-        let certified = earlier.map(|earlier| BlockDelivery::certified(Arc::clone(earlier), Arc::clone(&executed)));
+        let certified = earlier
+            .map(|earlier| BlockDelivery::certified(Arc::clone(earlier), Arc::clone(&executed)));
         let committed = BlockDelivery::committed(Arc::clone(&executed));
         self.recent.push_back(executed);
         if self.recent.len() > RECENT_BLOCKS_MAX {
@@ -254,12 +265,13 @@ impl IngressTile {
     fn take_answers(&mut self) -> bool {
         let mut has_worked = false;
         for link in 0..self.links.answers.len() {
-            // An answer is taken when its session has room; one that has none holds up only this link.
+            // An answer is taken when its session has room; one that has none holds up only this
+            // link.
             while let Some(answer) = self.links.answers[link].peek() {
                 let token = answer.asker.connection;
-                let is_blocked = self.connection(token).is_some_and(|one| {
-                    one.session.is_full() && !one.session.is_closing()
-                });
+                let is_blocked = self
+                    .connection(token)
+                    .is_some_and(|one| one.session.is_full() && !one.session.is_closing());
                 if is_blocked {
                     break;
                 }
@@ -276,14 +288,16 @@ impl IngressTile {
     /// Passes held transactions and questions on; `false` while one has no room.
     fn pass_on(&mut self) -> bool {
         while let Some(submitted) = self.held.pop_front() {
-            let tile = verify_tile_of(submitted.transaction.signature(), self.links.to_verify.len());
+            let tile =
+                verify_tile_of(submitted.transaction.signature(), self.links.to_verify.len());
             if let Err(back) = self.links.to_verify[tile].try_push(submitted) {
                 self.held.push_front(back);
                 return false;
             }
         }
         while let Some((is_account, question)) = self.questions.pop_front() {
-            let link = if is_account { &mut self.links.to_execute } else { &mut self.links.to_query };
+            let link =
+                if is_account { &mut self.links.to_execute } else { &mut self.links.to_query };
             if let Err(back) = link.try_push(question) {
                 self.questions.push_front((is_account, back));
                 return false;
@@ -304,7 +318,9 @@ impl IngressTile {
     fn serve(&mut self, now: Nanos) -> bool {
         let mut has_worked = false;
         for slot in 0..self.connections.len() {
-            let Some(mut connection) = self.connections[slot].take_if(|one| one.is_dirty) else { continue };
+            let Some(mut connection) = self.connections[slot].take_if(|one| one.is_dirty) else {
+                continue;
+            };
             connection.is_dirty = false;
             has_worked = true;
             self.serve_one(&mut connection, now);
@@ -354,7 +370,8 @@ impl IngressTile {
                 return;
             }
             let Some(request) = connection.session.next_request(self.height) else {
-                // Bytes that did not fit are offered again once the session has handed out what it holds.
+                // Bytes that did not fit are offered again once the session has handed out what it
+                // holds.
                 connection.is_dirty |= taken > 0 && taken < offered;
                 return;
             };
@@ -368,7 +385,8 @@ impl IngressTile {
         match request {
             Request::Submit(submit) => {
                 for submission in submit.submissions {
-                    if let Some(code) = check_header(&submission.transaction, self.config.chain_id) {
+                    if let Some(code) = check_header(&submission.transaction, self.config.chain_id)
+                    {
                         connection.session.refused(&submission.ticket, code);
                         continue;
                     }
@@ -379,12 +397,17 @@ impl IngressTile {
                 self.pass_on();
             }
             Request::Wait(wait) => {
-                self.questions.push_back((false, Question { asker: asker(0), query: Query::Wait(wait) }));
+                self.questions
+                    .push_back((false, Question { asker: asker(0), query: Query::Wait(wait) }));
             }
             Request::Status { request } => {
                 let status = self.status();
                 if connection.session.answer_status(request, status) == Push::Full {
-                    connection.session.answer_error(request, ErrorCode::Overloaded, "no room for the answer");
+                    connection.session.answer_error(
+                        request,
+                        ErrorCode::Overloaded,
+                        "no room for the answer",
+                    );
                 }
             }
             Request::Account { request, query } => {
@@ -419,7 +442,8 @@ impl IngressTile {
             time_millis: self.time_millis,
             uptime_seconds: uptime.as_secs(),
             pending_bytes: self.metrics.mempool_bytes.get(),
-            pending_transactions: u32::try_from(self.metrics.mempool_transactions.get()).unwrap_or(u32::MAX),
+            pending_transactions: u32::try_from(self.metrics.mempool_transactions.get())
+                .unwrap_or(u32::MAX),
             peers_count: 0,
             state: if self.is_stopping { NodeState::Stopping } else { NodeState::Running },
             block: self.config.block,
@@ -431,7 +455,8 @@ impl IngressTile {
     /// Lets clients go once they have their last words, or their time is over.
     fn drain(&mut self, now: Nanos) -> bool {
         let Some(until) = self.drain_until else { return false };
-        let in_flight = self.connections.iter().flatten().any(|one| one.session.transactions_in_flight() > 0);
+        let in_flight =
+            self.connections.iter().flatten().any(|one| one.session.transactions_in_flight() > 0);
         if in_flight && now < until {
             return false;
         }
@@ -468,7 +493,11 @@ fn answer_to(connection: &mut Connection, answer: Answer) {
             Push::Taken
         }
         AnswerBody::NotFound => {
-            session.answer_error(request, ErrorCode::NotFound, "there is no such thing on this chain");
+            session.answer_error(
+                request,
+                ErrorCode::NotFound,
+                "there is no such thing on this chain",
+            );
             Push::Taken
         }
     };

@@ -6,8 +6,9 @@
 //! consensus --MempoolRequest--> mempool --Candidates--> consensus
 //! ```
 //!
-//! It owns the pending set; the rules are `hufu-mempool`'s. A batch is proposed only when the block log has it on
-//! disk. When no room is left downstream it takes nothing in, which pushes back to the clients.
+//! It owns the pending set; the rules are `hufu-mempool`'s. A batch is proposed only when the block
+//! log has it on disk. When no room is left downstream it takes nothing in, which pushes back to
+//! the clients.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -73,7 +74,12 @@ pub struct MempoolTile {
 impl MempoolTile {
     /// A tile on `pool`; `recovered` are durable batches that it has restored.
     #[must_use]
-    pub fn new(pool: Mempool, recovered: Vec<Batch>, metrics: Arc<Metrics>, links: MempoolLinks) -> Self {
+    pub fn new(
+        pool: Mempool,
+        recovered: Vec<Batch>,
+        metrics: Arc<Metrics>,
+        links: MempoolLinks,
+    ) -> Self {
         Self {
             pool,
             metrics,
@@ -175,7 +181,9 @@ impl MempoolTile {
         };
         self.proposed = self.pool.propose(&limits).batches;
         let batches = self.proposed.iter().map(|digest| {
-            let Some(batch) = self.bodies.get(digest) else { unreachable!("bodies of pending batches are held") };
+            let Some(batch) = self.bodies.get(digest) else {
+                unreachable!("bodies of pending batches are held")
+            };
             batch.clone()
         });
         let Wanted { height, round, .. } = wanted;
@@ -193,7 +201,8 @@ impl MempoolTile {
                 break;
             }
         }
-        // A client hears of its admission before its batch can become a block, or its receipt would find nobody waiting.
+        // A client hears of its admission before its batch can become a block, or its receipt would
+        // find nobody waiting.
         while self.statuses.is_empty()
             && let Some(sealed) = self.sealed.pop_front()
         {
@@ -225,7 +234,8 @@ impl Tile for MempoolTile {
     }
 
     fn poll(&mut self, now: Nanos) -> Result<Progress, Fatal> {
-        // Decisions and durable batches are taken in even while clients are pushed back: they make room.
+        // Decisions and durable batches are taken in even while clients are pushed back: they make
+        // room.
         let mut has_worked = self.take_durable();
         has_worked |= self.take_requests();
         if self.statuses.is_empty() {
@@ -259,11 +269,10 @@ impl Tile for MempoolTile {
     }
 }
 
-/// The number the next batch of `origin` gets: above every one it ever gave out. Heights rise between runs, and a run that
-/// decided nothing left its batches unordered in the log.
+/// The number the next batch of `origin` gets: above every one it ever gave out. Heights rise
+/// between runs, and a run that decided nothing left its batches unordered in the log.
 #[must_use]
 pub fn next_sequence(height: u64, unordered: &[Batch]) -> u64 {
     let left = unordered.iter().map(|batch| batch.header().sequence.get() + 1).max().unwrap_or(0);
     left.max((height + 1) << 32)
 }
-

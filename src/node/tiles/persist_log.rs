@@ -6,8 +6,9 @@
 //!                                        \-DurableBlock-> execute   (may be executed, receipts may leave)
 //! ```
 //!
-//! It owns the block log and nothing else. While one group is on its way to the disk the next one collects;
-//! nothing is announced before the log says that it is durable. Any error of the log ends the node.
+//! It owns the block log and nothing else. While one group is on its way to the disk the next one
+//! collects; nothing is announced before the log says that it is durable. Any error of the log ends
+//! the node.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
@@ -103,7 +104,12 @@ pub struct PersistLogTile {
 impl PersistLogTile {
     /// A tile on an open log; `unordered` is what recovery found recorded but not ordered.
     #[must_use]
-    pub fn new(log: BlockLog, unordered: UnorderedBatches, metrics: Arc<Metrics>, links: PersistLogLinks) -> Self {
+    pub fn new(
+        log: BlockLog,
+        unordered: UnorderedBatches,
+        metrics: Arc<Metrics>,
+        links: PersistLogLinks,
+    ) -> Self {
         Self {
             log: Some(log),
             metrics,
@@ -132,7 +138,9 @@ impl PersistLogTile {
             });
             let Some((decided, payload)) = next else { break };
             match log.append(RECORD_BLOCK, &[&payload])? {
-                Appended::Placed(position) => self.waiting.push_back((position, Waiting::Block(decided))),
+                Appended::Placed(position) => {
+                    self.waiting.push_back((position, Waiting::Block(decided)));
+                }
                 Appended::Full => {
                     self.held_block = Some((decided, payload));
                     return Ok(has_worked);
@@ -164,7 +172,8 @@ impl PersistLogTile {
         let counters = log.counters();
         self.metrics.log_bytes.publish(counters.bytes_total);
         self.metrics.log_groups.publish(counters.groups_total);
-        // The synchronous back end works only inside `poll`, so what it has left is work to be done at once.
+        // The synchronous back end works only inside `poll`, so what it has left is work to be done
+        // at once.
         let has_more = !progress.idle && log.backend() == Backend::Sync;
         Ok(progress.advanced || has_more)
     }
@@ -180,7 +189,9 @@ impl PersistLogTile {
                 None => return true,
             };
             match self.waiting.pop_front() {
-                Some((position, waiting)) if durable.covers(&position) => self.note_durable(position, waiting),
+                Some((position, waiting)) if durable.covers(&position) => {
+                    self.note_durable(position, waiting);
+                }
                 Some(entry) => {
                     self.waiting.push_front(entry);
                     return true;
@@ -194,14 +205,20 @@ impl PersistLogTile {
         match waiting {
             Waiting::Batch(digest) => self.durable_batch = Some(digest),
             Waiting::Block(decided) => {
-                let bodies: Option<Vec<RecordPosition>> =
-                    decided.block.batches().iter().map(|digest| self.unordered.remove(digest)).collect();
+                let bodies: Option<Vec<RecordPosition>> = decided
+                    .block
+                    .batches()
+                    .iter()
+                    .map(|digest| self.unordered.remove(digest))
+                    .collect();
                 let Some(bodies) = bodies else {
                     unreachable!("consensus decides only blocks whose batches are durable here")
                 };
-                let replay_from = self.unordered.oldest().map_or(position, |oldest| oldest.min(position));
+                let replay_from =
+                    self.unordered.oldest().map_or(position, |oldest| oldest.min(position));
                 self.durable_height = Some(decided.block.height());
-                self.durable_block = Some(DurableBlock { decided: *decided, position, bodies, replay_from });
+                self.durable_block =
+                    Some(DurableBlock { decided: *decided, position, bodies, replay_from });
             }
         }
     }
@@ -216,7 +233,9 @@ impl PersistLogTile {
         if let Some(height) = self.durable_height.take() {
             self.durable_height = self.links.to_consensus.try_push(height).err();
         }
-        self.durable_batch.is_none() && self.durable_block.is_none() && self.durable_height.is_none()
+        self.durable_batch.is_none()
+            && self.durable_block.is_none()
+            && self.durable_height.is_none()
     }
 
     fn is_finished(&self) -> bool {

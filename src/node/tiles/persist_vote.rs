@@ -4,8 +4,9 @@
 //! consensus --VoteLogCommand--> persist-vote --LogTicket--> consensus
 //! ```
 //!
-//! It owns the vote log and has a thread of its own: one write and one `fdatasync` for each sync, waited for on the
-//! spot, which has the best latency with one in flight; it never waits behind the block log. Any error ends the node.
+//! It owns the vote log and has a thread of its own: one write and one `fdatasync` for each sync,
+//! waited for on the spot, which has the best latency with one in flight; it never waits behind the
+//! block log. Any error ends the node.
 
 use std::sync::Arc;
 
@@ -41,7 +42,15 @@ impl PersistVoteTile {
         commands: Consumer<VoteLogCommand>,
         durable: Producer<LogTicket>,
     ) -> Self {
-        Self { log: Some(log), metrics, commands, durable, appended: None, held: None, is_stopping: false }
+        Self {
+            log: Some(log),
+            metrics,
+            commands,
+            durable,
+            appended: None,
+            held: None,
+            is_stopping: false,
+        }
     }
 
     /// Takes in what waits; everything that asks for a sync is served by one.
@@ -56,7 +65,10 @@ impl PersistVoteTile {
                     self.appended = Some(ticket);
                 }
                 VoteLogCommand::Sync(ticket) => {
-                    assert!(self.appended >= Some(ticket), "a record is appended before it is waited for");
+                    assert!(
+                        self.appended >= Some(ticket),
+                        "a record is appended before it is waited for"
+                    );
                     wants_sync = true;
                 }
                 VoteLogCommand::Seal(height) => {

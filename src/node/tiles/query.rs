@@ -5,7 +5,8 @@
 //! execute --ExecutedBlock--> query
 //! ```
 //!
-//! It owns a reader of the log and the last blocks executed; it changes nothing. A slow disk delays queries only.
+//! It owns a reader of the log and the last blocks executed; it changes nothing. A slow disk delays
+//! queries only.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -117,7 +118,8 @@ impl QueryTile {
         executed.block.write(&mut block);
         executed.certificate.write(&mut certificate);
         let page = executed.receipts.iter().skip(index(query.ids_from));
-        let ids: Vec<TxId> = page.take(index(BLOCK_IDS_COUNT_MAX)).map(|receipt| receipt.id).collect();
+        let ids: Vec<TxId> =
+            page.take(index(BLOCK_IDS_COUNT_MAX)).map(|receipt| receipt.id).collect();
         Ok(AnswerBody::Block(Box::new(BlockInfo {
             height: self.height,
             block,
@@ -128,8 +130,12 @@ impl QueryTile {
         })))
     }
 
-    /// The block a transaction is in, its place there, and the block that certifies it if there is one.
-    fn locate(&mut self, id: &TxId) -> Result<Option<(Executed, u32, Option<Executed>)>, RecoverError> {
+    /// The block a transaction is in, its place there, and the block that certifies it if there is
+    /// one.
+    fn locate(
+        &mut self,
+        id: &TxId,
+    ) -> Result<Option<(Executed, u32, Option<Executed>)>, RecoverError> {
         let Some((height, place)) = self.history.find(id)? else { return Ok(None) };
         let Some(executed) = self.block(height)? else { return Ok(None) };
         let certifier = self.block(height + self.lag)?;
@@ -144,7 +150,11 @@ impl QueryTile {
         let receipt = executed.receipts.get(index(place)).copied();
         let Some(receipt) = receipt else { return Ok(AnswerBody::NotFound) };
         let transaction = transaction_bytes(&executed, place).unwrap_or_default();
-        let proof = if query.with_proof { self.prove(executed, place, certifier.as_ref()) } else { Vec::new() };
+        let proof = if query.with_proof {
+            self.prove(executed, place, certifier.as_ref())
+        } else {
+            Vec::new()
+        };
         Ok(AnswerBody::Transaction(Box::new(TransactionInfo {
             height: self.height,
             strength,
@@ -164,7 +174,11 @@ impl QueryTile {
         let certifier = certifier.filter(|_| wait.strength == Strength::Certified);
         let receipt = executed.receipts.get(index(place)).copied();
         let Some(receipt) = receipt else { return Ok(AnswerBody::NotYet(wait)) };
-        let proof = if wait.with_proof { self.prove(executed, place, certifier.as_ref()) } else { Vec::new() };
+        let proof = if wait.with_proof {
+            self.prove(executed, place, certifier.as_ref())
+        } else {
+            Vec::new()
+        };
         Ok(AnswerBody::Receipt { strength: wait.strength, receipt: Box::new(receipt), proof })
     }
 

@@ -4,8 +4,8 @@
 //! consensus --Durable<SignIntent>--> sign (software key or card) --Signed--> consensus
 //! ```
 //!
-//! The type is the proof: only an intent whose record is on disk can come in here (design.md 3, "A vote").
-//! The signature was verified in software before it leaves; any failure is fatal.
+//! The type is the proof: only an intent whose record is on disk can come in here (design.md 3, "A
+//! vote"). The signature was verified in software before it leaves; any failure is fatal.
 
 use std::sync::Arc;
 

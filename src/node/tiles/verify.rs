@@ -5,9 +5,10 @@
 //!                                                               \-----> ingress (Status: refused)
 //! ```
 //!
-//! One tile per verifying core; it owns nothing but the digests of the bytes it has verified lately. An exact
-//! copy of a verified transaction is refused without verifying it again; copies always arrive at the same tile,
-//! because ingress chooses the tile by the signature. It never judges anything but form, chain and signature.
+//! One tile per verifying core; it owns nothing but the digests of the bytes it has verified
+//! lately. An exact copy of a verified transaction is refused without verifying it again; copies
+//! always arrive at the same tile, because ingress chooses the tile by the signature. It never
+//! judges anything but form, chain and signature.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -74,7 +75,11 @@ impl VerifyTile {
         metrics: Arc<Metrics>,
         links: VerifyLinks,
     ) -> Self {
-        assert_eq!(links.incoming.len(), links.to_ingress.len(), "every ingress hears of its refusals");
+        assert_eq!(
+            links.incoming.len(),
+            links.to_ingress.len(),
+            "every ingress hears of its refusals"
+        );
         assert!(config.batch_max > 0, "a batch holds at least one signature");
         Self {
             name: format!("verify-{index}"),
@@ -103,7 +108,9 @@ impl VerifyTile {
             }
         }
         while let Some(status) = self.refused.pop_front() {
-            let Some(link) = self.to_ingress.get_mut(usize::from(status.source.ingress)) else { continue };
+            let Some(link) = self.to_ingress.get_mut(usize::from(status.source.ingress)) else {
+                continue;
+            };
             if let Err(back) = link.try_push(status) {
                 self.refused.push_front(back);
                 return false;
@@ -211,7 +218,8 @@ impl Tile for VerifyTile {
     }
 }
 
-/// Which verify tile of `count` gets a transaction: the same for the same signature, spread evenly otherwise.
+/// Which verify tile of `count` gets a transaction: the same for the same signature, spread evenly
+/// otherwise.
 #[must_use]
 pub fn verify_tile_of(signature: &hufu_types::Signature, count: usize) -> usize {
     assert!(count > 0, "there is at least one verify tile");
@@ -220,4 +228,3 @@ pub fn verify_tile_of(signature: &hufu_types::Signature, count: usize) -> usize 
     let spread = u64::from_le_bytes(low) % u64::try_from(count).unwrap_or(1);
     usize::try_from(spread).unwrap_or(0)
 }
-

@@ -1,4 +1,5 @@
-//! One client connection of an ingress tile: its session, the receipts on their way to it, its subscriptions.
+//! One client connection of an ingress tile: its session, the receipts on their way to it, its
+//! subscriptions.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, OnceLock};
@@ -15,12 +16,13 @@ use crate::messages::Executed;
 use crate::metrics::Metrics;
 use crate::proofs::ProofSource;
 
-/// Blocks whose receipts one connection may leave undelivered, count; a client that does not read is disconnected.
-pub const DELIVERIES_MAX: usize = 256;
+/// Blocks whose receipts one connection may leave undelivered, count; a client that does not read
+/// is disconnected.
+pub(super) const DELIVERIES_MAX: usize = 256;
 
 /// A block whose receipts are handed out at one strength; shared by all connections.
 #[derive(Debug)]
-pub struct BlockDelivery {
+pub(super) struct BlockDelivery {
     strength: Strength,
     executed: Executed,
     certifier: Option<Executed>,
@@ -30,20 +32,26 @@ pub struct BlockDelivery {
 impl BlockDelivery {
     /// The committed receipts of a block.
     #[must_use]
-    pub fn committed(executed: Executed) -> Arc<Self> {
+    pub(super) fn committed(executed: Executed) -> Arc<Self> {
         let source = OnceLock::new();
         Arc::new(Self { strength: Strength::Committed, executed, certifier: None, source })
     }
 
     /// The receipts of a block, certified by a later one.
     #[must_use]
-    pub fn certified(executed: Executed, certifier: Executed) -> Arc<Self> {
+    pub(super) fn certified(executed: Executed, certifier: Executed) -> Arc<Self> {
         let source = OnceLock::new();
-        Arc::new(Self { strength: Strength::Certified, executed, certifier: Some(certifier), source })
+        Arc::new(Self {
+            strength: Strength::Certified,
+            executed,
+            certifier: Some(certifier),
+            source,
+        })
     }
 
     fn prove(&self, place: u32, hasher: &dyn Hasher) -> Vec<u8> {
-        let source = self.source.get_or_init(|| ProofSource::new(Arc::clone(&self.executed), hasher));
+        let source =
+            self.source.get_or_init(|| ProofSource::new(Arc::clone(&self.executed), hasher));
         let proof = source.prove(place, self.certifier.as_deref());
         proof.map(|proof| proof.to_bytes()).unwrap_or_default()
     }
@@ -55,30 +63,30 @@ struct Pending {
 }
 
 /// See the module.
-pub struct Connection {
+pub(super) struct Connection {
     /// Its name in the reactor.
-    pub token: ConnToken,
+    pub(super) token: ConnToken,
     /// Its conversation.
-    pub session: ServerSession,
+    pub(super) session: ServerSession,
     /// When it was accepted.
-    pub accepted_at: Nanos,
+    pub(super) accepted_at: Nanos,
     /// A block of history was asked for on behalf of a subscription.
-    pub is_history_asked: bool,
+    pub(super) is_history_asked: bool,
     /// A block of history that arrived.
-    pub history: Option<Executed>,
+    pub(super) history: Option<Executed>,
     /// Whether it waits for something that happened since it was served last.
-    pub is_dirty: bool,
+    pub(super) is_dirty: bool,
     /// Whether it was left alone because transactions are pushed back.
-    pub is_blocked: bool,
+    pub(super) is_blocked: bool,
     /// Whether the client has said all it will.
-    pub is_input_over: bool,
+    pub(super) is_input_over: bool,
     pending: VecDeque<Pending>,
     published: SessionCounters,
 }
 
 /// What a connection's subscriptions want next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Feed {
+pub(super) enum Feed {
     /// Nothing, or nothing that is there yet.
     Fed,
     /// A block that is not in memory.
@@ -88,7 +96,7 @@ pub enum Feed {
 impl Connection {
     /// A connection that was just accepted.
     #[must_use]
-    pub fn new(token: ConnToken, session: ServerSession, now: Nanos) -> Self {
+    pub(super) fn new(token: ConnToken, session: ServerSession, now: Nanos) -> Self {
         Self {
             token,
             session,
@@ -104,7 +112,7 @@ impl Connection {
     }
 
     /// Lines a block up for delivery; `false` if the client has left too many unread.
-    pub fn enqueue(&mut self, delivery: &Arc<BlockDelivery>) -> bool {
+    pub(super) fn enqueue(&mut self, delivery: &Arc<BlockDelivery>) -> bool {
         if self.session.waiters_count() == 0 && self.pending.is_empty() {
             if delivery.strength == Strength::Committed {
                 self.session.advance(delivery.executed.block.height());
@@ -117,7 +125,7 @@ impl Connection {
     }
 
     /// Hands out receipts until all are, or the session is full.
-    pub fn deliver(&mut self, hasher: &dyn Hasher) {
+    pub(super) fn deliver(&mut self, hasher: &dyn Hasher) {
         while let Some(Pending { delivery, next }) = self.pending.front_mut() {
             let receipts = &delivery.executed.receipts;
             while let Some(receipt) = receipts.get(index(*next)) {
@@ -136,13 +144,14 @@ impl Connection {
     }
 
     /// Feeds the subscriptions from the blocks in memory, up to `height`.
-    pub fn feed(&mut self, recent: &VecDeque<Executed>, height: u64) -> Feed {
+    pub(super) fn feed(&mut self, recent: &VecDeque<Executed>, height: u64) -> Feed {
         let states: Vec<_> = self.session.subscriptions().collect();
         for mut state in states {
             while state.next.height <= height && !self.session.is_full() {
                 let wanted = state.next.height.max(1);
                 let held = recent.iter().chain(&self.history);
-                let block = held.into_iter().find(|executed| executed.block.height() == wanted).cloned();
+                let block =
+                    held.into_iter().find(|executed| executed.block.height() == wanted).cloned();
                 let Some(block) = block else { return Feed::Wants(wanted) };
                 if !self.feed_block(state.subscription, state.next, state.filter, &block) {
                     break;
@@ -153,8 +162,15 @@ impl Connection {
         Feed::Fed
     }
 
-    /// Pushes the events of a block from the cursor on; `false` if the subscription cannot take all of them now.
-    fn feed_block(&mut self, subscription: u64, from: Cursor, filter: Filter, executed: &Executed) -> bool {
+    /// Pushes the events of a block from the cursor on; `false` if the subscription cannot take all
+    /// of them now.
+    fn feed_block(
+        &mut self,
+        subscription: u64,
+        from: Cursor,
+        filter: Filter,
+        executed: &Executed,
+    ) -> bool {
         let height = executed.block.height();
         let mut place = 0_u32;
         for batch in &executed.batches {
@@ -172,7 +188,8 @@ impl Connection {
                     continue;
                 }
                 let content = EventContent::Transaction { sender, receipt: *receipt };
-                if self.session.push_event(subscription, &Event { cursor, content }) != Push::Taken {
+                if self.session.push_event(subscription, &Event { cursor, content }) != Push::Taken
+                {
                     return false;
                 }
             }
@@ -188,7 +205,7 @@ impl Connection {
     }
 
     /// Adds what the session has counted since the last time to the node's metrics.
-    pub fn publish(&mut self, metrics: &Metrics) {
+    pub(super) fn publish(&mut self, metrics: &Metrics) {
         let now = self.session.counters().clone();
         let before = std::mem::replace(&mut self.published, now.clone());
         metrics.ingress_bytes_in.add(now.bytes_received - before.bytes_received);
