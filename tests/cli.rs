@@ -2,6 +2,8 @@
 //!
 //! It runs the binary as an operator would; what needs a running node is in the cluster tests.
 
+#![allow(clippy::unwrap_used, reason = "what a test's helper cannot do fails the test")]
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -73,7 +75,10 @@ fn help_and_version_are_there_and_nonsense_is_usage() {
     let version = hufu(folder.path(), &["--version"]);
     assert_eq!(code(&version), 0);
     assert!(stdout(&version).starts_with("hufu 0."), "{}", stdout(&version));
-    for noun in ["config", "genesis", "keys", "tx", "query", "receipt", "events", "localnet"] {
+    for noun in [
+        "node", "ledger", "config", "genesis", "keys", "tx", "query", "receipt", "events",
+        "localnet",
+    ] {
         let help = hufu(folder.path(), &[noun, "--help"]);
         assert_eq!(code(&help), 0, "{noun}");
         assert!(stdout(&help).contains("--json"), "{noun}: {}", stdout(&help));

@@ -1,5 +1,7 @@
 //! `hufu localnet run` with real processes: a small market, interrupts, and a parent that is killed.
 
+#![allow(clippy::unwrap_used, reason = "what a test's helper cannot do fails the test")]
+
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
@@ -61,8 +63,7 @@ struct Slow {
 impl Slow {
     fn start(folder: &Path) -> Self {
         let replay = market(folder);
-        let arguments =
-            ["localnet", "run", "--replay", &replay, "--hours", "100", "--rate", "50"];
+        let arguments = ["localnet", "run", "--replay", &replay, "--hours", "100", "--rate", "50"];
         let mut child =
             hufu(folder, &arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut errors = BufReader::new(child.stderr.take().unwrap());
@@ -94,8 +95,17 @@ fn a_small_market_is_settled_checked_and_leaves_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let replay = market(folder.path());
     let arguments = [
-        "localnet", "run", "--replay", &replay, "--accounts", "8", "--seed", "7", "--strength",
-        "certified", "--json",
+        "localnet",
+        "run",
+        "--replay",
+        &replay,
+        "--accounts",
+        "8",
+        "--seed",
+        "7",
+        "--strength",
+        "certified",
+        "--json",
     ];
     let output = hufu(folder.path(), &arguments).output().unwrap();
     let errors = String::from_utf8_lossy(&output.stderr);

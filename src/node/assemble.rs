@@ -14,6 +14,7 @@ use hufu_runtime::link::{Consumer, LinkStats, Producer};
 use hufu_runtime::net::{self, Reactor};
 use hufu_runtime::thread::Group;
 use hufu_types::codec::index;
+use hufu_types::limits::TX_VALIDITY_HEIGHTS_MAX;
 use hufu_types::{Address, BatchDigest, Genesis};
 
 use crate::config::{NodeConfig, ReactorChoice};
@@ -283,7 +284,8 @@ impl Shared<'_> {
         checked
     }
 
-    /// Adds the execute tile and its workers; returns the links of the query tile, which hears of its results.
+    /// Adds the execute tile and its workers; returns the links of the query tile, which hears of
+    /// its results.
     fn add_execute(
         &self,
         group: &mut Group,
@@ -347,6 +349,16 @@ impl Shared<'_> {
             let is_restored = pool.restore(batch);
             assert!(is_restored, "what the mempool held before fits it again");
         }
+        // A transaction that is in the chain is refused as a duplicate after a restart as before it.
+        let mut history = History::new(
+            Arc::clone(recovered.executor.store()),
+            recovered.log.reader(),
+            self.provider.clone(),
+        );
+        let window = height.saturating_sub(TX_VALIDITY_HEIGHTS_MAX).max(1)..=height;
+        history
+            .included(window, &mut |header, digest| pool.remember(header, digest))
+            .map_err(io::Error::other)?;
         Ok(pool)
     }
 

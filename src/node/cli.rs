@@ -12,6 +12,7 @@ mod error;
 mod events;
 mod genesis;
 mod keys;
+mod ledger;
 mod localnet;
 mod node;
 mod query;
@@ -79,6 +80,9 @@ enum Noun {
     Query(query::Verb),
     /// Print the chain's events as they come, one a line.
     Events(events::Events),
+    /// Check the data folder of a stopped node.
+    #[command(subcommand)]
+    Ledger(ledger::Verb),
     /// Verify receipts offline, from the genesis alone.
     #[command(subcommand)]
     Receipt(receipt::Verb),
@@ -127,6 +131,7 @@ fn run(noun: Noun, output: Output) -> Result<(), CliError> {
         Noun::Config(verb) => config::run(verb, output),
         Noun::Genesis(verb) => genesis::run(verb, output),
         Noun::Keys(verb) => keys::run(verb, output),
+        Noun::Ledger(verb) => ledger::run(&verb, output),
         Noun::Node(verb) => node::run(&verb, output),
         Noun::Localnet(verb) => localnet::run(verb, output),
         Noun::Tx(verb) => tx::run(verb, output),

@@ -1,7 +1,8 @@
 //! Executes decided blocks: ledger rules over the state store, then one atomic write.
 //!
 //! ```text
-//! DurableBlock -> Plan -> prefetch (cache, then store) -> execute groups -> merge -> state root -> one store commit
+//! DurableBlock -> Plan -> prefetch (cache, then store) -> execute groups -> merge -> state root
+//!              -> one store commit
 //!              -> ExecutedBlock (receipts, roots)
 //! ```
 //!

@@ -3,12 +3,13 @@
 //! Every byte read is verified by the log's groups or the store's checksums; what does not fit
 //! together is an error, never an answer.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use hufu_crypto::Provider;
 use hufu_storage::block_log::{LogReader, RecordPosition};
 use hufu_storage::state_store::{Family, StateStore};
-use hufu_types::{Batch, TxId};
+use hufu_types::{Batch, TransactionHeader, TxDigest, TxId};
 
 use crate::executor::{ExecuteError, describe};
 use crate::messages::{Executed, ExecutedBlock};
@@ -85,6 +86,31 @@ impl History {
             receipts_tree,
             roots,
         })))
+    }
+
+    /// The transactions included in the heights of `window`, in any order, to `take`: for what must
+    /// be known of them before new ones come.
+    ///
+    /// # Errors
+    /// A store or log that fails or is damaged.
+    pub fn included(
+        &mut self,
+        window: RangeInclusive<u64>,
+        take: &mut dyn FnMut(&TransactionHeader, TxDigest),
+    ) -> Result<(), RecoverError> {
+        for height in window.rev() {
+            let Some(row) = self.store.get(Family::Blocks, &height.to_be_bytes())? else { continue };
+            let row = BlockRow::parse(height, &row).map_err(ExecuteError::from)?;
+            for position in &row.bodies {
+                let batch = self.batch(position)?;
+                for (index, entry) in batch.entries().iter().enumerate() {
+                    if let Some(view) = batch.transaction(index) {
+                        take(view.header(), entry.digest);
+                    }
+                }
+            }
+        }
+        Ok(())
     }
 
     fn batch(&mut self, position: &RecordPosition) -> Result<Batch, RecoverError> {

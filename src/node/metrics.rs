@@ -7,6 +7,7 @@ use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use hufu_network::codes::ErrorCode;
 use hufu_runtime::link::LinkStats;
 use hufu_runtime::process;
 use hufu_runtime::tile::TileStats;
@@ -74,6 +75,8 @@ macro_rules! metrics {
             /// Transactions included with a failure by [`FailureCode`], in the order of its
             /// numbers.
             failed: [Counter; FailureCode::ALL.len()],
+            /// Errors answered to clients by [`ErrorCode`], in the order of its numbers.
+            errors: [Counter; ErrorCode::ALL.len()],
             /// Counters of tiles and links; known once the topology is up.
             topology: OnceLock<(Vec<Arc<TileStats>>, Vec<LinkStats>)>,
         }
@@ -144,6 +147,11 @@ impl Metrics {
         }
     }
 
+    /// Counts errors answered to clients.
+    pub fn count_errors(&self, code: ErrorCode, count: u64) {
+        self.errors.get(code.place()).inspect(|counter| counter.add(count));
+    }
+
     /// Makes the counters of tiles and links part of the metrics. Once only.
     pub fn publish_topology(&self, tiles: Vec<Arc<TileStats>>, links: Vec<LinkStats>) {
         let is_first = self.topology.set((tiles, links)).is_ok();
@@ -208,6 +216,21 @@ impl Metrics {
                 out,
                 format_args!(
                     "hufu_transactions_failed_total{{reason=\"{code}\"}} {}",
+                    counter.get()
+                ),
+            );
+        }
+        head(
+            out,
+            "hufu_ingress_errors_answered",
+            "counter",
+            "Errors answered to clients, by code.",
+        );
+        for (code, counter) in ErrorCode::ALL.iter().zip(&self.errors) {
+            line(
+                out,
+                format_args!(
+                    "hufu_ingress_errors_answered_total{{code=\"{code}\"}} {}",
                     counter.get()
                 ),
             );

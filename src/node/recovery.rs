@@ -1,7 +1,8 @@
 //! Recovery: the block log is the history; the state store is brought up to it.
 //!
 //! ```text
-//! data folder -> block log (torn tail cut, damage refused) -> replay from the applied mark -> state at the log's end
+//! data folder -> block log (torn tail cut, damage refused) -> replay from the applied mark
+//!             -> state at the log's end
 //!             -> vote log -> records of the height under way -> engine
 //! ```
 //!

@@ -2,7 +2,8 @@
 //! them in order.
 //!
 //! ```text
-//! config, genesis, key -> data folder (locked) -> recovery -> tiles -> ready file -> SIGTERM or SIGINT -> drain -> end
+//! config, genesis, key -> data folder (locked) -> recovery -> tiles -> ready file
+//!   -> SIGTERM or SIGINT -> drain -> end
 //! ```
 
 use std::io;
@@ -19,6 +20,7 @@ use hufu_types::Genesis;
 use crate::admin::Admin;
 use crate::assemble::{self, Parts};
 use crate::config::NodeConfig;
+use crate::genesis_copy;
 use crate::genesis_file;
 use crate::health::{Health, NodeState};
 use crate::keys_file;
@@ -90,6 +92,7 @@ pub fn run(config: &NodeConfig) -> Result<(), RunError> {
     let address = check_identity(&genesis, &signer)?;
     let identity = Identity { chain: genesis.chain_id().0, node: address };
     let folder = DataDir::open(&config.node.data_dir, &identity)?;
+    genesis_copy::keep(folder.path(), &genesis).map_err(RunError::host("copy of the genesis"))?;
     remove_ready(folder.path());
     let (metrics, health) = (Arc::new(Metrics::default()), Arc::new(Health::default()));
     let admin = Admin::start(config.admin.listen, Arc::clone(&metrics), Arc::clone(&health))

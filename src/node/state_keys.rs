@@ -4,7 +4,7 @@
 //! family         key                                      value
 //! Accounts       state key (kinds 1-4 of hufu-ledger)     state value
 //! Nonces         state key (kind 5)                       state value
-//! Nonces         0xe0, expiry key                         chunk of nonces that leave with one height
+//! Nonces         0xe0, expiry key                         nonces that leave with one height
 //! Buckets        bucket u32 big-endian                    row of (key hash, value hash)
 //! Blocks         height u64 big-endian                    block row
 //! Receipts       height u64 big-endian                    receipts in block order

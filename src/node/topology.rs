@@ -32,7 +32,11 @@ pub struct LinkSpec {
 
 macro_rules! links {
     ($($constant:ident: $name:literal, $depth:literal, $reason:literal;)*) => {
-        $(#[doc = $reason] pub const $constant: LinkSpec = LinkSpec { name: $name, depth: $depth, reason: $reason };)*
+        $(
+            #[doc = $reason]
+            pub const $constant: LinkSpec =
+                LinkSpec { name: $name, depth: $depth, reason: $reason };
+        )*
 
         /// All kinds of links.
         pub const LINKS: &[LinkSpec] = &[$($constant),*];

@@ -56,8 +56,8 @@ pub(super) struct Run {
     /// Neither ask for proofs nor verify them: measures the chain without their making.
     #[arg(long, conflicts_with = "receipts")]
     no_receipts: bool,
-    /// Which receipts are waited for and verified.
-    #[arg(long, value_enum, default_value = "committed")]
+    /// Which receipts are waited for and verified: certified ones prove their results too.
+    #[arg(long, value_enum, default_value = "certified")]
     strength: StrengthArgument,
     /// Connections of the load, count.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64))]

@@ -1,7 +1,7 @@
 //! The consensus tile: drives the ordering engine, paces the chain, builds blocks.
 //!
 //! ```text
-//! mempool --Candidates--> consensus --DecidedBlock--> persist-log --height--> consensus (next height)
+//! mempool --Candidates--> consensus --DecidedBlock--> persist-log --height--> consensus (next one)
 //! consensus --VoteLogCommand--> persist-vote --LogTicket--> consensus
 //! consensus --SignRequest--> sign --Signed--> consensus
 //! execute --ExecutedRoots--> consensus (roots that headers carry d heights later)

@@ -1,8 +1,8 @@
 //! The execute tile: ledger state, state root, receipts.
 //!
 //! ```text
-//! persist-log --DurableBlock--> execute --ExecutedRoots--> consensus (headers carry them d heights later)
-//!                                       \-ExecutedBlock--> ingress (receipts, events), query (recent blocks)
+//! persist-log --DurableBlock--> execute --ExecutedRoots--> consensus (for the header of h+d)
+//!                                       \-ExecutedBlock--> ingress (receipts, events), query
 //! ingress --Question--> execute --Answer--> ingress        (accounts, between two blocks)
 //! ```
 //!

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! verify --Checked--> mempool --Status--> ingress
-//!                     mempool --SealedBatch--> persist-log --BatchDigest--> mempool (durable: may be proposed)
+//!                     mempool --SealedBatch--> persist-log --BatchDigest--> mempool (durable)
 //! consensus --MempoolRequest--> mempool --Candidates--> consensus
 //! ```
 //!

@@ -3,7 +3,7 @@
 //! ```text
 //! mempool   --SealedBatch--> persist-log --BatchDigest--> mempool   (may be proposed now)
 //! consensus --DecidedBlock-> persist-log --height-------> consensus (may start the next height)
-//!                                        \-DurableBlock-> execute   (may be executed, receipts may leave)
+//!                                        \-DurableBlock-> execute   (may be executed now)
 //! ```
 //!
 //! It owns the block log and nothing else. While one group is on its way to the disk the next one

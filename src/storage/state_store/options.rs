@@ -109,6 +109,10 @@ impl StateStoreOptions {
         options.set_max_log_file_size(4 << 20);
         options.set_stats_dump_period_sec(0);
         options.set_compression_type(DBCompressionType::None);
+        // One tile writes, in key order: without concurrent writers the memory tables remember
+        // where the last key went, which makes the next one cheap.
+        options.set_allow_concurrent_memtable_write(false);
+        options.set_enable_write_thread_adaptive_yield(false);
         options
     }
 
@@ -125,6 +129,9 @@ impl StateStoreOptions {
         options.set_block_based_table_factory(&tables);
         options.set_write_buffer_size(self.write_buffer_bytes / 2);
         options.set_max_write_buffer_number(BUFFERS_COUNT_MAX);
+        // Most nonces looked up are new: a filter answers for the memory tables too.
+        options.set_memtable_prefix_bloom_ratio(0.05);
+        options.set_memtable_whole_key_filtering(true);
         options.set_compression_type(DBCompressionType::None);
         let names = Family::ALL.iter().map(|family| family.name());
         let all: Vec<_> = std::iter::once("default")

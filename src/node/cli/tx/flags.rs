@@ -163,10 +163,14 @@ impl Revoke {
 }
 
 #[derive(Debug, Args)]
-#[group(id = "subject", required = true, multiple = false, args = ["digest", "document"])]
 pub(crate) struct Notarise {
     /// SM3 digest to put on record.
-    #[arg(long, value_parser = parse_digest)]
+    #[arg(
+        long,
+        value_parser = parse_digest,
+        required_unless_present = "document",
+        conflicts_with = "document"
+    )]
     digest: Option<Digest>,
     /// Document whose SM3 digest to put on record; the document itself stays here.
     #[arg(long, value_name = "FILE")]

@@ -216,6 +216,9 @@ impl Connection {
         for ((code, count), (_, earlier)) in now.refusals().zip(before.refusals()) {
             metrics.count_refused(code, count - earlier);
         }
+        for ((code, count), (_, earlier)) in now.errors().zip(before.errors()) {
+            metrics.count_errors(code, count - earlier);
+        }
         let faults = |counters: &SessionCounters| -> u64 {
             counters.errors().filter(|(code, _)| code.closes()).map(|(_, count)| count).sum()
         };

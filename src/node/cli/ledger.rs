@@ -1,0 +1,73 @@
+//! `hufu ledger verify`: checks everything in a data folder and changes nothing in it.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueEnum};
+
+use super::CliError;
+use crate::genesis_file;
+use crate::output::Output;
+use crate::verify_ledger::{self, Level};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Verb {
+    /// Verify the logs and the state in a data folder that no node is using.
+    #[command(after_help = "Every fault is reported with its place and remedy; exit code 1 if \
+        there is any. Nothing in the folder is changed.")]
+    Verify(Verify),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Verify {
+    /// The node's data folder (node.data_dir).
+    #[arg(value_name = "DIR")]
+    folder: PathBuf,
+    /// How deep to look; each level includes the ones before it.
+    #[arg(long, value_enum, default_value = "replay")]
+    level: LevelArgument,
+    /// The chain's genesis; the folder's own copy if left out.
+    #[arg(long, value_name = "FILE")]
+    genesis: Option<PathBuf>,
+}
+
+/// How deep a verification looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum LevelArgument {
+    /// Every byte against its checksum and hash, every link between what is stored.
+    Hashes,
+    /// Also every transaction signature and commit certificate.
+    Signatures,
+    /// Also every block executed again from the genesis.
+    Replay,
+}
+
+impl From<LevelArgument> for Level {
+    fn from(argument: LevelArgument) -> Self {
+        match argument {
+            LevelArgument::Hashes => Self::Hashes,
+            LevelArgument::Signatures => Self::Signatures,
+            LevelArgument::Replay => Self::Replay,
+        }
+    }
+}
+
+pub(super) fn run(verb: &Verb, output: Output) -> Result<(), CliError> {
+    let Verb::Verify(verify) = verb;
+    let genesis = verify.genesis.as_deref().map(genesis_file::load).transpose()?;
+    let bar = output.bar(0, "verifying");
+    let mut shown = "";
+    let progress = &mut |what: &'static str, done: u64, total: u64| {
+        if what != shown {
+            bar.set_message(what);
+            shown = what;
+        }
+        // Where the whole is not known, what is done is all there is to show.
+        bar.set_length(if total == 0 { done } else { total });
+        bar.set_position(done);
+    };
+    let report = verify_ledger::verify(&verify.folder, verify.level.into(), genesis, progress);
+    bar.finish_and_clear();
+    let report = report.map_err(|error| CliError::file(&error, &verify.folder, error.remedy()))?;
+    output.result(&report.to_json(), &report);
+    if report.is_clean() { Ok(()) } else { Err(CliError::Reported) }
+}

@@ -1,0 +1,361 @@
+//! The state: every entry is in its bucket row with the hash of its value, every row entry is in
+//! the state, the rows hash to the applied root, nonces and expiry index agree, assets add up.
+//!
+//! Entries come in the order of their keys, rows in that of key hashes. They are joined in passes,
+//! each over a range of key hashes small enough to be sorted in memory.
+
+use std::collections::BTreeMap;
+
+use hufu_ledger::root::{ROW_ENTRY_SIZE, RowEntry, bucket_of, read_row, row_entries};
+use hufu_ledger::{AuditError, Expired, ExpiryKey, StateKey, StateTree, StateValue, audit};
+use hufu_storage::state_store::{Entry, Family, StateStore};
+use hufu_types::Digest;
+
+use super::report::FAULTS_LISTED_MAX;
+use super::{Check, Part, State};
+use crate::state_keys::{self, bucket_of_row, expiry_prefix, is_expiry_key};
+
+/// Entries sorted in memory at a time; about 130 bytes each.
+const PASS_COUNT: u64 = 1 << 20;
+/// Entries hashed together.
+const CHUNK_COUNT: usize = 4_096;
+
+type StorageResult<T> = Result<T, hufu_storage::Error>;
+
+/// Checks the whole state.
+pub(super) fn verify(check: &mut Check<'_>, state: &State) {
+    (check.progress)("state store", 0, 0);
+    match state.store.verify(FAULTS_LISTED_MAX) {
+        Ok(faults) => {
+            for fault in faults {
+                check.report.fault(Part::State, "reading", fault.reason);
+            }
+        }
+        Err(error) => check.store_fault(&error),
+    }
+    for verified in [root(check, state), join(check, &state.store), add_up(check, &state.store)] {
+        if let Err(error) = verified {
+            check.store_fault(&error);
+        }
+    }
+    if let Err(error) = expiry(check, state) {
+        check.store_fault(&error);
+    }
+}
+
+/// All entries of the state, ascending by key; the expiry index lies among them and is left out.
+fn entries(store: &StateStore) -> StorageResult<impl Iterator<Item = StorageResult<Entry>> + '_> {
+    let accounts = store.iterate(Family::Accounts, &[])?;
+    let nonces = store.iterate(Family::Nonces, &[])?;
+    let is_entry = |entry: &StorageResult<Entry>| !entry.as_ref().is_ok_and(|(key, _)| is_expiry_key(key));
+    Ok(accounts.chain(nonces.filter(is_entry)))
+}
+
+/// The rows hash to the root that the applied mark names.
+fn root(check: &mut Check<'_>, state: &State) -> StorageResult<()> {
+    let (chain_id, log2) = (check.genesis.chain_id(), check.genesis.parameters.state_buckets_log2);
+    let (mut failed, mut strange) = (None, None);
+    let (mut rows_count, mut row_entries_count) = (0, 0);
+    let rows = state.store.iterate(Family::Buckets, &[])?.map_while(|entry| match entry {
+        Ok((key, row)) => match bucket_of_row(&key) {
+            Ok(bucket) => {
+                rows_count += 1;
+                row_entries_count += row.len() / ROW_ENTRY_SIZE;
+                Some((bucket, row))
+            }
+            Err(cause) => {
+                strange = Some(cause);
+                None
+            }
+        },
+        Err(error) => {
+            failed = Some(error);
+            None
+        }
+    });
+    let tree = StateTree::load(chain_id, log2, rows, &*check.provider.hasher);
+    check.report.counts.bucket_rows = rows_count;
+    if let Some(cause) = strange {
+        check.report.fault(Part::State, "buckets", cause);
+    }
+    if let Some(error) = failed {
+        return Err(error);
+    }
+    let empty = || StateTree::new(chain_id, log2, &*check.provider.hasher).root();
+    let stated = state.mark.map_or_else(empty, |mark| mark.state_root);
+    match tree {
+        Ok(tree) if tree.root() == stated => {}
+        Ok(tree) => {
+            let what = format!("rows hash to state root {}, the applied mark says {stated}", tree.root());
+            check.report.fault(Part::State, "buckets", what);
+        }
+        Err(cause) => check.report.fault(Part::State, "buckets", cause),
+    }
+    Ok(())
+}
+
+/// Matches every entry with its row entry and the other way round.
+fn join(check: &mut Check<'_>, store: &StateStore) -> StorageResult<()> {
+    let mut count: u64 = 0;
+    for entry in entries(store)? {
+        entry?;
+        count += 1;
+    }
+    check.report.counts.state_entries = count;
+    let passes = count.div_ceil(PASS_COUNT).max(1).next_power_of_two();
+    // A pass takes whole buckets; a genesis has at least sixteen.
+    let passes_log2 = u8::try_from(passes.trailing_zeros()).unwrap_or(u8::MAX);
+    let passes_log2 = passes_log2.min(check.genesis.parameters.state_buckets_log2);
+    for pass in 0..1_u32 << passes_log2 {
+        let hashed = hashed(check, store, passes_log2, pass)?;
+        match_rows(check, store, &hashed, passes_log2, pass)?;
+        (check.progress)("state entries", u64::from(pass) + 1, 1 << passes_log2);
+    }
+    Ok(())
+}
+
+/// The entries whose key hashes belong to a pass, ascending by key hash. What is no entry at all is
+/// reported in the first pass.
+fn hashed(
+    check: &mut Check<'_>,
+    store: &StateStore,
+    passes_log2: u8,
+    pass: u32,
+) -> StorageResult<Vec<(RowEntry, StateKey)>> {
+    let chain_id = check.genesis.chain_id();
+    let mut found = Vec::new();
+    let mut chunk: Vec<(StateKey, Vec<u8>)> = Vec::with_capacity(CHUNK_COUNT);
+    let mut all = entries(store)?;
+    loop {
+        let next = all.next().transpose()?;
+        let is_last = next.is_none();
+        if let Some((key, value)) = next {
+            match StateKey::parse(&key) {
+                Ok(key) => {
+                    if pass == 0 && let Err(cause) = StateValue::parse(&key, &value) {
+                        check.report.fault(Part::State, format!("entry {key}"), cause);
+                    }
+                    chunk.push((key, value));
+                }
+                Err(cause) if pass == 0 => {
+                    let key: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
+                    check.report.fault(Part::State, format!("entry key 0x{key}"), cause);
+                }
+                Err(_) => {}
+            }
+        }
+        if chunk.len() == CHUNK_COUNT || is_last {
+            let rows = row_entries(chain_id, &chunk, &*check.provider.hasher);
+            let keyed = rows.into_iter().zip(chunk.iter().map(|(key, _)| *key));
+            found.extend(keyed.filter(|(row, _)| bucket_of_pass(&row.key, passes_log2) == pass));
+            chunk.clear();
+        }
+        if is_last {
+            break;
+        }
+    }
+    found.sort_unstable_by_key(|(row, _)| row.key.0);
+    Ok(found)
+}
+
+/// The pass of a key hash: its top bits.
+fn bucket_of_pass(key: &Digest, passes_log2: u8) -> u32 {
+    if passes_log2 == 0 { 0 } else { bucket_of(key, passes_log2) }
+}
+
+/// Walks the rows of a pass beside its entries.
+fn match_rows(
+    check: &mut Check<'_>,
+    store: &StateStore,
+    hashed: &[(RowEntry, StateKey)],
+    passes_log2: u8,
+    pass: u32,
+) -> StorageResult<()> {
+    let log2 = check.genesis.parameters.state_buckets_log2;
+    let shift = log2.saturating_sub(passes_log2);
+    let mut rest = hashed;
+    for entry in store.iterate(Family::Buckets, &(pass << shift).to_be_bytes())? {
+        let (key, row) = entry?;
+        let Ok(bucket) = bucket_of_row(&key) else { continue };
+        if bucket >> shift != pass {
+            break;
+        }
+        let before = rest.partition_point(|(entry, _)| bucket_of(&entry.key, log2) < bucket);
+        let (rowless, behind) = rest.split_at(before);
+        report_rowless(check, rowless);
+        let own = behind.partition_point(|(entry, _)| bucket_of(&entry.key, log2) == bucket);
+        let (own, behind) = behind.split_at(own);
+        match read_row(bucket, log2, &row) {
+            Ok(row) => match_row(check, bucket, row, own),
+            Err(cause) => check.report.fault(Part::State, format!("buckets key {bucket}"), cause),
+        }
+        rest = behind;
+    }
+    report_rowless(check, rest);
+    Ok(())
+}
+
+fn report_rowless(check: &mut Check<'_>, entries: &[(RowEntry, StateKey)]) {
+    for (_, key) in entries {
+        check.report.fault(Part::State, format!("entry {key}"), "is in no row of the bucket tree");
+    }
+}
+
+/// One row and the entries of its bucket, both ascending by key hash.
+fn match_row(check: &mut Check<'_>, bucket: u32, row: &[RowEntry], entries: &[(RowEntry, StateKey)]) {
+    let (mut row, mut entries) = (row.iter().peekable(), entries.iter().peekable());
+    loop {
+        match (row.peek(), entries.peek()) {
+            (None, None) => return,
+            (Some(stated), Some((found, key))) if stated.key == found.key => {
+                if stated.value != found.value {
+                    let what = format!("value hashes to {}, the row of bucket {bucket} says {}", found.value, stated.value);
+                    check.report.fault(Part::State, format!("entry {key}"), what);
+                }
+                row.next();
+                entries.next();
+            }
+            (Some(stated), found) if found.is_none_or(|(found, _)| stated.key.0 < found.key.0) => {
+                let what = format!("names an entry that is not in the state, key hash {}", stated.key);
+                check.report.fault(Part::State, format!("buckets key {bucket}"), what);
+                row.next();
+            }
+            (_, found) => {
+                if let Some(entry) = found {
+                    report_rowless(check, core::slice::from_ref(*entry));
+                }
+                entries.next();
+            }
+        }
+    }
+}
+
+/// Sums over the whole state: holdings, supplies, counts.
+fn add_up(check: &mut Check<'_>, store: &StateStore) -> StorageResult<()> {
+    (check.progress)("audit", 0, 0);
+    let mut failed = None;
+    let entries = entries(store)?.map_while(|entry| match entry {
+        Ok(entry) => Some(entry),
+        Err(error) => {
+            failed = Some(error);
+            None
+        }
+    });
+    let totals = audit(entries);
+    if let Some(error) = failed {
+        return Err(error);
+    }
+    match totals {
+        Ok(totals) => {
+            check.report.counts.accounts = totals.accounts_open_count + totals.accounts_closed_count;
+            check.report.counts.assets = u64::try_from(totals.assets.len()).unwrap_or(u64::MAX);
+        }
+        // Values that do not parse have been reported by their keys.
+        Err(AuditError::Corrupt(_)) => {}
+        Err(error) => check.report.fault(Part::State, "audit", error),
+    }
+    Ok(())
+}
+
+/// Every nonce of the expiry index is in the state with that last height, and every nonce of the
+/// state is in the index.
+fn expiry(check: &mut Check<'_>, state: &State) -> StorageResult<()> {
+    let prefix = &expiry_prefix(0)[..1];
+    let mut indexed: u64 = 0;
+    let mut heights: BTreeMap<u64, ()> = BTreeMap::new();
+    for entry in state.store.scan_prefix(Family::Nonces, prefix)? {
+        let (key, _) = entry?;
+        match ExpiryKey::parse(state_keys::expiry_key(&key)) {
+            Ok(key) => drop(heights.insert(key.valid_until(), ())),
+            Err(cause) => check.report.fault(Part::State, "expiry index", cause),
+        }
+    }
+    for valid_until in heights.into_keys() {
+        let place = format!("expiry index of height {valid_until}");
+        if valid_until < state.height() {
+            check.report.fault(Part::State, &place, "should have left the state");
+        }
+        let Some(expired) = read_expired(check, &state.store, valid_until, &place)? else { continue };
+        indexed += u64::try_from(expired.count()).unwrap_or(u64::MAX);
+        let keys: Vec<StateKey> = expired.keys().collect();
+        for chunk in keys.chunks(CHUNK_COUNT) {
+            expired_entries(check, &state.store, valid_until, chunk)?;
+        }
+    }
+    check.report.counts.expiring_nonces = indexed;
+    unindexed(check, &state.store, indexed)
+}
+
+/// The chunks of one height, read together.
+fn read_expired(
+    check: &mut Check<'_>,
+    store: &StateStore,
+    valid_until: u64,
+    place: &str,
+) -> StorageResult<Option<Expired>> {
+    let Some(height) = valid_until.checked_add(1) else {
+        check.report.fault(Part::State, place, "is no height");
+        return Ok(None);
+    };
+    let prefix = expiry_prefix(valid_until);
+    let chunks = store.scan_prefix(Family::Nonces, &prefix)?.collect::<StorageResult<Vec<_>>>()?;
+    let pairs = chunks.iter().map(|(key, value)| (state_keys::expiry_key(key), &**value));
+    match Expired::read(height, pairs) {
+        Ok(expired) => Ok(Some(expired)),
+        Err(cause) => {
+            check.report.fault(Part::State, place, cause);
+            Ok(None)
+        }
+    }
+}
+
+fn expired_entries(
+    check: &mut Check<'_>,
+    store: &StateStore,
+    valid_until: u64,
+    keys: &[StateKey],
+) -> StorageResult<()> {
+    let stored: Vec<_> = keys.iter().map(StateKey::to_bytes).collect();
+    let values = store.multi_get(Family::Nonces, &stored)?;
+    for (key, value) in keys.iter().zip(values) {
+        let value = value.map(|value| StateValue::parse(key, &value));
+        let what = match value {
+            Some(Ok(StateValue::Nonce(nonce))) if nonce.valid_until == valid_until => continue,
+            Some(Ok(_)) => format!("has another last height than {valid_until}, where the expiry index has it"),
+            Some(Err(cause)) => cause.to_string(),
+            None => format!("is in the expiry index of height {valid_until}, not in the state"),
+        };
+        check.report.fault(Part::State, format!("entry {key}"), what);
+    }
+    Ok(())
+}
+
+/// Nonces of the state that would never leave it. Where the counts agree there is none, because
+/// every nonce of the index was found; only otherwise the index of the whole validity window is
+/// kept in memory, 28 bytes a nonce.
+fn unindexed(check: &mut Check<'_>, store: &StateStore, indexed: u64) -> StorageResult<()> {
+    let mut count = 0;
+    for entry in store.iterate(Family::Nonces, &[])? {
+        count += u64::from(!is_expiry_key(&entry?.0));
+    }
+    if count == indexed {
+        return Ok(());
+    }
+    let mut known: BTreeMap<u64, Expired> = BTreeMap::new();
+    for entry in store.iterate(Family::Nonces, &[])? {
+        let (key, value) = entry?;
+        let Ok(key) = StateKey::parse(&key) else { continue };
+        let Ok(StateValue::Nonce(nonce)) = StateValue::parse(&key, &value) else { continue };
+        let valid_until = nonce.valid_until;
+        if !known.contains_key(&valid_until) {
+            let place = format!("expiry index of height {valid_until}");
+            let expired = read_expired(check, store, valid_until, &place)?.unwrap_or_default();
+            known.insert(valid_until, expired);
+        }
+        if !known.get(&valid_until).is_some_and(|expired| expired.contains(&key)) {
+            let what = format!("is not in the expiry index of its last height {valid_until}");
+            check.report.fault(Part::State, format!("entry {key}"), what);
+        }
+    }
+    Ok(())
+}
