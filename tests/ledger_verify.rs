@@ -121,11 +121,8 @@ struct Maker {
 fn genesis(signer: &SoftwareSigner) -> Genesis {
     let key = *signer.public_key();
     let validator = Validator { name: "node-0".to_owned(), key, power: 1 };
-    let parameters = Parameters {
-        certified_lag_heights: 1,
-        block_interval_millis: 10,
-        state_buckets_log2: 4,
-    };
+    let parameters =
+        Parameters { certified_lag_heights: 1, block_interval_millis: 10, state_buckets_log2: 4 };
     let validators = ValidatorSet::new(vec![validator]).unwrap();
     let all = vec![key.address()];
     Genesis::new("test".to_owned(), 1_000, parameters, validators, all.clone(), all).unwrap()
@@ -176,8 +173,11 @@ impl Maker {
         let mut batches = Vec::new();
         for part in 0..2 {
             let transactions = (0..6).map(|number| self.transaction(height, part * 6 + number));
-            let checked =
-                verify_transactions(&self.provider, self.genesis.chain_id(), transactions.collect());
+            let checked = verify_transactions(
+                &self.provider,
+                self.genesis.chain_id(),
+                transactions.collect(),
+            );
             checked.iter().for_each(|one| builder.push(one.as_ref().unwrap()));
             batches.push(builder.seal(height * 2 + part, hasher));
         }
@@ -201,9 +201,12 @@ impl Maker {
         let notarise = Operation::Notarise { digest: &digest, memo: &[height as u8; 200] };
         let until = height + VALID_HEIGHTS - 1;
         let key = *self.signer.public_key();
-        let builder = TransactionBuilder::new(self.genesis.chain_id(), key, height << 8 | number, until);
+        let builder =
+            TransactionBuilder::new(self.genesis.chain_id(), key, height << 8 | number, until);
         let builder = match (height, number) {
-            (1, 0) => builder.operation(Operation::CreateAsset(&create)).operation(Operation::OpenAccount(&one)),
+            (1, 0) => builder
+                .operation(Operation::CreateAsset(&create))
+                .operation(Operation::OpenAccount(&one)),
             (1, _) => builder.operation(Operation::OpenAccount(&one)),
             (2, _) => builder.operation(Operation::IssueAsset(&supply)),
             // Fails, because the sender holds nothing: failures have receipts too.
@@ -211,7 +214,8 @@ impl Maker {
             _ => builder.operation(notarise),
         };
         let unsigned = builder.unsigned();
-        let signature = self.signer.sign(&TransactionBuilder::signing_digest(&unsigned, &key)).unwrap();
+        let signature =
+            self.signer.sign(&TransactionBuilder::signing_digest(&unsigned, &key)).unwrap();
         TransactionBuilder::join(unsigned, &signature).unwrap()
     }
 
@@ -372,9 +376,12 @@ fn one_flipped_bit_anywhere_in_the_logs_is_found_by_hashes() {
                 }
                 // Header fields, checksums, records, padding: spread over the block, another bit
                 // each time.
-                for place in [number % 8, 8 + number % 240, 256 + number % 64, 2_000 - number, 4_095] {
+                for place in
+                    [number % 8, 8 + number % 240, 256 + number % 64, 2_000 - number, 4_095]
+                {
                     let (offset, bit) = (number * 4_096 + place, (place % 8) as u8);
-                    let report = with_flipped(segment, offset, bit, || folder.verify(Level::Hashes));
+                    let report =
+                        with_flipped(segment, offset, bit, || folder.verify(Level::Hashes));
                     let found = report.faults.iter().any(|fault| fault.part == part);
                     assert!(found, "{} offset {offset} bit {bit}: {report}", segment.display());
                     flips += 1;
@@ -443,7 +450,8 @@ fn one_flipped_bit_in_a_table_file_is_found_by_hashes() {
                 continue;
             };
             let offset = (at + flips % value.len()) as u64;
-            let report = with_flipped(&table, offset, (flips % 8) as u8, || folder.verify(Level::Hashes));
+            let report =
+                with_flipped(&table, offset, (flips % 8) as u8, || folder.verify(Level::Hashes));
             assert!(!report.is_clean(), "{} offset {offset}", table.display());
             flips += 1;
         }
@@ -459,13 +467,15 @@ fn flipped_bits_in_identity_and_genesis_are_found() {
     let path = folder.path();
     for name in ["identity", "genesis.bin"] {
         for offset in 0..fs::metadata(path.join(name)).unwrap().len() {
-            let (without, with) = with_flipped(&path.join(name), offset, (offset % 8) as u8, || {
-                if offset % 16 != 0 {
-                    return (verify(&path, Level::Hashes, None, &mut |_, _, _| ()), None);
-                }
-                let given = verify(&path, Level::Hashes, Some(genesis.clone()), &mut |_, _, _| ());
-                (verify(&path, Level::Hashes, None, &mut |_, _, _| ()), Some(given.unwrap()))
-            });
+            let (without, with) =
+                with_flipped(&path.join(name), offset, (offset % 8) as u8, || {
+                    if offset % 16 != 0 {
+                        return (verify(&path, Level::Hashes, None, &mut |_, _, _| ()), None);
+                    }
+                    let given =
+                        verify(&path, Level::Hashes, Some(genesis.clone()), &mut |_, _, _| ());
+                    (verify(&path, Level::Hashes, None, &mut |_, _, _| ()), Some(given.unwrap()))
+                });
             assert!(without.is_err() || !without.unwrap().is_clean(), "{name} byte {offset}");
             if let Some(report) = with {
                 assert_found(&report, Part::Identity, "");
@@ -477,7 +487,8 @@ fn flipped_bits_in_identity_and_genesis_are_found() {
 
 #[test]
 fn signatures_that_do_not_verify_are_found_by_signatures() {
-    let crooked = Crooked { transaction_signature: true, certificate_signature: true, ..Crooked::default() };
+    let crooked =
+        Crooked { transaction_signature: true, certificate_signature: true, ..Crooked::default() };
     let folder = Folder::new(crooked);
     assert_clean(&folder.verify(Level::Hashes));
     let report = folder.verify(Level::Signatures);
@@ -502,7 +513,8 @@ fn a_wrong_result_that_no_header_certifies_yet_is_found_by_replay() {
     let mut receipts = parse_receipts(&store.get(Family::Receipts, &key)).unwrap();
     let first = receipts[0];
     let failure = Failure { code: FailureCode::ALL[0], operation: None };
-    receipts[0] = Receipt::new(first.prefix.chain_id, HEIGHTS, 0, first.id, first.digest, Err(failure));
+    receipts[0] =
+        Receipt::new(first.prefix.chain_id, HEIGHTS, 0, first.id, first.digest, Err(failure));
     let mut row = BlockRow::parse(HEIGHTS, &store.get(Family::Blocks, &key)).unwrap();
     row.roots.receipts_root = receipts_tree(&receipts, &*hasher).root();
     let bytes: Vec<u8> = receipts.iter().flat_map(|receipt| receipt.as_bytes().to_vec()).collect();
@@ -522,7 +534,8 @@ fn a_torn_tail_is_named_and_is_no_fault_but_damage_before_it_is() {
     let segments = files(&folder.path().join("log"), |name| name.ends_with(".log"));
     let last = segments.last().unwrap();
     let bytes = fs::read(last).unwrap();
-    let used = bytes.chunks(4_096).rposition(|block| block.iter().any(|byte| *byte != 0)).unwrap() as u64;
+    let used =
+        bytes.chunks(4_096).rposition(|block| block.iter().any(|byte| *byte != 0)).unwrap() as u64;
     let torn = with_flipped(last, (used + 1) * 4_096 + 9, 3, || folder.verify(Level::Hashes));
     assert!(torn.is_clean() && torn.notices.len() == 1, "{torn}");
     // The last block's group is vouched for by the state that was built from it.
@@ -536,7 +549,8 @@ fn folders_that_cannot_be_looked_at_are_refused_with_the_reason() {
     let path = folder.path();
     let run = |genesis: Option<Genesis>| verify(&path, Level::Hashes, genesis, &mut |_, _, _| ());
     let signer = SoftwareSigner::from_bytes(&[7; 32]).unwrap();
-    let identity = Identity { chain: genesis(&signer).chain_id().0, node: signer.public_key().address() };
+    let identity =
+        Identity { chain: genesis(&signer).chain_id().0, node: signer.public_key().address() };
     let held = DataDir::open(&path, &identity).unwrap();
     let locked = run(None).unwrap_err();
     assert!(matches!(locked, VerifyError::Storage(hufu_storage::Error::Locked { .. })), "{locked}");

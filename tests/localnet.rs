@@ -1,4 +1,4 @@
-//! `hufu localnet run` with real processes: a small market, interrupts, and a parent that is killed.
+//! `hufu localnet run` with real processes: a small market, interrupts, a parent that is killed.
 
 #![allow(clippy::unwrap_used, reason = "what a test's helper cannot do fails the test")]
 

@@ -1,7 +1,7 @@
 //! The file `ready.toml` of a data folder: where a running node can be reached, once it can.
 //!
 //! ```text
-//! node run: bound sockets, recovered --announce--> DATA/ready.toml --wait--> localnet, scripts, tests
+//! node run: bound, recovered --> DATA/ready.toml --> localnet, scripts, tests
 //! ```
 //!
 //! A node that binds port 0 learns its ports from the system; this file tells them on. It appears

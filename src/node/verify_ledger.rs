@@ -100,8 +100,12 @@ impl VerifyError {
             Self::Storage(hufu_storage::Error::Locked { .. }) => {
                 "a node is running on it: stop the node, or verify a copy made while it was stopped"
             }
-            Self::NoFolder(_) | Self::Storage(_) => "name the data folder of a node (node.data_dir)",
-            Self::GenesisMissing(_) | Self::GenesisDamaged(_) => "give the chain's genesis with --genesis FILE",
+            Self::NoFolder(_) | Self::Storage(_) => {
+                "name the data folder of a node (node.data_dir)"
+            }
+            Self::GenesisMissing(_) | Self::GenesisDamaged(_) => {
+                "give the chain's genesis with --genesis FILE"
+            }
             Self::OtherChain { .. } => "give the genesis of this folder's chain",
             Self::Host { .. } => "mend what is named above and verify again",
         }
@@ -168,7 +172,10 @@ pub fn verify(
     }
     tails.judge(&mut check.report);
     let report = check.report;
-    assert!(report.is_clean() == report.faults.is_empty(), "a fault that is counted is listed first");
+    assert!(
+        report.is_clean() == report.faults.is_empty(),
+        "a fault that is counted is listed first"
+    );
     drop(held);
     Ok(report)
 }
@@ -176,7 +183,10 @@ pub fn verify(
 /// Opens the state store; one that cannot be opened is a fault unless nothing was ever decided.
 fn open_state(check: &mut Check<'_>) -> Option<State> {
     if !check.options.store.folder.exists() {
-        check.report.notices.push("there is no state store; a start would build it from the block log".to_owned());
+        check
+            .report
+            .notices
+            .push("there is no state store; a start would build it from the block log".to_owned());
         return None;
     }
     let opened = StateStore::open_read_only(&check.options.store);
@@ -184,7 +194,9 @@ fn open_state(check: &mut Check<'_>) -> Option<State> {
     match opened {
         Ok(state) => {
             check.report.applied_height = state.height();
-            check.report.state_root = state.mark.map_or(String::new(), |mark| hufu_types::Digest(mark.state_root.0).to_string());
+            check.report.state_root = state
+                .mark
+                .map_or(String::new(), |mark| hufu_types::Digest(mark.state_root.0).to_string());
             Some(state)
         }
         Err(error) => {

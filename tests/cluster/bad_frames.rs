@@ -11,7 +11,7 @@ use hufu_types::ChainId;
 
 use crate::chain::{Chain, VALIDITY_HEIGHTS, person};
 use crate::checks::Checker;
-use crate::load::{Loader, Record};
+use crate::load::{LIGHT, Loader, Record};
 use crate::node::{TestNode, wait_until};
 use crate::wire::{Metrics, Random, RawConnection, hello, message};
 
@@ -120,7 +120,7 @@ fn broken_frames_are_named_counted_and_the_rest_is_served() {
     let mut client = chain.connect(&node);
     chain.open_market(&mut client);
     let record = Arc::new(Record::default());
-    let loader = Loader::start(&chain, &node, &record);
+    let loader = Loader::start(&chain, &node, &record, LIGHT);
     let good = chain.ordinary(&[person(0), person(1)], 1 << 40, VALIDITY_HEIGHTS);
 
     let early = before_the_hello(chain.id());

@@ -18,7 +18,7 @@ use crate::chain::{
     Chain, ISSUED_EACH, Person, VALIDITY_HEIGHTS, asset, commit, operator, person,
 };
 use crate::checks::Checker;
-use crate::load::{Loader, Record};
+use crate::load::{LIGHT, Loader, Record};
 use crate::node::{PATIENCE, TestNode, wait_until};
 use crate::wire::Metrics;
 
@@ -143,7 +143,7 @@ fn bad_transactions_are_refused_each_with_its_code() {
     let mut client = chain.connect(&node);
     chain.open_market(&mut client);
     let record = Arc::new(Record::default());
-    let loader = Loader::start(&chain, &node, &record);
+    let loader = Loader::start(&chain, &node, &record, LIGHT);
     record.wait_for_more(500);
     let height = client.status().unwrap().height;
     assert!(height > 1, "the first height has passed");
@@ -238,7 +238,7 @@ fn failing_transactions_are_included_with_their_code_and_change_nothing() {
     let mut client = chain.connect(&node);
     chain.open_market(&mut client);
     let record = Arc::new(Record::default());
-    let loader = Loader::start(&chain, &node, &record);
+    let loader = Loader::start(&chain, &node, &record, LIGHT);
     let mut trial = Trial { chain: &chain, node: &node, client, nonce: 1 << 50 };
     accounts_and_assets(&mut trial);
     balances_and_freezing(&mut trial);

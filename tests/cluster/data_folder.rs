@@ -10,7 +10,7 @@ use hufu_node::recovery::LOG_FOLDER;
 
 use crate::chain::Chain;
 use crate::checks::{Checker, verify_ledger};
-use crate::load::{Loader, Record};
+use crate::load::{HEAVY, Loader, Record};
 use crate::node::{TestNode, hufu};
 use crate::wire::Random;
 
@@ -117,7 +117,7 @@ fn damage_in_the_middle_of_the_log_is_named_and_never_served() {
     node.start_ready();
     chain.open_market(&mut chain.connect(&node));
     let (record, mut checker) = (Arc::new(Record::default()), Checker::default());
-    let loader = Loader::start(&chain, &node, &record);
+    let loader = Loader::start(&chain, &node, &record, HEAVY);
     record.wait_for_more(4_000);
     loader.finish();
     node.stop();

@@ -17,8 +17,11 @@ use crate::node::{PATIENCE, TestNode};
 /// Transactions of one submit frame, count.
 const FRAME_COUNT: usize = 32;
 
-/// Transactions without their last word at once, count.
-const IN_FLIGHT_MAX: usize = 2_048;
+/// Transactions without their last word at once, count: a load that keeps the whole node at work.
+pub(crate) const HEAVY: usize = 2_048;
+
+/// And one that only must be served, beside what a test does.
+pub(crate) const LIGHT: usize = 64;
 
 /// Every frame with this many before it asks for proofs.
 const PROOF_EVERY: u64 = 16;
@@ -71,13 +74,18 @@ pub(crate) struct Loader {
 }
 
 impl Loader {
-    pub(crate) fn start(chain: &Arc<Chain>, node: &TestNode, record: &Arc<Record>) -> Self {
+    pub(crate) fn start(
+        chain: &Arc<Chain>,
+        node: &TestNode,
+        record: &Arc<Record>,
+        in_flight_max: usize,
+    ) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let client = chain.connect(node);
         let (chain, record, flag) = (Arc::clone(chain), Arc::clone(record), Arc::clone(&stop));
         let builder = std::thread::Builder::new().name("loader".to_owned());
         let run = move || {
-            let result = load(&chain, client, &record, &flag);
+            let result = load(&chain, client, &record, &flag, in_flight_max);
             record.grown.notify_all();
             result
         };
@@ -103,6 +111,7 @@ fn load(
     client: Client,
     record: &Record,
     stop: &AtomicBool,
+    in_flight_max: usize,
 ) -> Result<(), ClientError> {
     let people: Vec<Person> = (0..ACCOUNTS_COUNT).map(person).collect();
     let mut height = client.welcome().height;
@@ -115,7 +124,7 @@ fn load(
         if is_stopping && in_flight.is_empty() && !is_farewell {
             return Ok(());
         }
-        let has_room = in_flight.len() + FRAME_COUNT <= IN_FLIGHT_MAX && !is_stopping;
+        let has_room = in_flight.len() + FRAME_COUNT <= in_flight_max && !is_stopping;
         if has_room {
             let first = record.with(|promises| {
                 promises.next_nonce += FRAME_COUNT as u64;

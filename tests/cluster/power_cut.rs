@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::chain::Chain;
 use crate::checks::{Checker, verify_ledger};
 use crate::disk::{VolatileDisk, unavailable};
-use crate::load::{Loader, Record};
+use crate::load::{HEAVY, Loader, Record};
 use crate::node::pause;
 use crate::wire::Random;
 
@@ -36,7 +36,7 @@ fn receipts_survive_power_cuts_under_load() {
     node.start_ready();
     chain.open_market(&mut chain.connect(&node));
     for cut in 1..=cuts {
-        let loader = Loader::start(&chain, &node, &record);
+        let loader = Loader::start(&chain, &node, &record, HEAVY);
         record.wait_for_more(400);
         pause(Duration::from_millis(random.below(MOMENT_MILLIS_MAX)));
         disk.cut();

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::chain::Chain;
 use crate::checks::{Checker, verify_ledger};
-use crate::load::{Loader, Record};
+use crate::load::{HEAVY, Loader, Record};
 use crate::node::pause;
 use crate::wire::Random;
 
@@ -29,7 +29,7 @@ fn receipts_survive_a_graceful_restart() {
     node.start_ready();
     chain.open_market(&mut chain.connect(&node));
     for _ in 0..3 {
-        let loader = Loader::start(&chain, &node, &record);
+        let loader = Loader::start(&chain, &node, &record, HEAVY);
         record.wait_for_more(2_000);
         loader.finish();
         checker.check(&chain, &node, &record, false);
@@ -38,7 +38,7 @@ fn receipts_survive_a_graceful_restart() {
         checker.check(&chain, &node, &record, false);
     }
     // The stop comes while much is in flight: what was acknowledged counts, the rest may be lost.
-    let loader = Loader::start(&chain, &node, &record);
+    let loader = Loader::start(&chain, &node, &record, HEAVY);
     record.wait_for_more(1_000);
     node.stop();
     loader.abandon();
@@ -59,7 +59,7 @@ fn receipts_survive_kills_under_load() {
     node.start_ready();
     chain.open_market(&mut chain.connect(&node));
     for kill in 1..=kills {
-        let loader = Loader::start(&chain, &node, &record);
+        let loader = Loader::start(&chain, &node, &record, HEAVY);
         record.wait_for_more(500);
         pause(Duration::from_millis(random.below(400)));
         node.kill();

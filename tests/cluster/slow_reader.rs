@@ -12,7 +12,7 @@ use hufu_types::TxId;
 
 use crate::chain::Chain;
 use crate::checks::Checker;
-use crate::load::{Loader, Record};
+use crate::load::{LIGHT, Loader, Record};
 use crate::node::TestNode;
 use crate::wire::{Metrics, hello, message};
 
@@ -65,7 +65,7 @@ fn slow_readers_hold_up_nobody_and_cost_little() {
     node.start_ready();
     chain.open_market(&mut chain.connect(&node));
     let record = Arc::new(Record::default());
-    let loader = Loader::start(&chain, &node, &record);
+    let loader = Loader::start(&chain, &node, &record, LIGHT);
     record.wait_for_more(3_000);
     let ids: Vec<TxId> = record.with(|all| all.receipts.iter().map(|one| one.id).collect());
     let resident = || Metrics::of(&node).get("hufu_process_resident_bytes");

@@ -1,7 +1,7 @@
 //! `hufu tx`: build, sign, send and wait for transactions.
 //!
 //! ```text
-//! flags or description -> operations -> unsigned bytes -> signed bytes -> node -> receipt (+ proof)
+//! flags, description -> operations -> unsigned bytes -> signed bytes -> node -> receipt
 //!        tx transfer …                    tx build          tx sign       tx send   tx wait
 //! ```
 //!

@@ -66,7 +66,11 @@ pub(super) fn verify(check: &mut Check<'_>, state: Option<&State>) -> Result<Cha
     let mut walk = Walk {
         state,
         validators: Validators::new(check.genesis.validators.clone()),
-        parent: Parent { height: 0, digest: BlockDigest::ZERO, time_millis: check.genesis.time_millis },
+        parent: Parent {
+            height: 0,
+            digest: BlockDigest::ZERO,
+            time_millis: check.genesis.time_millis,
+        },
         chain: Chain { digests: Vec::new() },
         bodies: HashMap::new(),
         unordered: UnorderedBatches::default(),
@@ -138,7 +142,9 @@ impl Walk<'_> {
                 self.unordered.insert(batch.digest(), position);
                 self.bodies.insert(batch.digest(), batch);
             }
-            Ok(_) => check.report.fault(Part::BlockLog, describe(&position), "batch is of another chain"),
+            Ok(_) => {
+                check.report.fault(Part::BlockLog, describe(&position), "batch is of another chain")
+            }
             Err(cause) => check.report.fault(Part::BlockLog, describe(&position), cause),
         }
     }
@@ -212,8 +218,10 @@ impl Walk<'_> {
         let (mut batches, mut bodies) = (Vec::new(), Vec::new());
         let mut is_whole = true;
         for digest in block.batches() {
-            let Some((batch, body)) = self.bodies.remove(digest).zip(self.unordered.remove(digest)) else {
-                let what = format!("batch {digest} of height {height} is not in the log before its block");
+            let Some((batch, body)) = self.bodies.remove(digest).zip(self.unordered.remove(digest))
+            else {
+                let what =
+                    format!("batch {digest} of height {height} is not in the log before its block");
                 check.report.fault(Part::BlockLog, &place, what);
                 is_whole = false;
                 continue;
@@ -224,7 +232,8 @@ impl Walk<'_> {
         let found: u32 = batches.iter().map(|batch| length_u32(batch.entries())).sum();
         let stated = block.header().transactions_count.get();
         if is_whole && found != stated {
-            let what = format!("height {height} counts {stated} transactions, its batches hold {found}");
+            let what =
+                format!("height {height} counts {stated} transactions, its batches hold {found}");
             check.report.fault(Part::BlockLog, &place, what);
             is_whole = false;
         }

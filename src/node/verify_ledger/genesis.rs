@@ -21,7 +21,10 @@ pub(super) fn find(
         .map_err(|cause| VerifyError::Host { what: format!("read {GENESIS_COPY}"), cause })?;
     let identity = match DataDir::identity_of(folder) {
         Ok(identity) => Some(identity),
-        Err(error @ (hufu_storage::Error::IdentityDamaged { .. } | hufu_storage::Error::IdentityMissing { .. })) => {
+        Err(
+            error @ (hufu_storage::Error::IdentityDamaged { .. }
+            | hufu_storage::Error::IdentityMissing { .. }),
+        ) => {
             report.fault(Part::Identity, IDENTITY, error);
             None
         }
@@ -38,7 +41,8 @@ pub(super) fn find(
         (None, None) => return Err(VerifyError::GenesisMissing(folder.to_path_buf())),
         (None, Some(copy)) => {
             let parsed = Genesis::parse(&copy).ok();
-            let parsed = parsed.filter(|genesis| found.is_none_or(|chain| chain == genesis.chain_id().0));
+            let parsed =
+                parsed.filter(|genesis| found.is_none_or(|chain| chain == genesis.chain_id().0));
             parsed.ok_or_else(|| VerifyError::GenesisDamaged(folder.to_path_buf()))?
         }
     };

@@ -31,7 +31,12 @@ impl Index {
     }
 
     /// Checks all rows that speak of one block. Above the applied height there must be none.
-    pub(super) fn block(&mut self, check: &mut Check<'_>, state: Option<&State>, at_hand: &BlockAtHand) {
+    pub(super) fn block(
+        &mut self,
+        check: &mut Check<'_>,
+        state: Option<&State>,
+        at_hand: &BlockAtHand,
+    ) {
         let Some(state) = state else { return };
         let height = at_hand.durable.decided.block.height();
         if height > state.height() {
@@ -71,7 +76,9 @@ impl Index {
                     continue;
                 }
                 Some(Ok((other, at))) if is_at(state, other, at, &id) => continue,
-                Some(Ok((other, at))) => format!("names height {other} place {at}, where it is not"),
+                Some(Ok((other, at))) => {
+                    format!("names height {other} place {at}, where it is not")
+                }
                 Some(Err(cause)) => cause.to_string(),
                 None => format!("is missing; the log has it at height {height} place {place}"),
             };

@@ -40,9 +40,11 @@ pub(super) struct Replay {
 
 impl Replay {
     pub(super) fn new(check: &Check<'_>) -> Result<Self, VerifyError> {
-        let host = |cause| VerifyError::Host { what: "temporary folder (TMPDIR)".to_owned(), cause };
+        let host =
+            |cause| VerifyError::Host { what: "temporary folder (TMPDIR)".to_owned(), cause };
         let scratch = tempfile::Builder::new().prefix("hufu-replay-").tempdir().map_err(host)?;
-        let store = Arc::new(StateStore::open(&StateStoreOptions::new(scratch.path().join("state")))?);
+        let store =
+            Arc::new(StateStore::open(&StateStoreOptions::new(scratch.path().join("state")))?);
         let executor = Executor::open(
             check.genesis,
             check.provider.clone(),
@@ -58,7 +60,12 @@ impl Replay {
     }
 
     /// Executes the next block; what differs is a fault, and a header that differs ends the replay.
-    pub(super) fn block(&mut self, check: &mut Check<'_>, state: Option<&State>, at_hand: BlockAtHand) {
+    pub(super) fn block(
+        &mut self,
+        check: &mut Check<'_>,
+        state: Option<&State>,
+        at_hand: BlockAtHand,
+    ) {
         if self.is_stopped {
             return;
         }

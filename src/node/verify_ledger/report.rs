@@ -210,8 +210,12 @@ impl Report {
     /// The report as one JSON object.
     #[must_use]
     pub fn to_json(&self) -> Value {
-        let checked: serde_json::Map<String, Value> =
-            self.counts.named().into_iter().map(|(name, count)| (name.to_owned(), count.into())).collect();
+        let checked: serde_json::Map<String, Value> = self
+            .counts
+            .named()
+            .into_iter()
+            .map(|(name, count)| (name.to_owned(), count.into()))
+            .collect();
         json!({
             "level": self.level.name(),
             "clean": self.is_clean(),
@@ -229,7 +233,13 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(formatter, "chain {}, height {}, level {}", self.chain_id, self.height, self.level.name())?;
+        writeln!(
+            formatter,
+            "chain {}, height {}, level {}",
+            self.chain_id,
+            self.height,
+            self.level.name()
+        )?;
         for (name, count) in self.counts.named().into_iter().filter(|(_, count)| *count > 0) {
             writeln!(formatter, "checked  {:<16} {count:>14}", name.replace('_', " "))?;
         }

@@ -68,12 +68,14 @@ impl Signatures {
                 firsts.map(|first| Job { position: *position, height: *height, batch, first })
             })
             .collect();
-        let bad: Vec<(String, String)> = jobs.par_iter().flat_map_iter(|job| self.judge(job)).collect();
+        let bad: Vec<(String, String)> =
+            jobs.par_iter().flat_map_iter(|job| self.judge(job)).collect();
         for (place, what) in bad {
             check.report.fault(Part::BlockLog, place, what);
         }
         let verify = |(place, certificate): &(String, CommitCertificate)| {
-            let verified = certificate.verify(self.chain_id, &self.validators, &*self.provider.verifier);
+            let verified =
+                certificate.verify(self.chain_id, &self.validators, &*self.provider.verifier);
             verified.err().map(|error| (place.clone(), error))
         };
         let bad: Vec<_> = self.certificates.par_iter().filter_map(verify).collect();
@@ -81,7 +83,8 @@ impl Signatures {
             check.report.fault(Part::BlockLog, place, error);
         }
         check.report.counts.signatures += u64::try_from(self.pending).unwrap_or(u64::MAX);
-        check.report.counts.certificates += u64::try_from(self.certificates.len()).unwrap_or(u64::MAX);
+        check.report.counts.certificates +=
+            u64::try_from(self.certificates.len()).unwrap_or(u64::MAX);
         self.batches.clear();
         self.certificates.clear();
         self.pending = 0;
@@ -101,7 +104,8 @@ impl Signatures {
         let verdicts = verify_transactions(&self.provider, self.chain_id, transactions);
         let entries = &job.batch.entries()[job.first..last];
         let judged = verdicts.into_iter().zip(entries);
-        let bad = judged.filter_map(|(verdict, entry)| verdict.err().map(|(code, _)| (entry.id, code)));
+        let bad =
+            judged.filter_map(|(verdict, entry)| verdict.err().map(|(code, _)| (entry.id, code)));
         bad.map(|(id, code)| {
             let what = format!("transaction {id} of height {}: {}", job.height, code.text());
             (describe(&job.position), what)

@@ -47,7 +47,8 @@ pub(super) fn verify(check: &mut Check<'_>, state: &State) {
 fn entries(store: &StateStore) -> StorageResult<impl Iterator<Item = StorageResult<Entry>> + '_> {
     let accounts = store.iterate(Family::Accounts, &[])?;
     let nonces = store.iterate(Family::Nonces, &[])?;
-    let is_entry = |entry: &StorageResult<Entry>| !entry.as_ref().is_ok_and(|(key, _)| is_expiry_key(key));
+    let is_entry =
+        |entry: &StorageResult<Entry>| !entry.as_ref().is_ok_and(|(key, _)| is_expiry_key(key));
     Ok(accounts.chain(nonces.filter(is_entry)))
 }
 
@@ -86,7 +87,8 @@ fn root(check: &mut Check<'_>, state: &State) -> StorageResult<()> {
     match tree {
         Ok(tree) if tree.root() == stated => {}
         Ok(tree) => {
-            let what = format!("rows hash to state root {}, the applied mark says {stated}", tree.root());
+            let what =
+                format!("rows hash to state root {}, the applied mark says {stated}", tree.root());
             check.report.fault(Part::State, "buckets", what);
         }
         Err(cause) => check.report.fault(Part::State, "buckets", cause),
@@ -132,7 +134,9 @@ fn hashed(
         if let Some((key, value)) = next {
             match StateKey::parse(&key) {
                 Ok(key) => {
-                    if pass == 0 && let Err(cause) = StateValue::parse(&key, &value) {
+                    if pass == 0
+                        && let Err(cause) = StateValue::parse(&key, &value)
+                    {
                         check.report.fault(Part::State, format!("entry {key}"), cause);
                     }
                     chunk.push((key, value));
@@ -202,21 +206,30 @@ fn report_rowless(check: &mut Check<'_>, entries: &[(RowEntry, StateKey)]) {
 }
 
 /// One row and the entries of its bucket, both ascending by key hash.
-fn match_row(check: &mut Check<'_>, bucket: u32, row: &[RowEntry], entries: &[(RowEntry, StateKey)]) {
+fn match_row(
+    check: &mut Check<'_>,
+    bucket: u32,
+    row: &[RowEntry],
+    entries: &[(RowEntry, StateKey)],
+) {
     let (mut row, mut entries) = (row.iter().peekable(), entries.iter().peekable());
     loop {
         match (row.peek(), entries.peek()) {
             (None, None) => return,
             (Some(stated), Some((found, key))) if stated.key == found.key => {
                 if stated.value != found.value {
-                    let what = format!("value hashes to {}, the row of bucket {bucket} says {}", found.value, stated.value);
+                    let what = format!(
+                        "value hashes to {}, the row of bucket {bucket} says {}",
+                        found.value, stated.value
+                    );
                     check.report.fault(Part::State, format!("entry {key}"), what);
                 }
                 row.next();
                 entries.next();
             }
             (Some(stated), found) if found.is_none_or(|(found, _)| stated.key.0 < found.key.0) => {
-                let what = format!("names an entry that is not in the state, key hash {}", stated.key);
+                let what =
+                    format!("names an entry that is not in the state, key hash {}", stated.key);
                 check.report.fault(Part::State, format!("buckets key {bucket}"), what);
                 row.next();
             }
@@ -247,7 +260,8 @@ fn add_up(check: &mut Check<'_>, store: &StateStore) -> StorageResult<()> {
     }
     match totals {
         Ok(totals) => {
-            check.report.counts.accounts = totals.accounts_open_count + totals.accounts_closed_count;
+            check.report.counts.accounts =
+                totals.accounts_open_count + totals.accounts_closed_count;
             check.report.counts.assets = u64::try_from(totals.assets.len()).unwrap_or(u64::MAX);
         }
         // Values that do not parse have been reported by their keys.
@@ -275,7 +289,9 @@ fn expiry(check: &mut Check<'_>, state: &State) -> StorageResult<()> {
         if valid_until < state.height() {
             check.report.fault(Part::State, &place, "should have left the state");
         }
-        let Some(expired) = read_expired(check, &state.store, valid_until, &place)? else { continue };
+        let Some(expired) = read_expired(check, &state.store, valid_until, &place)? else {
+            continue;
+        };
         indexed += u64::try_from(expired.count()).unwrap_or(u64::MAX);
         let keys: Vec<StateKey> = expired.keys().collect();
         for chunk in keys.chunks(CHUNK_COUNT) {
@@ -321,7 +337,9 @@ fn expired_entries(
         let value = value.map(|value| StateValue::parse(key, &value));
         let what = match value {
             Some(Ok(StateValue::Nonce(nonce))) if nonce.valid_until == valid_until => continue,
-            Some(Ok(_)) => format!("has another last height than {valid_until}, where the expiry index has it"),
+            Some(Ok(_)) => {
+                format!("has another last height than {valid_until}, where the expiry index has it")
+            }
             Some(Err(cause)) => cause.to_string(),
             None => format!("is in the expiry index of height {valid_until}, not in the state"),
         };

@@ -54,7 +54,8 @@ impl Votes {
         if kind == KIND_SEAL {
             return self.seal(payload);
         }
-        let record = Record::parse(payload, &*check.provider.hasher).map_err(|cause| cause.to_string())?;
+        let record =
+            Record::parse(payload, &*check.provider.hasher).map_err(|cause| cause.to_string())?;
         match &record {
             Record::SignIntent(intent) => {
                 check.report.counts.sign_intents += 1;
@@ -63,9 +64,9 @@ impl Votes {
             Record::Decided(certificate) => {
                 let (height, decided) = (certificate.height, certificate.block);
                 match chain.at(height).filter(|block| *block != decided) {
-                    Some(block) => {
-                        Err(format!("decided {decided} at height {height}, the block log holds {block}"))
-                    }
+                    Some(block) => Err(format!(
+                        "decided {decided} at height {height}, the block log holds {block}"
+                    )),
                     None => Ok(()),
                 }
             }
