@@ -8,7 +8,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help deps build demo check test bench soak fuzz fmt clean
+.PHONY: help deps build demo check test power-cut power-cut-planted bench soak fuzz fmt clean
 
 CARGO_TARGET_DIR ?= $(CURDIR)/target
 export CARGO_TARGET_DIR
@@ -22,11 +22,13 @@ REPLAY ?= ../shared/data/aapl_2012-06-21_message_50.csv.gz
 DEMO_INPUT := $(if $(wildcard $(REPLAY)),--replay $(REPLAY))
 SOAK_HOURS ?= 10
 FUZZ_FACTOR ?= 200
+POWER_CUTS ?= 20
+KILLS ?= 100
 
 heading = @printf '\n== %s\n' "$(1)"
 
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 26
 
 deps: ## install the missing Debian packages for building and testing
 	@.ci/deps build test
@@ -62,6 +64,15 @@ test: deps ## check, then conformance, properties, real processes, kill and powe
 	$(call heading,test 4/4: examples in the documentation)
 	cargo test $(ALL) --quiet --doc
 	$(call heading,test: all passed)
+
+power-cut: deps build ## POWER_CUTS (20) power cuts and KILLS (100) kill -9 under load (root only: loop devices)
+	$(call heading,power-cut: $(POWER_CUTS) cuts and $(KILLS) kills)
+	HUFU_CUTS=$(POWER_CUTS) HUFU_KILLS=$(KILLS) cargo test $(ALL) --test cluster -- --nocapture \
+		receipts_survive_power_cuts_under_load receipts_survive_kills_under_load
+
+power-cut-planted: deps ## prove that the power-cut test sees: a binary without fsync must fail it (root only)
+	$(call heading,power-cut-planted: the same test on a binary that never syncs)
+	tests/faults/power_cut_planted.sh
 
 bench: build ## criterion benches, the block log against fio, and a trading hour at full rate
 	@.ci/deps bench

@@ -21,11 +21,12 @@ use hufu_node::metrics::Metrics;
 use hufu_node::proofs::receipts_tree;
 use hufu_node::records::{RECORD_BATCH, RECORD_BLOCK, block_record};
 use hufu_node::recovery::{Recovered, StorageOptions, recover};
-use hufu_node::state_keys::{BlockRow, parse_receipts};
+use hufu_node::state_keys::{BlockRow, is_expiry_key, parse_receipts};
 use hufu_node::verify_ledger::{Level, Part, Report, VerifyError, verify};
 use hufu_storage::block_log::{Appended, BlockLog, RecordPosition};
 use hufu_storage::data_dir::{DataDir, Identity};
 use hufu_storage::state_store::Family;
+use hufu_types::codec::length_u32;
 use hufu_types::operation::{AccountBody, CreateAssetBody, Operation, SupplyBody};
 use hufu_types::receipt::Failure;
 use hufu_types::{
@@ -40,6 +41,14 @@ const HEIGHTS: u64 = 9;
 const SEGMENT_BYTES: u64 = 48 << 10;
 /// Short enough that the first nonces leave the state before the end.
 const VALID_HEIGHTS: u64 = 4;
+
+/// Key and value as RocksDB holds them.
+type Entry = (Box<[u8]>, Box<[u8]>);
+
+/// The lowest byte of a number.
+fn low(number: u64) -> u8 {
+    number.to_le_bytes()[0]
+}
 
 /// What a chain is made with besides honest things.
 #[derive(Clone, Copy, Default)]
@@ -191,14 +200,14 @@ impl Maker {
 
     /// Opens accounts and creates an asset at height 1, issues it at height 2, then moves it.
     fn transaction(&self, height: u64, number: u64) -> Transaction {
-        let account = |number: u64| AccountBody { address: Address([number as u8 + 1; 20]) };
+        let account = |number: u64| AccountBody { address: Address([low(number) + 1; 20]) };
         let asset = AssetCode::new("BOND").unwrap();
         let (one, other) = (account(number), account((number + 1) % 12));
         let create = CreateAssetBody::new(asset, self.address, 2, 1 << 40);
         let supply = SupplyBody { asset, account: one.address, amount: 1_000.into() };
         let leg = Leg { asset, from: self.address, to: other.address, amount: 1.into() };
-        let digest = Digest([number as u8; 32]);
-        let notarise = Operation::Notarise { digest: &digest, memo: &[height as u8; 200] };
+        let digest = Digest([low(number); 32]);
+        let notarise = Operation::Notarise { digest: &digest, memo: &[low(height); 200] };
         let until = height + VALID_HEIGHTS - 1;
         let key = *self.signer.public_key();
         let builder =
@@ -237,11 +246,11 @@ impl Maker {
         }
         let digests: Vec<_> = batches.iter().map(Batch::digest).collect();
         let hasher: &dyn Hasher = &*self.provider.hasher;
-        let count = batches.iter().map(|batch| batch.entries().len()).sum::<usize>();
+        let count: u32 = batches.iter().map(|batch| length_u32(batch.entries())).sum();
         let roots = self.chain.roots_for(height).unwrap();
         let header = BlockHeader {
-            batches_count: (digests.len() as u32).into(),
-            transactions_count: (count as u32).into(),
+            batches_count: length_u32(&digests).into(),
+            transactions_count: count.into(),
             transactions_root: Block::transactions_root(&digests, hasher),
             ..self.chain.header(height, self.address, 5_000 + height, roots)
         };
@@ -397,7 +406,7 @@ fn one_flipped_bit_anywhere_in_the_logs_is_found_by_hashes() {
 fn one_flipped_bit_in_any_class_of_stored_values_is_found_by_hashes() {
     let whole = Folder::new(Crooked::default());
     for family in Family::ALL {
-        let entries: Vec<(Box<[u8]>, Box<[u8]>)> = {
+        let entries: Vec<Entry> = {
             let copy = whole.copy();
             let store = Raw::open(&copy);
             store.entries(family)
@@ -411,7 +420,14 @@ fn one_flipped_bit_in_any_class_of_stored_values_is_found_by_hashes() {
             Raw::open(&folder).put(family, key, &value);
             let report = folder.verify(Level::Hashes);
             assert!(!report.is_clean(), "{} key {key:02x?} byte {place}", family.name());
-            assert!(report.faults.iter().any(|fault| fault.part == Part::State), "{report}");
+            let words = match family {
+                Family::Accounts => "the row of bucket",
+                Family::Nonces if is_expiry_key(key) => "expiry index",
+                Family::Nonces => "the row of bucket",
+                Family::Buckets => "bucket",
+                _ => "value is damaged: family",
+            };
+            assert_found(&report, Part::State, words);
         }
         // An entry that is gone, and one that was never there.
         if let Some((key, value)) = entries.first() {
@@ -450,8 +466,9 @@ fn one_flipped_bit_in_a_table_file_is_found_by_hashes() {
                 continue;
             };
             let offset = (at + flips % value.len()) as u64;
-            let report =
-                with_flipped(&table, offset, (flips % 8) as u8, || folder.verify(Level::Hashes));
+            let report = with_flipped(&table, offset, [0, 1, 2, 3, 4, 5, 6, 7][flips % 8], || {
+                folder.verify(Level::Hashes)
+            });
             assert!(!report.is_clean(), "{} offset {offset}", table.display());
             flips += 1;
         }
@@ -561,6 +578,9 @@ fn folders_that_cannot_be_looked_at_are_refused_with_the_reason() {
     fs::remove_file(path.join("genesis.bin")).unwrap();
     assert!(matches!(run(None), Err(VerifyError::GenesisMissing(_))));
     assert_clean(&run(Some(genesis(&signer))).unwrap());
+    fs::remove_file(path.join("votes/0000000000.log")).unwrap();
+    let headless = run(Some(genesis(&signer))).unwrap();
+    assert_found(&headless, Part::VoteLog, "segment 0");
     let nowhere = verify(&path.join("no"), Level::Hashes, None, &mut |_, _, _| ());
     assert!(matches!(nowhere, Err(VerifyError::NoFolder(_))));
 }
@@ -579,7 +599,7 @@ impl Raw {
         Self { db }
     }
 
-    fn entries(&self, family: Family) -> Vec<(Box<[u8]>, Box<[u8]>)> {
+    fn entries(&self, family: Family) -> Vec<Entry> {
         let handle = self.db.cf_handle(family.name()).unwrap();
         self.db.iterator_cf(handle, rocksdb::IteratorMode::Start).map(Result::unwrap).collect()
     }

@@ -349,7 +349,7 @@ impl Shared<'_> {
             let is_restored = pool.restore(batch);
             assert!(is_restored, "what the mempool held before fits it again");
         }
-        // A transaction that is in the chain is refused as a duplicate after a restart as before it.
+        // A transaction of the chain is refused as a duplicate after a restart as before it.
         let mut history = History::new(
             Arc::clone(recovered.executor.store()),
             recovered.log.reader(),

@@ -1,4 +1,4 @@
-//! The copy of the genesis in a node's data folder, so that `hufu ledger verify` needs nothing else.
+//! The copy of the genesis in a node's data folder: all that `hufu ledger verify` needs beside it.
 //!
 //! ```text
 //! node run --keep--> genesis.bin (canonical bytes) --read--> ledger verify

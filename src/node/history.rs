@@ -99,7 +99,9 @@ impl History {
         take: &mut dyn FnMut(&TransactionHeader, TxDigest),
     ) -> Result<(), RecoverError> {
         for height in window.rev() {
-            let Some(row) = self.store.get(Family::Blocks, &height.to_be_bytes())? else { continue };
+            let Some(row) = self.store.get(Family::Blocks, &height.to_be_bytes())? else {
+                continue;
+            };
             let row = BlockRow::parse(height, &row).map_err(ExecuteError::from)?;
             for position in &row.bodies {
                 let batch = self.batch(position)?;

@@ -221,6 +221,27 @@ pub enum AnswerBody {
     NotFound,
 }
 
+impl AnswerBody {
+    /// Bytes of memory that the answer keeps for itself alone, about.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        size_of::<Self>()
+            + match self {
+                Self::Account(info) => {
+                    size_of_val(info.holdings.as_slice())
+                        + size_of_val(info.mandates.as_slice())
+                        + info.proof.len()
+                }
+                Self::Block(info) => {
+                    info.block.len() + info.certificate.len() + size_of_val(info.ids.as_slice())
+                }
+                Self::Transaction(info) => info.transaction.len() + info.proof.len(),
+                Self::Receipt { proof, .. } => size_of::<Receipt>() + proof.len(),
+                Self::NotYet(_) | Self::History(_) | Self::NotFound => 0,
+            }
+    }
+}
+
 /// consensus -> sign.
 #[derive(Clone, Debug)]
 pub struct SignRequest {

@@ -65,7 +65,11 @@ fn before_the_hello(chain: ChainId) -> Vec<(&'static str, Vec<u8>, ErrorCode)> {
         ("later versions only", of(versions), ErrorCode::VersionUnsupported),
         ("versions the wrong way round", of(descending), ErrorCode::Malformed),
         ("reserved bytes", with(28, 1), ErrorCode::Malformed),
-        ("another chain", of(Hello::new(Some(ChainId(hufu_types::Digest([9; 32]))))), ErrorCode::WrongChain),
+        (
+            "another chain",
+            of(Hello::new(Some(ChainId(hufu_types::Digest([9; 32]))))),
+            ErrorCode::WrongChain,
+        ),
         ("a hello that is too long", frame(49, 1, 1, 0, 0, &[]), ErrorCode::Oversized),
         ("a hello that is too short", frame(47, 1, 1, 0, 0, &[]), ErrorCode::Malformed),
     ]
@@ -128,7 +132,10 @@ fn broken_frames_are_named_counted_and_the_rest_is_served() {
     let count = early.len() + late.len();
     for (is_greeted, cases) in [(false, early), (true, late)] {
         for (what, bytes, expected) in cases {
-            let (name, faults) = (format!("errors_answered_total{{code=\"{expected}\"}}"), "connections_faulted_total");
+            let (name, faults) = (
+                format!("errors_answered_total{{code=\"{expected}\"}}"),
+                "connections_faulted_total",
+            );
             let read = |name: &str| Metrics::of(&node).get(&format!("hufu_ingress_{name}"));
             let before = (read(&name), read(faults));
             let mut connection = if is_greeted {
@@ -138,7 +145,9 @@ fn broken_frames_are_named_counted_and_the_rest_is_served() {
             };
             connection.send(&bytes);
             assert_eq!(connection.ending(), Some(expected), "{what}");
-            wait_until("the counter", || read(&name) == before.0 + 1 && read(faults) == before.1 + 1);
+            wait_until("the counter", || {
+                read(&name) == before.0 + 1 && read(faults) == before.1 + 1
+            });
         }
     }
     println!("{count} broken frames");

@@ -14,9 +14,7 @@ use hufu_types::{
 };
 use zerocopy::little_endian::{U64, U128};
 
-use crate::chain::{
-    Chain, ISSUED_EACH, Person, VALIDITY_HEIGHTS, asset, commit, operator, person,
-};
+use crate::chain::{Chain, ISSUED_EACH, Person, VALIDITY_HEIGHTS, asset, commit, operator, person};
 use crate::checks::Checker;
 use crate::load::{LIGHT, Loader, Record};
 use crate::node::{PATIENCE, TestNode, wait_until};
@@ -91,7 +89,11 @@ fn refusals(chain: &Chain, height: u64) -> Vec<(&'static str, Vec<u8>, RefusalCo
         ("another version", signed_with(&one, unsigned(2), 2, 9), Malformed),
         ("a reserved byte", signed_with(&one, unsigned(2), 37, 1), Malformed),
         ("more operations than there are", signed_with(&one, unsigned(2), 120, 2), Malformed),
-        ("no operations", sign_bytes(&one, TransactionBuilder::new(id, key, 2, until).unsigned()), Malformed),
+        (
+            "no operations",
+            sign_bytes(&one, TransactionBuilder::new(id, key, 2, until).unsigned()),
+            Malformed,
+        ),
         ("an unknown operation", signed_with(&one, unsigned(2), 128, 99), Malformed),
         ("a transfer to oneself", transfer_bytes(&one, id, until, one.address, 1), Malformed),
         ("a transfer of nothing", transfer_bytes(&one, id, until, person(2).address, 0), Malformed),
@@ -99,10 +101,26 @@ fn refusals(chain: &Chain, height: u64) -> Vec<(&'static str, Vec<u8>, RefusalCo
         ("another chain", one.sign(notarise(other, key, 3, until)).bytes().to_vec(), WrongChain),
         ("an unknown suite", signed_with(&one, unsigned(4), 36, 2), SuiteUnknown),
         ("an old transaction", one.sign(notarise(id, key, 5, 1)).bytes().to_vec(), Expired),
-        ("too long a validity", one.sign(notarise(id, key, 6, height + 2_000)).bytes().to_vec(), ValidityTooLong),
-        ("an endless validity", one.sign(notarise(id, key, 6, u64::MAX)).bytes().to_vec(), ValidityTooLong),
-        ("no point of the curve", one.sign(notarise(id, nobody, 7, until)).bytes().to_vec(), KeyInvalid),
-        ("somebody else's signature", person(2).sign(notarise(id, key, 8, until)).bytes().to_vec(), SignatureInvalid),
+        (
+            "too long a validity",
+            one.sign(notarise(id, key, 6, height + 2_000)).bytes().to_vec(),
+            ValidityTooLong,
+        ),
+        (
+            "an endless validity",
+            one.sign(notarise(id, key, 6, u64::MAX)).bytes().to_vec(),
+            ValidityTooLong,
+        ),
+        (
+            "no point of the curve",
+            one.sign(notarise(id, nobody, 7, until)).bytes().to_vec(),
+            KeyInvalid,
+        ),
+        (
+            "somebody else's signature",
+            person(2).sign(notarise(id, key, 8, until)).bytes().to_vec(),
+            SignatureInvalid,
+        ),
         ("a changed signature", changed(last), SignatureInvalid),
         ("a changed nonce", changed(104), SignatureInvalid),
         ("a signature of zeroes", zero(good.bytes().to_vec()), SignatureInvalid),
@@ -280,7 +298,11 @@ fn balances_and_freezing(trial: &mut Trial<'_>) {
     let (boss, one, two) = (operator(), person(1), person(2));
     let too_much = ISSUED_EACH * 8 + 1;
     trial.fails(&one, Operation::Transfer(&leg(&one, &two, too_much)), BalanceInsufficient);
-    trial.fails(&one, Operation::RedeemAsset(&supply(asset(), &one, too_much)), BalanceInsufficient);
+    trial.fails(
+        &one,
+        Operation::RedeemAsset(&supply(asset(), &one, too_much)),
+        BalanceInsufficient,
+    );
     // The load moves every holder's money all the time, so the frozen one is somebody of its own.
     let rich = person(101);
     trial.succeeds(&boss, Operation::OpenAccount(&AccountBody { address: rich.address }));

@@ -35,7 +35,9 @@ impl Checker {
         let height = client.status().unwrap().height;
         drop(client);
         let places = self.read_blocks(chain, node, height);
-        record.with(|promises| assert_eq!(promises.refused, [], "transactions in order were refused"));
+        record.with(|promises| {
+            assert_eq!(promises.refused, [], "transactions in order were refused");
+        });
         let receipts = record.with(|promises| promises.receipts.clone());
         for receipt in &receipts {
             let found = places.get(&receipt.id).copied();
@@ -71,7 +73,7 @@ impl Checker {
             let block = info.parse_block(&*hasher).unwrap();
             assert_eq!(block.height(), height);
             assert_eq!(info.parse_certificate().unwrap().block, block.digest());
-            assert_eq!(info.ids.len() as u32, info.ids_total, "the blocks of a test fit one page");
+            assert_eq!(info.ids.len() as u64, u64::from(info.ids_total), "more than a page");
             found.push((index, block.header().parent, block.digest()));
             for (index, id) in (0..).zip(info.ids) {
                 let before = places.insert(id, (height, index));

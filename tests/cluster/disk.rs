@@ -6,10 +6,10 @@
 //!                                                      |  the volatile cache of the inner disk
 //! ```
 //!
-//! A single loop device keeps what was written with O_DIRECT even when it was never synced. Here the
-//! inner device has a cache that a power cut empties: only what a flush of the inner file system has
-//! pushed through (an fsync of `inner.img`) is on the outer disk. `EXT4_IOC_SHUTDOWN` on the outer
-//! file system, without a flush of its journal, is the power cut.
+//! A single loop device keeps what was written with O_DIRECT even when it was never synced. Here
+//! the inner device has a cache that a power cut empties: only what a flush of the inner file
+//! system has pushed through (an fsync of `inner.img`) is on the outer disk. `EXT4_IOC_SHUTDOWN` on
+//! the outer file system, without a flush of its journal, is the power cut.
 
 use std::fs::{self, File};
 use std::io::Write;

@@ -19,43 +19,49 @@ use crate::wire::{Metrics, hello, message};
 /// Clients that do not read, count.
 const SLOW_COUNT: usize = 8;
 
-/// What each of them may cost: its two buffers of 1 MiB each by default, and one answer on top.
-const BYTES_EACH: u64 = 4 << 20;
+/// Questions of one round, and rounds after which every buffer on the way must have been full.
+const ROUND_COUNT: usize = 16;
+const ROUNDS_MAX: usize = 40_000;
 
-/// What honest work and the allocator may add meanwhile.
-const BYTES_OTHER: u64 = 96 << 20;
+/// What each of them may cost: a receive and a send buffer of 1 MiB by default, 4 MiB of answers
+/// kept, one answer of up to 1 MiB on top.
+const BYTES_EACH: u64 = 8 << 20;
 
-/// Sends requests for as long as the node takes them.
+/// What honest work adds meanwhile: the caches and the write buffer of the state fill up.
+const BYTES_OTHER: u64 = 128 << 20;
+
+/// Sends requests until the node takes no more of them, or has closed.
 fn ask_and_never_read(node: &TestNode, chain: &Chain, ids: &[TxId]) -> TcpStream {
     let mut stream = TcpStream::connect(node.client_address()).unwrap();
-    stream.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
-    let mut bytes = hello(chain.id());
+    stream.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
     let start = SubscribeStart::At(Cursor { height: 1, index: 0 });
     let subscribe = Subscribe { start, filter: Filter::All, credits: 65_536 };
-    bytes.extend(message(&ClientMessage::Subscribe(subscribe), 1));
+    stream.write_all(&hello(chain.id())).unwrap();
+    stream.write_all(&message(&ClientMessage::Subscribe(subscribe), 1)).unwrap();
     let mut request = 2;
-    // More than the buffers of both sides of the socket and of the node hold together.
-    for round in 0..20_000 {
-        let id = ids[round % ids.len()];
-        let query = QueryTransaction { id, with_proof: true };
-        bytes.extend(message(&ClientMessage::QueryTransaction(query), request));
-        let query = QueryBlock { height: Some(1), ids_from: 0 };
-        bytes.extend(message(&ClientMessage::QueryBlock(query), request + 1));
-        request += 2;
-        if bytes.len() > 16_384 {
-            match stream.write_all(&bytes) {
-                Ok(()) => bytes.clear(),
-                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
-                    break;
-                }
-                Err(error) => {
-                    assert!(matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe));
-                    break;
-                }
-            }
+    for round in 0..ROUNDS_MAX {
+        let mut bytes = Vec::new();
+        for place in 0..ROUND_COUNT {
+            let id = ids[(round * ROUND_COUNT + place) % ids.len()];
+            let query = QueryTransaction { id, with_proof: true };
+            bytes.extend(message(&ClientMessage::QueryTransaction(query), request));
+            let query = QueryBlock { height: Some(2 + place as u64), ids_from: 0 };
+            bytes.extend(message(&ClientMessage::QueryBlock(query), request + 1));
+            bytes.extend(message(&ClientMessage::QueryStatus, request + 2));
+            request += 3;
+        }
+        if let Err(error) = stream.write_all(&bytes) {
+            let ends = [
+                ErrorKind::WouldBlock,
+                ErrorKind::TimedOut,
+                ErrorKind::ConnectionReset,
+                ErrorKind::BrokenPipe,
+            ];
+            assert!(ends.contains(&error.kind()), "{error}");
+            return stream;
         }
     }
-    stream
+    panic!("the node takes requests of a client that reads no answer, without end");
 }
 
 #[test]

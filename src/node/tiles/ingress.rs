@@ -265,20 +265,14 @@ impl IngressTile {
     fn take_answers(&mut self) -> bool {
         let mut has_worked = false;
         for link in 0..self.links.answers.len() {
-            // An answer is taken when its session has room; one that has none holds up only this
-            // link.
-            while let Some(answer) = self.links.answers[link].peek() {
-                let token = answer.asker.connection;
-                let is_blocked = self
-                    .connection(token)
-                    .is_some_and(|one| one.session.is_full() && !one.session.is_closing());
-                if is_blocked {
-                    break;
-                }
-                let Some(answer) = self.links.answers[link].pop() else { break };
+            while let Some(answer) = self.links.answers[link].pop() {
                 has_worked = true;
-                if let Some(connection) = self.connection(token) {
-                    answer_to(connection, answer);
+                if let Some(connection) = self.connection(answer.asker.connection) {
+                    connection.is_dirty = true;
+                    // A client that does not read waits for itself, never for others.
+                    if let Err(answer) = connection.keep_if_full(answer) {
+                        answer_to(connection, answer);
+                    }
                 }
             }
         }
@@ -340,20 +334,28 @@ impl IngressTile {
             let asker = Asker { connection: token, request: 0 };
             self.questions.push_back((false, Question { asker, query: Query::History { height } }));
         }
-        loop {
-            let out = connection.session.transmit();
-            if out.is_empty() {
-                break;
-            }
-            match self.reactor.send(token, out) {
-                Ok(0) | Err(_) => break,
-                Ok(count) => connection.session.transmitted(count),
-            }
+        self.transmit(connection);
+        while let Some(answer) = connection.next_kept() {
+            answer_to(connection, answer);
+            self.transmit(connection);
         }
         let session = &connection.session;
         let is_over = connection.is_input_over && session.transactions_in_flight() == 0;
         if (session.is_closing() || is_over) && !session.has_output() {
             self.reactor.close(now, token);
+        }
+    }
+
+    fn transmit(&mut self, connection: &mut Connection) {
+        loop {
+            let out = connection.session.transmit();
+            if out.is_empty() {
+                break;
+            }
+            match self.reactor.send(connection.token, out) {
+                Ok(0) | Err(_) => break,
+                Ok(count) => connection.session.transmitted(count),
+            }
         }
     }
 

@@ -27,7 +27,7 @@ use crate::tiles::persist_log::UnorderedBatches;
 
 /// What later checks need of the chain.
 pub(super) struct Chain {
-    /// Digest of every block, from height 1 on.
+    /// Digest of every block from height 1 on, as far as the chain is unbroken.
     pub(super) digests: Vec<BlockDigest>,
 }
 
@@ -143,7 +143,11 @@ impl Walk<'_> {
                 self.bodies.insert(batch.digest(), batch);
             }
             Ok(_) => {
-                check.report.fault(Part::BlockLog, describe(&position), "batch is of another chain")
+                check.report.fault(
+                    Part::BlockLog,
+                    describe(&position),
+                    "batch is of another chain",
+                );
             }
             Err(cause) => check.report.fault(Part::BlockLog, describe(&position), cause),
         }
@@ -155,7 +159,8 @@ impl Walk<'_> {
             Ok(parsed) => parsed,
             Err(cause) => {
                 self.is_unbroken = false;
-                return check.report.fault(Part::BlockLog, place, cause);
+                check.report.fault(Part::BlockLog, place, cause);
+                return;
             }
         };
         check.report.counts.blocks += 1;
@@ -173,7 +178,9 @@ impl Walk<'_> {
             }
         }
         self.parent = Parent::of(&header);
-        self.chain.digests.push(self.parent.digest);
+        if self.is_unbroken {
+            self.chain.digests.push(self.parent.digest);
+        }
         let applied = self.state.map_or(0, State::height);
         (check.progress)("blocks", height, applied.max(height));
     }

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use hufu_consensus::header::ExecutedRoots;
 use hufu_storage::state_store::Family;
 use hufu_types::codec::{index, length_u32};
-use hufu_types::{Digest, Receipt, TxId};
+use hufu_types::{Batch, Digest, Receipt, TxId};
 
 use super::chain::{BlockAtHand, Chain};
 use super::{Check, Part, State};
@@ -60,7 +60,7 @@ impl Index {
     /// Every transaction is found by its id, at this place or at that of another copy of it.
     fn transactions(&mut self, check: &mut Check<'_>, state: &State, at_hand: &BlockAtHand) {
         let height = at_hand.durable.decided.block.height();
-        let entries = at_hand.durable.decided.batches.iter().flat_map(|batch| batch.entries());
+        let entries = at_hand.durable.decided.batches.iter().flat_map(Batch::entries);
         let mut ids: Vec<(TxId, u32)> = entries.map(|entry| entry.id).zip(0..).collect();
         ids.sort_unstable();
         let keys: Vec<[u8; 32]> = ids.iter().map(|(id, _)| *id.as_bytes()).collect();
@@ -200,7 +200,7 @@ fn receipts(check: &mut Check<'_>, state: &State, at_hand: &BlockAtHand, row: &B
 /// The first receipt that is not of its transaction, or the place where one is missing.
 fn misplaced(check: &Check<'_>, at_hand: &BlockAtHand, receipts: &[Receipt]) -> Option<usize> {
     let (chain_id, decided) = (check.genesis.chain_id(), &at_hand.durable.decided);
-    let entries: Vec<_> = decided.batches.iter().flat_map(|batch| batch.entries()).collect();
+    let entries: Vec<_> = decided.batches.iter().flat_map(Batch::entries).collect();
     let pairs = receipts.iter().zip(&entries);
     let wrong = pairs.zip(0_u32..).position(|((receipt, entry), place)| {
         receipt.prefix.chain_id != chain_id

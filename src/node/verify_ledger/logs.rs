@@ -1,11 +1,14 @@
 //! Every byte of the block log and the vote log, and what their ends mean together.
 
-use hufu_storage::block_log::{self, VerifyReport};
+use hufu_storage::block_log::{self, Damage, VerifyReport};
 use hufu_storage::state_store::Family;
 use hufu_storage::vote_log::VoteLog;
 
 use super::{Check, Part, Report, State};
 use crate::state_keys::BlockRow;
+
+/// File of the segment that every log begins with.
+const FIRST_SEGMENT: &str = "0000000000.log";
 
 /// How both logs end; judged last, so that real faults are listed before it.
 pub(super) struct Tails {
@@ -49,8 +52,16 @@ fn take(
     part: Part,
     checked: Result<VerifyReport, hufu_storage::Error>,
 ) -> Option<VerifyReport> {
+    let folder = match part {
+        Part::VoteLog => &check.options.vote_log.folder,
+        _ => &check.options.log.folder,
+    };
     match checked {
         Ok(report) => {
+            // A node removes nothing from its logs, so both begin with their first segment.
+            if report.segments_count > 0 && !folder.join(FIRST_SEGMENT).exists() {
+                check.report.fault(part, "segment 0 offset 0", Damage::Missing);
+            }
             for fault in &report.faults {
                 let place = format!("segment {} offset {}", fault.segment, fault.offset);
                 check.report.fault(part, place, fault.damage);

@@ -4,7 +4,7 @@
 //! Entries come in the order of their keys, rows in that of key hashes. They are joined in passes,
 //! each over a range of key hashes small enough to be sorted in memory.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, btree_map};
 
 use hufu_ledger::root::{ROW_ENTRY_SIZE, RowEntry, bucket_of, read_row, row_entries};
 use hufu_ledger::{AuditError, Expired, ExpiryKey, StateKey, StateTree, StateValue, audit};
@@ -276,15 +276,15 @@ fn add_up(check: &mut Check<'_>, store: &StateStore) -> StorageResult<()> {
 fn expiry(check: &mut Check<'_>, state: &State) -> StorageResult<()> {
     let prefix = &expiry_prefix(0)[..1];
     let mut indexed: u64 = 0;
-    let mut heights: BTreeMap<u64, ()> = BTreeMap::new();
+    let mut heights: BTreeSet<u64> = BTreeSet::new();
     for entry in state.store.scan_prefix(Family::Nonces, prefix)? {
         let (key, _) = entry?;
         match ExpiryKey::parse(state_keys::expiry_key(&key)) {
-            Ok(key) => drop(heights.insert(key.valid_until(), ())),
+            Ok(key) => drop(heights.insert(key.valid_until())),
             Err(cause) => check.report.fault(Part::State, "expiry index", cause),
         }
     }
-    for valid_until in heights.into_keys() {
+    for valid_until in heights {
         let place = format!("expiry index of height {valid_until}");
         if valid_until < state.height() {
             check.report.fault(Part::State, &place, "should have left the state");
@@ -365,12 +365,15 @@ fn unindexed(check: &mut Check<'_>, store: &StateStore, indexed: u64) -> Storage
         let Ok(key) = StateKey::parse(&key) else { continue };
         let Ok(StateValue::Nonce(nonce)) = StateValue::parse(&key, &value) else { continue };
         let valid_until = nonce.valid_until;
-        if !known.contains_key(&valid_until) {
-            let place = format!("expiry index of height {valid_until}");
-            let expired = read_expired(check, store, valid_until, &place)?.unwrap_or_default();
-            known.insert(valid_until, expired);
-        }
-        if !known.get(&valid_until).is_some_and(|expired| expired.contains(&key)) {
+        let expired = match known.entry(valid_until) {
+            btree_map::Entry::Occupied(entry) => entry.into_mut(),
+            btree_map::Entry::Vacant(entry) => {
+                let place = format!("expiry index of height {valid_until}");
+                let expired = read_expired(check, store, valid_until, &place)?.unwrap_or_default();
+                entry.insert(expired)
+            }
+        };
+        if !expired.contains(&key) {
             let what = format!("is not in the expiry index of its last height {valid_until}");
             check.report.fault(Part::State, format!("entry {key}"), what);
         }

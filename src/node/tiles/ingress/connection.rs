@@ -12,13 +12,17 @@ use hufu_runtime::net::ConnToken;
 use hufu_types::Strength;
 use hufu_types::codec::{index, length_u32};
 
-use crate::messages::Executed;
+use crate::messages::{Answer, AnswerBody, Executed};
 use crate::metrics::Metrics;
 use crate::proofs::ProofSource;
 
 /// Blocks whose receipts one connection may leave undelivered, count; a client that does not read
 /// is disconnected.
 pub(super) const DELIVERIES_MAX: usize = 256;
+
+/// Bytes of answers kept for a connection whose send buffer is full. Further questions are then
+/// answered as overloaded; receipts are always kept, for waits are few and receipts small.
+const KEPT_BYTES_MAX: usize = 4 << 20;
 
 /// A block whose receipts are handed out at one strength; shared by all connections.
 #[derive(Debug)]
@@ -81,6 +85,8 @@ pub(super) struct Connection {
     /// Whether the client has said all it will.
     pub(super) is_input_over: bool,
     pending: VecDeque<Pending>,
+    kept: VecDeque<Answer>,
+    kept_bytes: usize,
     published: SessionCounters,
 }
 
@@ -107,8 +113,45 @@ impl Connection {
             is_blocked: false,
             is_input_over: false,
             pending: VecDeque::new(),
+            kept: VecDeque::new(),
+            kept_bytes: 0,
             published: SessionCounters::default(),
         }
+    }
+
+    /// Keeps an answer for which the session has no room, in the order of answers; gives it back if
+    /// it is to be handed to the session now.
+    ///
+    /// # Errors
+    /// The answer: there is room for it, or too much is kept and the session refuses it.
+    pub(super) fn keep_if_full(&mut self, answer: Answer) -> Result<(), Answer> {
+        if self.session.is_closing() {
+            self.kept.clear();
+            self.kept_bytes = 0;
+            return Err(answer);
+        }
+        let has_room = self.kept.is_empty() && !self.session.is_full();
+        if has_room || matches!(answer.body, AnswerBody::History(_)) {
+            return Err(answer);
+        }
+        let bytes = answer.body.memory_bytes();
+        let is_receipt = matches!(answer.body, AnswerBody::Receipt { .. });
+        if self.kept_bytes.saturating_add(bytes) > KEPT_BYTES_MAX && !is_receipt {
+            return Err(answer);
+        }
+        self.kept_bytes += bytes;
+        self.kept.push_back(answer);
+        Ok(())
+    }
+
+    /// The oldest answer kept, if the session has room for it.
+    pub(super) fn next_kept(&mut self) -> Option<Answer> {
+        if self.session.is_full() {
+            return None;
+        }
+        let answer = self.kept.pop_front()?;
+        self.kept_bytes -= answer.body.memory_bytes();
+        Some(answer)
     }
 
     /// Lines a block up for delivery; `false` if the client has left too many unread.
