@@ -79,7 +79,7 @@ bench: build ## criterion benches, the block log against fio, and a trading hour
 	$(call heading,bench 1/2: criterion and fio)
 	cargo bench --workspace --bench '*'
 	$(call heading,bench 2/2: end to end at full rate)
-	$(HUFU) localnet run $(DEMO_INPUT) --rate max
+	$(HUFU) localnet run $(DEMO_INPUT) --rate max --strength committed --no-receipts --raw-rate
 
 soak: build ## SOAK_HOURS (10) trading hours one after the other at full rate; fails if anything is lost
 	$(call heading,soak: $(SOAK_HOURS) trading hours)

@@ -56,6 +56,8 @@ pub struct Options {
     pub strength: Strength,
     /// Connections of the load, count.
     pub connections_count: u16,
+    /// Whether the raw verification rate of this machine is measured when the node is gone.
+    pub with_raw_rate: bool,
 }
 
 /// Nodes this build can run together.
@@ -129,8 +131,24 @@ fn run_in(
         node.show_log(output);
     }
     let peak = memory.map(|memory| memory.peak_bytes);
-    report(&checks, &loaded.result, folder, options, peak, output);
+    let raw_rate = options.with_raw_rate.then(raw_rate).transpose()?;
+    report(&checks, &loaded.result, folder, options, (peak, raw_rate), output);
     if checks.have_failed() { Err(CliError::Reported) } else { Ok(()) }
+}
+
+/// How long the raw verification rate is measured.
+const RAW_RATE_SPAN: Duration = Duration::from_secs(5);
+
+/// Signatures a second that all cores of this machine verify when they do nothing else.
+fn raw_rate() -> Result<u64, CliError> {
+    let remedy = "leave --raw-rate out";
+    let failed = |error: hufu_load::Error| CliError::failed(error, "the raw rate", remedy);
+    let cores = hufu_runtime::placement::available_cores()
+        .map_err(|cause| CliError::failed(cause, "the cores of this process", remedy))?;
+    let threads = u16::try_from(cores.cores().len()).unwrap_or(u16::MAX);
+    let cast = hufu_load::Cast::generate(8).map_err(failed)?;
+    let provider = hufu_crypto::software_provider();
+    hufu_load::verification::rate(&provider, &cast, threads, RAW_RATE_SPAN).map_err(failed)
 }
 
 fn report(
@@ -138,7 +156,7 @@ fn report(
     result: &RunResult,
     folder: &Folder,
     options: &Options,
-    memory_peak_bytes: Option<u64>,
+    (memory_peak_bytes, raw_rate): (Option<u64>, Option<u64>),
     output: Output,
 ) {
     let value = json!({
@@ -149,11 +167,16 @@ fn report(
         "committed_per_second": result.committed_per_second(),
         "cpu_nanos_outside_verify": result.cpu_nanos_outside_verify(),
         "node_memory_peak_bytes": memory_peak_bytes,
+        "raw_verifications_per_second": raw_rate,
         "checks": checks.to_json(),
         "passed": !checks.have_failed(),
     });
     let memory = memory_peak_bytes.map_or_else(String::new, |bytes| {
         format!("node's peak memory        {} MiB\n", bytes / (1 << 20))
+    });
+    let raw = raw_rate.map_or_else(String::new, |rate| {
+        let percent = u128::from(result.committed_per_second()) * 100 / u128::from(rate.max(1));
+        format!("raw verification rate     {rate}/s on all cores; the chain reached {percent} %\n")
     });
     let (chain, seed) = (folder.chain_id(), options.seed);
     let verdict = if checks.have_failed() { "FAILED" } else { "passed" };
@@ -161,7 +184,7 @@ fn report(
     output.result(
         &value,
         format!(
-            "\n{}\n{memory}chain {chain}, seed {seed}\n\n{checks}\n{verdict}",
+            "\n{}\n{memory}{raw}chain {chain}, seed {seed}\n\n{checks}\n{verdict}",
             table.trim_end()
         ),
     );

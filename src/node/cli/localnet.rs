@@ -59,6 +59,10 @@ pub(super) struct Run {
     /// Which receipts are waited for and verified: certified ones prove their results too.
     #[arg(long, value_enum, default_value = "certified")]
     strength: StrengthArgument,
+    /// Afterwards, with the node gone, measure how fast all cores verify signatures and nothing
+    /// else, and say which part of that the chain reached.
+    #[arg(long)]
+    raw_rate: bool,
     /// Connections of the load, count.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64))]
     connections: u16,
@@ -83,6 +87,7 @@ pub(super) fn run(verb: Verb, output: Output) -> Result<(), CliError> {
         with_receipts: !run.no_receipts,
         strength: run.strength.into(),
         connections_count: run.connections,
+        with_raw_rate: run.raw_rate,
     };
     run_network(&options, output)
 }
