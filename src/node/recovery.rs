@@ -15,6 +15,7 @@ use std::sync::Arc;
 use hufu_consensus::RecoveredLog;
 use hufu_crypto::Provider;
 use hufu_storage::block_log::{BlockLog, LogKind, LogOptions, LogReader, RecoveryReport, Start};
+use hufu_storage::data_dir::DataDir;
 use hufu_storage::state_store::{StateStore, StateStoreOptions};
 use hufu_storage::vote_log::VoteLog;
 use hufu_types::{Batch, BatchDigest, ChainId, Genesis};
@@ -27,13 +28,6 @@ use crate::records::{RECORD_BATCH, RECORD_BLOCK, parse_block_record};
 use crate::state_keys::BlockRow;
 use crate::tiles::persist_log::UnorderedBatches;
 use hufu_storage::state_store::Family;
-
-/// Folder of the block log inside the data folder.
-pub const LOG_FOLDER: &str = "log";
-/// Folder of the vote log inside the data folder.
-pub const VOTES_FOLDER: &str = "votes";
-/// Folder of the state store inside the data folder.
-pub const STATE_FOLDER: &str = "state";
 
 /// Why a node cannot start from what is in its data folder.
 #[derive(Debug, thiserror::Error)]
@@ -102,17 +96,17 @@ impl StorageOptions {
         let hasher = &provider.hasher;
         Self {
             log: LogOptions::new(
-                data_dir.join(LOG_FOLDER),
+                DataDir::block_log_in(data_dir),
                 LogKind::Block,
                 chain_id.0,
                 Arc::clone(hasher),
             ),
             vote_log: hufu_storage::vote_log::VoteLogOptions::new(
-                data_dir.join(VOTES_FOLDER),
+                DataDir::vote_log_in(data_dir),
                 chain_id.0,
                 Arc::clone(hasher),
             ),
-            store: StateStoreOptions::new(data_dir.join(STATE_FOLDER)),
+            store: StateStoreOptions::new(DataDir::state_store_in(data_dir)),
             cache_bytes: 16 << 20,
         }
     }

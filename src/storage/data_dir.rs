@@ -28,9 +28,12 @@ const MAGIC: [u8; 8] = *b"HUFUDATA";
 const IDENTITY: &str = "identity";
 const IDENTITY_NEW: &str = "identity.new";
 const LOCK: &str = "lock";
-const BLOCKS: &str = "blocks";
-const VOTES: &str = "votes";
-const STATE: &str = "state";
+/// Folder of the block log.
+pub const BLOCKS: &str = "log";
+/// Folder of the vote log.
+pub const VOTES: &str = "votes";
+/// Folder of the state store.
+pub const STATE: &str = "state";
 
 /// Whose data a folder holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -255,7 +258,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("deep").join("data");
         let data = DataDir::open(&path, &IDENTITY_HERE).unwrap();
-        assert_eq!(data.block_log(), path.join("blocks"));
+        assert_eq!(data.block_log(), path.join("log"));
         let second = DataDir::open(&path, &IDENTITY_HERE);
         assert!(matches!(second, Err(Error::Locked { .. })), "{second:?}");
         drop(data);

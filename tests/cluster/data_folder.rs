@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use hufu_node::genesis_file;
-use hufu_node::recovery::LOG_FOLDER;
+use hufu_storage::data_dir::BLOCKS;
 
 use crate::chain::Chain;
 use crate::checks::{Checker, verify_ledger};
@@ -89,7 +89,7 @@ fn one_folder_has_one_node() {
 
 /// The segments of a block log, in order.
 fn segments(data: &Path) -> Vec<PathBuf> {
-    let folder = data.join(LOG_FOLDER);
+    let folder = data.join(BLOCKS);
     let mut found: Vec<PathBuf> =
         fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     found.sort();
