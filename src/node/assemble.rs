@@ -15,7 +15,7 @@ use hufu_runtime::net::{self, Reactor};
 use hufu_runtime::thread::Group;
 use hufu_types::codec::index;
 use hufu_types::limits::TX_VALIDITY_HEIGHTS_MAX;
-use hufu_types::{Address, BatchDigest, Genesis};
+use hufu_types::{Address, BatchDigest, BlockDigest, Genesis};
 
 use crate::config::{NodeConfig, ReactorChoice};
 use crate::executor::Executor;
@@ -177,7 +177,8 @@ pub fn assemble(group: &mut Group, parts: Parts<'_>) -> io::Result<Assembled> {
     let (roots, tip_block) = (recovered.executor.last_roots(), recovered.executor.block());
     let recent_roots = recovered.executor.recent_roots().to_vec();
     let store = Arc::clone(recovered.executor.store());
-    let history = History::new(store, recovered.log.reader(), shared.provider.clone());
+    let mut history = History::new(store, recovered.log.reader(), shared.provider.clone());
+    let uncertified = history.last(roots.height, lag).map_err(io::Error::other)?;
     let core = Core::join(group, &mut links, &threads);
 
     let checked = shared.add_verify(group, &mut links, &threads, &mut ends);
@@ -228,7 +229,7 @@ pub fn assemble(group: &mut Group, parts: Parts<'_>) -> io::Result<Assembled> {
     let tile =
         QueryTile::new(history, shared.provider.clone(), lag, roots.height, metrics(), query);
     group.add(threads.query, rank::LAST, Box::new(tile));
-    let client = shared.add_ingress(group, &threads, ends, roots, tip_block)?;
+    let client = shared.add_ingress(group, &threads, ends, (roots, tip_block, uncertified))?;
     Ok(Assembled { client, links: links.into_stats() })
 }
 
@@ -434,8 +435,7 @@ impl Shared<'_> {
         group: &mut Group,
         threads: &Threads,
         ends: IngressEnds,
-        roots: ExecutedRoots,
-        block: hufu_types::BlockDigest,
+        (roots, block, uncertified): (ExecutedRoots, BlockDigest, Vec<Executed>),
     ) -> io::Result<SocketAddr> {
         let mut address = self.config.client.listen;
         let session = self.session()?;
@@ -466,6 +466,7 @@ impl Shared<'_> {
                 height: roots.height,
                 block,
                 state_root: roots.state_root,
+                uncertified: uncertified.clone(),
             };
             let metrics = Arc::clone(&self.metrics);
             let tile =

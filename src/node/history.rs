@@ -42,6 +42,19 @@ impl History {
         Ok(place.map_err(ExecuteError::from)?)
     }
 
+    /// The last `count` executed blocks up to `height`, oldest first.
+    ///
+    /// # Errors
+    /// A store or log that fails or is damaged.
+    pub fn last(&mut self, height: u64, count: u64) -> Result<Vec<Executed>, RecoverError> {
+        let first = height.saturating_sub(count) + 1;
+        let mut blocks = Vec::new();
+        for height in first..=height {
+            blocks.extend(self.block(height)?);
+        }
+        Ok(blocks)
+    }
+
     /// The executed block of `height`; `None` above the last one executed.
     ///
     /// # Errors

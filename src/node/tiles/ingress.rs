@@ -85,6 +85,9 @@ pub struct IngressConfig {
     pub block: BlockDigest,
     /// State root after it.
     pub state_root: Digest,
+    /// The last blocks, which no header certifies yet: whoever waits for that after a restart gets
+    /// it with the header to come.
+    pub uncertified: Vec<Executed>,
 }
 
 /// See the module.
@@ -121,7 +124,7 @@ impl IngressTile {
         links: IngressLinks,
     ) -> Self {
         assert!(!links.to_verify.is_empty(), "somebody verifies");
-        let height = config.height;
+        let (height, recent) = (config.height, config.uncertified.clone().into());
         Self {
             name: format!("ingress-{}", config.index),
             config,
@@ -133,7 +136,7 @@ impl IngressTile {
             connections: Vec::new(),
             held: VecDeque::new(),
             questions: VecDeque::new(),
-            recent: VecDeque::new(),
+            recent,
             height,
             time_millis: 0,
             started: clock::monotonic(),
@@ -304,7 +307,7 @@ impl IngressTile {
     fn unblock(&mut self) {
         for connection in self.connections.iter_mut().flatten().filter(|one| one.is_blocked) {
             connection.is_blocked = false;
-            connection.is_dirty = !self.is_stopping;
+            connection.is_dirty |= !self.is_stopping;
         }
     }
 
