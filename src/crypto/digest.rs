@@ -4,7 +4,7 @@
 
 use core::fmt;
 
-use sm3::Digest as _;
+use hufu_kernels::sm3;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 /// A 32-byte SM3 digest (GB/T 32905-2016 5.4).
@@ -76,7 +76,7 @@ impl Sm3 {
     /// The digest of all bytes seen.
     #[must_use]
     pub fn finish(self) -> Digest {
-        Digest(self.0.finalize().into())
+        Digest(self.0.finish())
     }
 
     /// The digest of the parts, one after the other.

@@ -1,17 +1,17 @@
-//! The software provider: RustCrypto's `sm2` and `sm3` behind the seam.
+//! The software provider: RustCrypto's `sm2` and the SM3 of `kernels` behind the seam.
 //!
-//! It is the oracle against which faster back ends are compared, and what a node runs with when
-//! nothing faster is there. Signing is constant time (RFC 6979 nonces); verification is for public
-//! data.
+//! Signing is constant time (RFC 6979 nonces); verification is for public data. Digests are made
+//! side by side with the widest instructions of this CPU.
 
 use std::sync::Arc;
 
+use hufu_kernels::{Backend, sm3};
 use sm2::dsa::signature::hazmat::{PrehashSigner, PrehashVerifier};
 use sm2::elliptic_curve::sec1::ToSec1Point;
 use sm2::pkcs8::{DecodePrivateKey, EncodePrivateKey, LineEnding};
 use zeroize::Zeroizing;
 
-use crate::digest::{Digest, Sm3};
+use crate::digest::Digest;
 use crate::keys::{PublicKey, Signature};
 use crate::provider::{Hasher, Provider, Signer, Verdict, Verifier, VerifyItem};
 use crate::{Error, entropy};
@@ -20,13 +20,20 @@ use crate::{Error, entropy};
 /// hashed into a signature.
 const IDENTITY_UNUSED: &str = "";
 
-/// The provider on RustCrypto.
+/// The provider without any device, on the widest instructions this CPU has.
 #[must_use]
 pub fn software_provider() -> Provider {
+    software_provider_on(Backend::best())
+}
+
+/// The provider without any device, on a back end of the caller's choice: every back end gives
+/// the same answers.
+#[must_use]
+pub fn software_provider_on(backend: Backend) -> Provider {
     Provider {
         name: "software",
         verifier: Arc::new(SoftwareVerifier),
-        hasher: Arc::new(SoftwareHasher),
+        hasher: Arc::new(SoftwareHasher(backend)),
     }
 }
 
@@ -56,21 +63,19 @@ fn verify_one(item: &VerifyItem<'_>) -> Verdict {
     }
 }
 
-struct SoftwareHasher;
+struct SoftwareHasher(Backend);
 
 impl Hasher for SoftwareHasher {
     fn digest_many(&self, messages: &[&[u8]], digests: &mut [Digest]) {
-        assert_eq!(messages.len(), digests.len(), "one digest for each message");
-        for (message, digest) in messages.iter().zip(digests) {
-            *digest = Sm3::of(&[message]);
-        }
+        sm3::digest_many(self.0, messages, zerocopy::transmute_mut!(digests));
     }
 
     fn digest_pairs(&self, pairs: &[[Digest; 2]], parents: &mut [Digest]) {
-        assert_eq!(pairs.len(), parents.len(), "one parent for each pair");
-        for ([left, right], parent) in pairs.iter().zip(parents) {
-            *parent = Sm3::of(&[&left.0, &right.0]);
-        }
+        sm3::digest_pairs(
+            self.0,
+            zerocopy::transmute_ref!(pairs),
+            zerocopy::transmute_mut!(parents),
+        );
     }
 }
 

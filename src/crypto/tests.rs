@@ -59,7 +59,8 @@ const fn value(digit: u8) -> u8 {
 
 /// Every back end there is; each must pass every test.
 fn providers() -> Vec<Provider> {
-    vec![software_provider()]
+    let backends = [Some(Backend::PORTABLE), Backend::avx2(), Backend::avx512()];
+    backends.into_iter().flatten().map(software_provider_on).collect()
 }
 
 /// What every back end says of one signature; they must agree.
@@ -603,6 +604,25 @@ mod properties {
             let at = cut.index(message.len() + 1);
             let (head, tail) = message.split_at(at);
             prop_assert_eq!(Sm3::of(&[head, tail]), Sm3::of(&[&message]));
+        }
+
+        /// RustCrypto's SM3 shares no line with ours.
+        #[test]
+        fn digests_are_those_of_another_library(
+            messages in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..300), 0..40),
+        ) {
+            use sm3::Digest as _;
+            let wanted: Vec<Digest> =
+                messages.iter().map(|message| Digest(sm3::Sm3::digest(message).into())).collect();
+            let messages: Vec<&[u8]> = messages.iter().map(Vec::as_slice).collect();
+            for provider in providers() {
+                let mut digests = vec![Digest::ZERO; messages.len()];
+                provider.hasher.digest_many(&messages, &mut digests);
+                prop_assert_eq!(&digests, &wanted);
+            }
+            for (message, digest) in messages.iter().zip(wanted) {
+                prop_assert_eq!(Sm3::of(&[message]), digest);
+            }
         }
 
         #[test]

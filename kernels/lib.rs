@@ -1,0 +1,6 @@
+#![doc = include_str!("README.md")]
+
+pub mod backend;
+pub mod sm3;
+
+pub use backend::Backend;
