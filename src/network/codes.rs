@@ -2,92 +2,50 @@
 //!
 //! Numbers go over the wire and into metrics; they are never reused.
 
-macro_rules! error_codes {
-    ($($(#[$doc:meta])* $variant:ident = $number:literal, $text:literal;)*) => {
-        /// Why the server answers with an error frame.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        #[repr(u16)]
-        pub enum ErrorCode {
-            $($(#[$doc])* $variant = $number,)*
-        }
-
-        impl ErrorCode {
-            /// All codes, for metrics and documentation.
-            pub const ALL: &'static [Self] = &[$(Self::$variant),*];
-
-            /// The code's number on the wire.
-            #[must_use]
-            pub const fn number(self) -> u16 {
-                self as u16
-            }
-
-            /// The code with this number.
-            #[must_use]
-            pub const fn from_number(number: u16) -> Option<Self> {
-                match number {
-                    $($number => Some(Self::$variant),)*
-                    _ => None,
-                }
-            }
-
-            /// The code's name in metrics, JSON and messages.
-            #[must_use]
-            pub const fn text(self) -> &'static str {
-                match self {
-                    $(Self::$variant => $text,)*
-                }
-            }
-
-            /// The code's place in [`ErrorCode::ALL`], for tables of counters.
-            #[must_use]
-            pub fn place(self) -> usize {
-                Self::ALL.iter().position(|code| *code == self).unwrap_or(0)
-            }
-        }
-    };
-}
-
-error_codes!(
-    /// The hello does not begin with the protocol's magic. Closes.
-    BadMagic = 1, "bad_magic";
-    /// The frame header has a version this node does not read. Closes.
-    FrameVersionUnknown = 2, "frame_version_unknown";
-    /// The frame's body is larger than its kind allows. Closes.
-    Oversized = 3, "oversized";
-    /// No frame that a client sends has this kind. Closes.
-    UnknownKind = 4, "unknown_kind";
-    /// The frame or its body is not canonical. Closes.
-    Malformed = 5, "malformed";
-    /// The first frame is not a hello, or a later one is. Closes.
-    HelloMisplaced = 6, "hello_misplaced";
-    /// No version of the protocol is common to both sides. Closes.
-    VersionUnsupported = 7, "version_unsupported";
-    /// The client expects another chain. Closes.
-    WrongChain = 8, "wrong_chain";
-    /// Request ids must grow from frame to frame and not be zero. Closes.
-    RequestIdInvalid = 9, "request_id_invalid";
-    /// More waits, queries or subscriptions than the welcome allows; this one is not taken.
-    TooManyInFlight = 32, "too_many_in_flight";
-    /// The node holds nothing of that name.
-    NotFound = 33, "not_found";
-    /// The subscription is not open, so it has no credit and no end.
-    SubscriptionUnknown = 34, "subscription_unknown";
-    /// More credit than a subscription may hold; nothing is granted.
-    CreditExceeded = 35, "credit_exceeded";
-    /// The cursor lies before the oldest event the node still holds.
-    CursorGone = 36, "cursor_gone";
-    /// The proof asked for cannot be given at this height yet.
-    ProofUnavailable = 37, "proof_unavailable";
-    /// The node has no room for the request now; try again later.
-    Overloaded = 38, "overloaded";
-    /// The node is stopping; go to another one. Closes.
-    Stopping = 64, "stopping";
-    /// The client does not take what it asked for. Closes.
-    SlowConsumer = 65, "slow_consumer";
-    /// Nothing was heard for too long, or no hello in time. Closes.
-    IdleTimeout = 66, "idle_timeout";
-    /// The channel below the frames failed. Closes.
-    ChannelFailed = 67, "channel_failed";
+hufu_types::codes!(
+    /// Why the server answers with an error frame.
+    ErrorCode {
+        /// The hello does not begin with the protocol's magic. Closes.
+        BadMagic = 1, "bad_magic";
+        /// The frame header has a version this node does not read. Closes.
+        FrameVersionUnknown = 2, "frame_version_unknown";
+        /// The frame's body is larger than its kind allows. Closes.
+        Oversized = 3, "oversized";
+        /// No frame that a client sends has this kind. Closes.
+        UnknownKind = 4, "unknown_kind";
+        /// The frame or its body is not canonical. Closes.
+        Malformed = 5, "malformed";
+        /// The first frame is not a hello, or a later one is. Closes.
+        HelloMisplaced = 6, "hello_misplaced";
+        /// No version of the protocol is common to both sides. Closes.
+        VersionUnsupported = 7, "version_unsupported";
+        /// The client expects another chain. Closes.
+        WrongChain = 8, "wrong_chain";
+        /// Request ids must grow from frame to frame and not be zero. Closes.
+        RequestIdInvalid = 9, "request_id_invalid";
+        /// More waits, queries or subscriptions than the welcome allows; this one is not taken.
+        TooManyInFlight = 32, "too_many_in_flight";
+        /// The node holds nothing of that name.
+        NotFound = 33, "not_found";
+        /// The subscription is not open, so it has no credit and no end.
+        SubscriptionUnknown = 34, "subscription_unknown";
+        /// More credit than a subscription may hold; nothing is granted.
+        CreditExceeded = 35, "credit_exceeded";
+        /// The cursor lies before the oldest event the node still holds.
+        CursorGone = 36, "cursor_gone";
+        /// The proof asked for cannot be given at this height yet.
+        ProofUnavailable = 37, "proof_unavailable";
+        /// The node has no room for the request now; try again later.
+        Overloaded = 38, "overloaded";
+        /// The node is stopping; go to another one. Closes.
+        Stopping = 64, "stopping";
+        /// The client does not take what it asked for. Closes.
+        SlowConsumer = 65, "slow_consumer";
+        /// Nothing was heard for too long, or no hello in time. Closes.
+        IdleTimeout = 66, "idle_timeout";
+        /// The channel below the frames failed. Closes.
+        ChannelFailed = 67, "channel_failed";
+    }
 );
 
 impl ErrorCode {
@@ -96,12 +54,6 @@ impl ErrorCode {
     pub const fn closes(self) -> bool {
         let number = self.number();
         number < Self::TooManyInFlight.number() || number >= Self::Stopping.number()
-    }
-}
-
-impl core::fmt::Display for ErrorCode {
-    fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        formatter.write_str(self.text())
     }
 }
 

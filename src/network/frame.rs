@@ -52,93 +52,89 @@ impl FrameHeader {
     }
 }
 
-macro_rules! frame_kinds {
-    ($($(#[$doc:meta])* $variant:ident = $number:literal, $min:expr, $max:expr;)*) => {
-        /// What a frame is. From 0x8000 on the server sends it, below the client does.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        #[repr(u16)]
-        pub enum FrameKind {
-            $($(#[$doc])* $variant = $number,)*
-        }
-
-        impl FrameKind {
-            /// All kinds.
-            pub const ALL: &'static [Self] = &[$(Self::$variant),*];
-
-            /// The number on the wire.
-            #[must_use]
-            pub const fn number(self) -> u16 {
-                self as u16
-            }
-
-            /// The kind with this number.
-            #[must_use]
-            pub const fn from_number(number: u16) -> Option<Self> {
-                match number {
-                    $($number => Some(Self::$variant),)*
-                    _ => None,
-                }
-            }
-
-            /// Smallest and largest body of this kind, in bytes.
-            #[must_use]
-            pub const fn body_range(self) -> (u32, u32) {
-                match self {
-                    $(Self::$variant => ($min, $max),)*
-                }
-            }
-        }
-    };
-}
-
-frame_kinds!(
-    /// First frame of a client.
-    Hello = 1, 48, 48;
-    /// Transactions to be taken.
-    Submit = 2, 8, FRAME_BODY_SIZE_MAX;
-    /// Wait for the receipt of a transaction.
-    Wait = 3, 48, 48;
-    /// State of the node.
-    QueryStatus = 4, 0, 0;
-    /// An account.
-    QueryAccount = 5, 24, 24;
-    /// A block.
-    QueryBlock = 6, 16, 16;
-    /// A transaction with its receipt.
-    QueryTransaction = 7, 40, 40;
-    /// Events from a cursor on.
-    Subscribe = 8, 48, 48;
-    /// More events wanted.
-    Credit = 9, 16, 16;
-    /// No more events wanted.
-    Unsubscribe = 10, 8, 8;
-    /// Are you there?
-    Ping = 11, 0, 0;
-    /// Answer to a hello.
-    Welcome = 0x8001, 88, 88;
-    /// Transactions taken or refused.
-    Statuses = 0x8002, 16, FRAME_BODY_SIZE_MAX;
-    /// Receipts.
-    Receipts = 0x8003, 136, FRAME_BODY_SIZE_MAX;
-    /// Answer to a status query.
-    Status = 0x8004, 128, 192;
-    /// Answer to an account query.
-    Account = 0x8005, 44, FRAME_BODY_SIZE_MAX;
-    /// Answer to a block query.
-    Block = 0x8006, 32, FRAME_BODY_SIZE_MAX;
-    /// Answer to a transaction query.
-    Transaction = 0x8007, 136, FRAME_BODY_SIZE_MAX;
-    /// Answer to a subscription: where it begins.
-    Subscribed = 0x8008, 16, 16;
-    /// Events of a subscription.
-    Events = 0x8009, 20, FRAME_BODY_SIZE_MAX;
-    /// A subscription has ended.
-    SubscriptionEnded = 0x800A, 24, 24;
-    /// Yes.
-    Pong = 0x800B, 0, 0;
-    /// Something was wrong.
-    Error = 0x80FF, 4, 4 + crate::limits::ERROR_TEXT_SIZE_MAX as u32;
+hufu_types::codes!(
+    /// What a frame is. From 0x8000 on the server sends it, below the client does.
+    FrameKind {
+        /// First frame of a client.
+        Hello = 1, "hello";
+        /// Transactions to be taken.
+        Submit = 2, "submit";
+        /// Wait for the receipt of a transaction.
+        Wait = 3, "wait";
+        /// State of the node.
+        QueryStatus = 4, "query_status";
+        /// An account.
+        QueryAccount = 5, "query_account";
+        /// A block.
+        QueryBlock = 6, "query_block";
+        /// A transaction with its receipt.
+        QueryTransaction = 7, "query_transaction";
+        /// Events from a cursor on.
+        Subscribe = 8, "subscribe";
+        /// More events wanted.
+        Credit = 9, "credit";
+        /// No more events wanted.
+        Unsubscribe = 10, "unsubscribe";
+        /// Are you there?
+        Ping = 11, "ping";
+        /// Answer to a hello.
+        Welcome = 0x8001, "welcome";
+        /// Transactions taken or refused.
+        Statuses = 0x8002, "statuses";
+        /// Receipts.
+        Receipts = 0x8003, "receipts";
+        /// Answer to a status query.
+        Status = 0x8004, "status";
+        /// Answer to an account query.
+        Account = 0x8005, "account";
+        /// Answer to a block query.
+        Block = 0x8006, "block";
+        /// Answer to a transaction query.
+        Transaction = 0x8007, "transaction";
+        /// Answer to a subscription: where it begins.
+        Subscribed = 0x8008, "subscribed";
+        /// Events of a subscription.
+        Events = 0x8009, "events";
+        /// A subscription has ended.
+        SubscriptionEnded = 0x800A, "subscription_ended";
+        /// Yes.
+        Pong = 0x800B, "pong";
+        /// Something was wrong.
+        Error = 0x80FF, "error";
+    }
 );
+
+impl FrameKind {
+    /// Smallest and largest body of this kind, in bytes.
+    #[must_use]
+    pub const fn body_range(self) -> (u32, u32) {
+        match self {
+            Self::Hello => (48, 48),
+            Self::Submit => (8, FRAME_BODY_SIZE_MAX),
+            Self::Wait => (48, 48),
+            Self::QueryStatus => (0, 0),
+            Self::QueryAccount => (24, 24),
+            Self::QueryBlock => (16, 16),
+            Self::QueryTransaction => (40, 40),
+            Self::Subscribe => (48, 48),
+            Self::Credit => (16, 16),
+            Self::Unsubscribe => (8, 8),
+            Self::Ping => (0, 0),
+            Self::Welcome => (88, 88),
+            Self::Statuses => (16, FRAME_BODY_SIZE_MAX),
+            Self::Receipts => (136, FRAME_BODY_SIZE_MAX),
+            Self::Status => (128, 192),
+            Self::Account => (44, FRAME_BODY_SIZE_MAX),
+            Self::Block => (32, FRAME_BODY_SIZE_MAX),
+            Self::Transaction => (136, FRAME_BODY_SIZE_MAX),
+            Self::Subscribed => (16, 16),
+            Self::Events => (20, FRAME_BODY_SIZE_MAX),
+            Self::SubscriptionEnded => (24, 24),
+            Self::Pong => (0, 0),
+            Self::Error => (4, 4 + crate::limits::ERROR_TEXT_SIZE_MAX as u32),
+        }
+    }
+}
 
 impl FrameKind {
     /// Whether clients send this kind.

@@ -3,6 +3,24 @@
 //!
 //! Numbers go over the wire, into receipts and metrics; they are never reused.
 
+/// Makes an enumeration of codes with numbers for the wire and names for people: one home for the
+/// reading, writing and listing that all of them share.
+///
+/// ```
+/// hufu_types::codes!(
+///     /// What a lamp shows.
+///     Lamp {
+///         /// Go.
+///         Green = 1, "green";
+///         /// Stop.
+///         Red = 4, "red";
+///     }
+/// );
+/// assert_eq!(Lamp::from_number(4), Some(Lamp::Red));
+/// assert_eq!((Lamp::Red.text(), Lamp::Red.place()), ("red", 1));
+/// assert_eq!(Lamp::from_number(2), None);
+/// ```
+#[macro_export]
 macro_rules! codes {
     ($(#[$doc:meta])* $name:ident {
         $($(#[$variant_doc:meta])* $variant:ident = $number:literal, $text:literal;)*
@@ -39,6 +57,12 @@ macro_rules! codes {
                 match self {
                     $(Self::$variant => $text,)*
                 }
+            }
+
+            /// The code's place in `ALL`, for tables of counters.
+            #[must_use]
+            pub fn place(self) -> usize {
+                Self::ALL.iter().position(|code| *code == self).unwrap_or(0)
             }
         }
 
