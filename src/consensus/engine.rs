@@ -55,6 +55,13 @@ pub const BLOCKS_HELD_COUNT_MAX: usize = 1_024;
 /// behind needs catch-up.
 pub const HEIGHTS_AHEAD_COUNT_MAX: u64 = 8;
 
+/// Rounds ahead of the current one for which proposed blocks are taken in, count; as many as the
+/// library counts votes for.
+pub const ROUNDS_AHEAD_COUNT_MAX: u32 = 10;
+
+/// Blocks taken in for one round, count: the proposer's, and a second one that proves him two-faced.
+pub const ROUND_BLOCKS_COUNT_MAX: usize = 2;
+
 /// Messages kept for one height ahead, count.
 pub const AHEAD_INPUTS_COUNT_MAX: usize = 1_024;
 
@@ -186,6 +193,10 @@ pub struct Engine {
     signing: Option<PendingSign>,
     sign_tickets: u64,
     blocks: BTreeMap<(u64, BlockDigest), Block>,
+    /// Round of the height at work.
+    round: u32,
+    /// The blocks from outside that were taken in, by height and round.
+    received: BTreeMap<(u64, u32), Vec<BlockDigest>>,
     build: Option<BuildRequest>,
     built: Option<(u32, Block)>,
     verdicts: Verdicts,
@@ -217,6 +228,8 @@ impl Engine {
             signing: None,
             sign_tickets: 0,
             blocks: BTreeMap::new(),
+            round: 0,
+            received: BTreeMap::new(),
             build: None,
             built: None,
             verdicts: Verdicts::default(),
@@ -380,6 +393,8 @@ impl Engine {
         assert!(height > self.height, "heights only rise");
         assert!(self.signing.is_none(), "a height starts between two inputs");
         self.height = height;
+        self.round = 0;
+        self.received = self.received.split_off(&(height, 0));
         self.validators = Some(validators.clone());
         self.is_decided = false;
         self.is_decided_by_log = false;

@@ -9,7 +9,7 @@ use super::coroutine::LibraryInput;
 use super::verdicts::Claim;
 use super::{
     BLOCKS_HELD_COUNT_MAX, Effect, Engine, HEIGHTS_AHEAD_COUNT_MAX, INPUTS_QUEUED_COUNT_MAX, Input,
-    Refusal, convert,
+    ROUND_BLOCKS_COUNT_MAX, ROUNDS_AHEAD_COUNT_MAX, Refusal, convert,
 };
 use crate::context::{BlockValue, Context, Height, Voter, to_library_proposal, to_library_vote};
 use crate::vote_log::BlockVerdict;
@@ -92,8 +92,22 @@ impl Engine {
         if self.queue.len() >= INPUTS_QUEUED_COUNT_MAX {
             return Some(Refusal::QueueFull);
         }
-        let holds = matches!(input, Input::BlockReceived { .. } | Input::Synced { .. });
-        (holds && self.blocks.len() >= BLOCKS_HELD_COUNT_MAX).then_some(Refusal::HeldFull)
+        let Input::BlockReceived { height, round, verdict, .. } = input else { return None };
+        self.check_block(*height, *round, verdict.digest())
+    }
+
+    /// Why a proposed block is not taken in. A block that comes with its certificate is never
+    /// weighed against those that were only proposed.
+    fn check_block(&self, height: u64, round: u32, block: BlockDigest) -> Option<Refusal> {
+        let current = if height == self.height { self.round } else { 0 };
+        if round > current.saturating_add(ROUNDS_AHEAD_COUNT_MAX) {
+            return Some(Refusal::RoundFarAhead);
+        }
+        let received = self.received.get(&(height, round)).map_or(&[][..], Vec::as_slice);
+        if received.len() >= ROUND_BLOCKS_COUNT_MAX || received.contains(&block) {
+            return Some(Refusal::BlockSurplus);
+        }
+        (self.blocks.len() >= BLOCKS_HELD_COUNT_MAX).then_some(Refusal::HeldFull)
     }
 
     fn queue_vote(&mut self, signed: &SignedVote) {
@@ -112,6 +126,7 @@ impl Engine {
         verdict: BlockVerdict,
         out: &mut Vec<Effect>,
     ) {
+        self.received.entry((height, round)).or_default().push(verdict.digest());
         let validity = Validity::from_bool(matches!(verdict, BlockVerdict::Valid(_)));
         let value = proposed_value(height, round, proposer, verdict.digest(), validity);
         if let BlockVerdict::Valid(block) = verdict {

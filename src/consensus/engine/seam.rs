@@ -132,10 +132,15 @@ pub enum Refusal {
     SignatureUnasked = 6,
     /// A certificate that proves nothing.
     CertificateInvalid = 7,
+    /// A block of a round far ahead of this one: votes would have to carry this node there first.
+    RoundFarAhead = 8,
+    /// A block that came before, or one more than a round can have: whoever proposes more than one
+    /// must not fill what honest proposers need.
+    BlockSurplus = 9,
 }
 
 /// How many refusals there are.
-pub const REFUSALS_COUNT: usize = 8;
+pub const REFUSALS_COUNT: usize = 10;
 
 /// What the engine asks for. An effect may be acted on as soon as it is seen: what must wait for
 /// the disk was held back.

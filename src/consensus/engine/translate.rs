@@ -81,6 +81,7 @@ impl Engine {
         match effect {
             LibraryEffect::WalAppend(_, input, _) => self.log_input(&input, out)?,
             LibraryEffect::StartRound(height, round, proposer, role, _) => {
+                self.round = round_number(round);
                 let effect = round_started(height, round, &proposer, role);
                 self.hold(None, effect)?;
             }

@@ -152,18 +152,20 @@ impl Cluster {
         (self.seed >> 33) % below.max(1)
     }
 
-    /// Takes the node down and up again: memory and mail are gone, the log keeps what was synced.
+    /// Takes the node down and up again: memory and mail are gone, the log keeps what was synced
+    /// and, if the crash `keeps_unsynced`, the first of the records behind it, as many as it likes.
     pub(super) fn restart(&mut self, place: usize, keeps_unsynced: bool) {
         self.stop(place, keeps_unsynced);
         self.bring_up(place);
     }
 
     pub(super) fn stop(&mut self, place: usize, keeps_unsynced: bool) {
+        let unsynced = std::mem::take(&mut self.nodes[place].unsynced);
+        let most = u64::try_from(unsynced.len()).unwrap();
+        let kept = if keeps_unsynced { self.random(most + 1) } else { 0 };
+        let kept = unsynced.into_iter().take(usize::try_from(kept).unwrap());
         let node = &mut self.nodes[place];
-        let unsynced = std::mem::take(&mut node.unsynced);
-        if keeps_unsynced {
-            node.durable.extend(unsynced.into_iter().map(|(_, record)| record));
-        }
+        node.durable.extend(kept.map(|(_, record)| record));
         node.inbox.clear();
         node.timers.clear();
         node.waiting_batches.clear();
@@ -425,7 +427,10 @@ impl Cluster {
             Effect::Refused { reason, input } => {
                 let harmless = matches!(
                     reason,
-                    Refusal::HeightPassed | Refusal::HeightFarAhead | Refusal::BlockUnasked
+                    Refusal::HeightPassed
+                        | Refusal::HeightFarAhead
+                        | Refusal::BlockUnasked
+                        | Refusal::BlockSurplus
                 );
                 assert!(harmless && input.is_none(), "{reason:?}");
             }

@@ -8,7 +8,7 @@ use zerocopy::IntoBytes as _;
 use super::super::*;
 use super::cluster::{Cluster, key};
 use crate::message::Message;
-use crate::vote_log::Evidence;
+use crate::vote_log::{BlockVerdict, Evidence};
 
 /// A prevote by the validator at `place` for a block nobody has.
 fn forged_prevote(cluster: &Cluster, place: usize, height: u64, signs_with: usize) -> SignedVote {
@@ -302,4 +302,39 @@ fn an_observer_follows_and_signs_nothing() {
     cluster.check();
     assert!(cluster.signed.keys().all(|(place, _)| *place != 3));
     assert!(cluster.published.iter().all(|(place, _)| *place != 3));
+}
+
+/// One validator may propose as many blocks as it likes: it takes two places a round, and the next
+/// rounds, honest blocks and decisions from peers still find theirs.
+#[test]
+fn a_proposer_of_many_blocks_fills_nothing_that_others_need() {
+    let mut ahead = Cluster::new(4);
+    ahead.run_to(1);
+    let Decision { certificate, block, .. } = ahead.nodes[0].decided[0].clone();
+    let mut cluster = Cluster::new(4);
+    let proposer = cluster.address(3);
+    let blocks: Vec<_> = (0..40).map(|salt| cluster.build(3, salt)).collect();
+    let node = &mut cluster.nodes[1];
+    let input = node.inbox.pop_front().unwrap();
+    node.engine.step(0, input, &mut Vec::new()).unwrap();
+    let mut refusals = Vec::new();
+    for round in [0, 5, ROUNDS_AHEAD_COUNT_MAX, ROUNDS_AHEAD_COUNT_MAX + 1, u32::MAX] {
+        for block in &blocks {
+            let verdict = BlockVerdict::Valid(block.clone());
+            let input = Input::BlockReceived { height: 1, round, proposer, verdict };
+            let mut effects = Vec::new();
+            node.engine.step(0, input, &mut effects).unwrap();
+            refusals.extend(effects.iter().filter_map(|effect| match effect {
+                Effect::Refused { reason, .. } => Some(*reason),
+                _ => None,
+            }));
+        }
+    }
+    let count = |reason| refusals.iter().filter(|found| **found == reason).count();
+    assert_eq!(count(Refusal::BlockSurplus), 3 * (40 - ROUND_BLOCKS_COUNT_MAX));
+    assert_eq!(count(Refusal::RoundFarAhead), 2 * 40);
+    assert_eq!(refusals.len(), 3 * (40 - ROUND_BLOCKS_COUNT_MAX) + 2 * 40);
+    let mut effects = Vec::new();
+    node.engine.step(0, Input::Synced { certificate, block }, &mut effects).unwrap();
+    assert!(!effects.iter().any(|effect| matches!(effect, Effect::Refused { .. })));
 }
