@@ -6,9 +6,15 @@
 
 #[cfg(test)]
 mod golden {
-    use hufu_crypto::{Signer as _, Sm3};
+    use std::collections::BTreeMap;
+
+    use hufu_crypto::{Signer as _, Sm3, software_provider};
+    use hufu_ledger::{
+        Account, Asset, Holding, Mandate, Nonce, StateChanges, StateKey, StateTree, StateValue,
+        Write,
+    };
     use hufu_tests::examples::{self, Chain};
-    use hufu_types::Strength;
+    use hufu_types::{Address, AssetCode, ChainId, Strength};
     use zerocopy::IntoBytes as _;
 
     /// Name, size in bytes, SM3 of the bytes.
@@ -115,7 +121,71 @@ mod golden {
         }
         add("receipt_proof/committed", &chain.proof(1, 3, Strength::Committed).to_bytes());
         add("receipt_proof/certified", &chain.proof(1, 3, Strength::Certified).to_bytes());
+        add_state(id, &mut add);
         all
+    }
+
+    /// Keys and values of the state, and a state of so many nonces that some of its sixteen buckets
+    /// are rows and some forks.
+    fn add_state(id: ChainId, add: &mut impl FnMut(&str, &[u8])) {
+        let (one, other, asset) =
+            (Address([1; 20]), Address([2; 20]), AssetCode::new("BOND").unwrap());
+        let open = Account { opened_at: 3, closed_at: None, holdings_count: 1 };
+        let bond =
+            Asset { authority: one, decimals: 2, created_at: 4, supply_cap: 1 << 90, supply: 7 };
+        let granted = Mandate { limit: 5, expires_at: 700, granted_at: 9 };
+        let used = StateValue::Nonce(Nonce { valid_until: 605, used_at: 5 });
+        let nonce = |nonce| StateKey::Nonce { sender: one, nonce };
+        let mandate = StateKey::Mandate { owner: one, agent: other, asset };
+        let entries = [
+            ("account", StateKey::Account(one), StateValue::Account(open)),
+            ("asset", StateKey::Asset(asset), StateValue::Asset(bond)),
+            (
+                "holding",
+                StateKey::Holding(one, asset),
+                StateValue::Holding(Holding { balance: 7, frozen: true }),
+            ),
+            ("mandate", mandate, StateValue::Mandate(granted)),
+            ("nonce", nonce(8), used),
+        ];
+        for (name, key, value) in entries {
+            add(&format!("state_key/{name}"), key.to_bytes().as_slice());
+            add(&format!("state_value/{name}"), value.to_bytes().as_slice());
+        }
+        let hasher = &*software_provider().hasher;
+        let mut tree = StateTree::new(id, 4, hasher);
+        add("state_root/empty", tree.root().as_bytes());
+        let write = |(key, value)| Write { key, before: None, value: Some(value) };
+        let nonces = (100..1_150).map(|number| write((nonce(number), used)));
+        let writes: Vec<Write> =
+            entries.into_iter().map(|(_, key, value)| write((key, value))).chain(nonces).collect();
+        let changes = StateChanges::new(id, 4, &writes, hasher);
+        let update = tree.update(&changes);
+        assert!(update.wanted().is_empty(), "nothing lies in an empty state");
+        let applied = tree.apply(update, hasher).unwrap();
+        add("state_root/nonces", applied.root.as_bytes());
+        let records: BTreeMap<Vec<u8>, Vec<u8>> = applied
+            .records()
+            .map(|(place, record)| (place.to_bytes().as_ref().to_vec(), record.unwrap().to_vec()))
+            .collect();
+        let top = |is_fork| {
+            let found = records
+                .iter()
+                .find(|(key, record)| key.len() == 4 && (record.len() == 576) == is_fork);
+            found.unwrap().1.as_slice()
+        };
+        add("state_record/row", top(false));
+        add("state_record/fork", top(true));
+        let all: Vec<u8> =
+            records.iter().flat_map(|(key, record)| [&key[..], record].concat()).collect();
+        add("state_record/all", &all);
+        for (name, key) in [("present", nonce(100)), ("absent", nonce(1))] {
+            let mut prover = tree.prove(&key);
+            while let Some(place) = prover.wanted() {
+                prover.supply(&records[place.to_bytes().as_ref()]).unwrap();
+            }
+            add(&format!("state_proof/{name}"), &prover.finish().to_bytes());
+        }
     }
 
     #[test]
