@@ -224,7 +224,9 @@ impl Place {
     /// Whether `key` belongs here or below.
     #[must_use]
     pub fn contains(&self, key: &Digest) -> bool {
-        self.order(key) == Ordering::Equal
+        // Nearly all rows are at the top of their bucket.
+        bucket_of(key, self.log2) == self.bucket()
+            && (self.depth == 0 || self.order(key) == Ordering::Equal)
     }
 
     /// Where `key` lies beside this place: before it, in or below it, behind it.
@@ -323,6 +325,16 @@ impl<'a> Content<'a> {
         is_canonical.then_some(Self::Row(entries))
     }
 
+    /// A record that [`Content::parse`] has accepted for its place.
+    pub(crate) fn again(record: &'a [u8]) -> Self {
+        if let Ok(children) = <[Child; CHILDREN]>::ref_from_bytes(record) {
+            return Self::Fork(children);
+        }
+        let entries = record.get(ROW_COUNT_SIZE..).map(<[RowEntry]>::ref_from_bytes);
+        let Some(Ok(entries)) = entries else { unreachable!("a record that was read before") };
+        Self::Row(entries)
+    }
+
     /// Entries here and below.
     #[must_use]
     pub fn count(&self) -> u64 {
@@ -340,10 +352,10 @@ pub(crate) fn total(children: &[Child; CHILDREN]) -> u64 {
 /// Whether these are the entries of a row at `place`; none are, too.
 pub(crate) fn is_row(place: &Place, entries: &[RowEntry]) -> bool {
     let sorted = entries.is_sorted_by(|first, second| first.key < second.key);
-    let ends = [entries.first(), entries.last()].into_iter().flatten();
-    entries.len() <= index(ROW_ENTRIES_COUNT_MAX)
-        && sorted
-        && ends.into_iter().all(|entry| place.contains(&entry.key))
+    let is_inside = |entry: Option<&RowEntry>| entry.is_none_or(|one| place.contains(&one.key));
+    let ends_inside =
+        is_inside(entries.first()) && is_inside(entries.get(1..).and_then(<[_]>::last));
+    entries.len() <= index(ROW_ENTRIES_COUNT_MAX) && sorted && ends_inside
 }
 
 /// Whether these are the children of a fork at `place`.

@@ -95,8 +95,18 @@ impl StateChanges {
         Self::of_hashes(chain_id, log2, hashed(chain_id, writes, hasher))
     }
 
-    pub(crate) fn of_hashes(chain_id: ChainId, log2: u8, mut entries: Vec<Change>) -> Self {
-        entries.sort_unstable_by_key(|change| change.key);
+    pub(crate) fn of_hashes(chain_id: ChainId, log2: u8, unsorted: Vec<Change>) -> Self {
+        // Sorting what decides moves a sixth of the bytes that sorting the changes would.
+        let lead = |change: &Change| {
+            let [a, b, c, d, e, f, g, h, ..] = change.key.0;
+            u64::from_be_bytes([a, b, c, d, e, f, g, h])
+        };
+        let mut order: Vec<(u64, usize)> = unsorted.iter().map(lead).zip(0..).collect();
+        order.sort_unstable_by(|one, other| {
+            let rest = || unsorted[one.1].key.cmp(&unsorted[other.1].key);
+            one.0.cmp(&other.0).then_with(rest)
+        });
+        let entries: Vec<Change> = order.into_iter().map(|(_, place)| unsorted[place]).collect();
         assert!(
             entries.is_sorted_by(|first, second| first.key < second.key),
             "a block writes a key once, and SM3 does not collide"

@@ -47,9 +47,17 @@ pub struct StateTree {
     chain_id: ChainId,
     log2: u8,
     /// Node 1 is the root, node n has the children 2n and 2n+1, the buckets begin at 2^k; node 0 is
-    /// unused.
-    nodes: Vec<Digest>,
+    /// unused. By pairs: pair n holds the children of node n.
+    pairs: Vec<Pair>,
 }
+
+/// Two siblings in one cache line: a block's changes are spread over the whole tree, so that its
+/// time goes into fetching lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C, align(64))]
+struct Pair([Digest; 2]);
+
+const _: () = assert!(size_of::<Pair>() == 64, "siblings fill their line");
 
 impl StateTree {
     /// The tree over an empty state, with 2^`log2` buckets; `log2` is the genesis's choice.
@@ -57,15 +65,18 @@ impl StateTree {
     pub fn new(chain_id: ChainId, log2: u8, hasher: &dyn Hasher) -> Self {
         assert!(log2 >= STATE_BUCKETS_LOG2_MIN, "a genesis keeps the lower limit");
         assert!(log2 <= STATE_BUCKETS_LOG2_MAX, "a genesis keeps the upper limit");
-        let mut nodes = vec![Digest::ZERO; 2 << log2];
+        let mut pairs = vec![Pair([Digest::ZERO; 2]); 1 << log2];
         let mut empty = Digest::ZERO;
         for level in (0..log2).rev() {
             let mut parent = [Digest::ZERO];
             hasher.digest_pairs(&[[empty, empty]], &mut parent);
             empty = parent[0];
-            nodes[1 << level..2 << level].fill(empty);
+            match level {
+                0 => pairs[0].0[1] = empty,
+                _ => pairs[1 << (level - 1)..1 << level].fill(Pair([empty; 2])),
+            }
         }
-        Self { chain_id, log2, nodes }
+        Self { chain_id, log2, pairs }
     }
 
     /// The tree over the stored records at depth 0, in any order; buckets that do not come are
@@ -103,7 +114,7 @@ impl StateTree {
     /// The state root.
     #[must_use]
     pub fn root(&self) -> Digest {
-        self.nodes[1]
+        *self.node(1)
     }
 
     /// Number of buckets.
@@ -115,14 +126,16 @@ impl StateTree {
     /// The digest of one bucket; `None` behind the last.
     #[must_use]
     pub(crate) fn bucket_digest(&self, bucket: u32) -> Option<Digest> {
-        self.leaves().get(index(bucket)).copied()
+        let node = index(bucket.checked_add(self.buckets_count())?);
+        self.pairs.get(node / 2).map(|pair| pair.0[node % 2])
     }
 
     /// Begins to apply a block's changes; what is [`StateUpdate::wanted`] must be fetched next.
     pub fn update<'a>(&self, changes: &'a StateChanges) -> StateUpdate<'a> {
         assert_eq!(changes.log2(), self.log2, "changes hashed for a tree of this size");
         assert_eq!(changes.chain_id(), self.chain_id, "changes hashed for this chain");
-        StateUpdate::new(changes, self.leaves(), self.root())
+        let leaf = |bucket: u32| *self.node((1 << self.log2) + index(bucket));
+        StateUpdate::new(changes, leaf, self.root())
     }
 
     /// Applies an update that wants nothing more.
@@ -148,10 +161,10 @@ impl StateTree {
     #[must_use]
     pub fn path(&self, bucket: u32) -> Option<Vec<Digest>> {
         let mut node = index(bucket.checked_add(self.buckets_count())?);
-        self.nodes.get(node)?;
+        self.pairs.get(node / 2)?;
         let mut path = Vec::with_capacity(usize::from(self.log2));
         while node > 1 {
-            path.push(self.nodes[node ^ 1]);
+            path.push(*self.node(node ^ 1));
             node /= 2;
         }
         assert_eq!(path.len(), usize::from(self.log2), "the tree is dense");
@@ -170,13 +183,17 @@ impl StateTree {
         self.chain_id
     }
 
-    fn leaves(&self) -> &[Digest] {
-        &self.nodes[1 << self.log2..]
+    fn node(&self, node: usize) -> &Digest {
+        &self.pairs[node / 2].0[node % 2]
+    }
+
+    fn set(&mut self, node: usize, digest: Digest) {
+        self.pairs[node / 2].0[node % 2] = digest;
     }
 
     pub(crate) fn set_leaves(&mut self, leaves: impl IntoIterator<Item = (u32, Digest)>) {
         for (bucket, digest) in leaves {
-            self.nodes[(1 << self.log2) + index(bucket)] = digest;
+            self.set((1 << self.log2) + index(bucket), digest);
         }
     }
 
@@ -190,13 +207,12 @@ impl StateTree {
             level.iter_mut().for_each(|node| *node /= 2);
             level.dedup();
             pairs.clear();
-            pairs
-                .extend(level.iter().map(|&node| [self.nodes[2 * node], self.nodes[2 * node + 1]]));
+            pairs.extend(level.iter().map(|&node| self.pairs[node].0));
             parents.clear();
             parents.resize(pairs.len(), Digest::ZERO);
             hasher.digest_pairs(&pairs, &mut parents);
             for (&node, &parent) in level.iter().zip(&parents) {
-                self.nodes[node] = parent;
+                self.set(node, parent);
             }
         }
         assert!(level.is_empty() || level == [1], "all paths end at the root");
@@ -205,13 +221,21 @@ impl StateTree {
     /// Computes all inner nodes.
     pub(crate) fn rebuild(&mut self, hasher: &dyn Hasher) {
         for level in (0..self.log2).rev() {
-            let (above, below) = self.nodes.split_at_mut(2 << level);
-            let (pairs, odd) = below[..2 << level].as_chunks::<2>();
-            assert!(odd.is_empty(), "a level below the root is even");
-            hasher.digest_pairs(pairs, &mut above[1 << level..]);
+            let first = 1 << level;
+            for start in (first..2 * first).step_by(REBUILT_COUNT_MAX) {
+                let end = (start + REBUILT_COUNT_MAX).min(2 * first);
+                let pairs: Vec<[Digest; 2]> =
+                    self.pairs[start..end].iter().map(|pair| pair.0).collect();
+                let mut parents = vec![Digest::ZERO; pairs.len()];
+                hasher.digest_pairs(&pairs, &mut parents);
+                (start..).zip(parents).for_each(|(node, parent)| self.set(node, parent));
+            }
         }
     }
 }
+
+/// Inner nodes hashed at a time while loading.
+const REBUILT_COUNT_MAX: usize = 4_096;
 
 /// Bytes of records hashed at a time while loading or checking.
 pub(crate) const HASHED_SIZE_MAX: usize = 1 << 20;

@@ -56,7 +56,11 @@ pub struct StateUpdate<'a> {
 }
 
 impl<'a> StateUpdate<'a> {
-    pub(crate) fn new(changes: &'a StateChanges, leaves: &[Digest], root: Digest) -> Self {
+    pub(crate) fn new(
+        changes: &'a StateChanges,
+        leaf: impl Fn(u32) -> Digest,
+        root: Digest,
+    ) -> Self {
         let touched = changes.ranges().len();
         let mut update = Self {
             changes,
@@ -67,8 +71,7 @@ impl<'a> StateUpdate<'a> {
             wanted_nodes: Vec::with_capacity(touched),
         };
         for (bucket, range) in changes.ranges() {
-            let digest = leaves[index(*bucket)];
-            let stated = Child { digest, ..Child::EMPTY };
+            let stated = Child { digest: leaf(*bucket), ..Child::EMPTY };
             update.meet(Place::top(*bucket, changes.log2()), stated, range.clone());
         }
         update
@@ -162,11 +165,7 @@ impl<'a> StateUpdate<'a> {
     }
 
     fn content(&self, node: &Before) -> Option<Content<'_>> {
-        let record = self.bytes[node.message.clone()].get(HEADER_SIZE..)?;
-        let Ok(content) = Content::parse(&node.place, record) else {
-            unreachable!("a record is read before its children are asked for")
-        };
-        Some(content)
+        Some(Content::again(self.bytes[node.message.clone()].get(HEADER_SIZE..)?))
     }
 
     /// Checks all changes against the rows and writes the messages of the nodes after the block.
