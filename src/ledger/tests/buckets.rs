@@ -50,7 +50,7 @@ impl Trie {
 
     fn apply(&mut self, changes: Vec<Change>) -> Result<Applied, Corrupt> {
         let (chain_id, log2) = (self.store.chain_id, self.store.tree.log2());
-        self.store.apply(&StateChanges::of_hashes(chain_id, log2, changes))
+        self.store.apply(&StateChanges::of_hashes(chain_id, log2, &changes))
     }
 
     fn naive_root(&self) -> Digest {
@@ -103,7 +103,12 @@ fn value(number: u64) -> Digest {
 
 fn universe() -> impl Strategy<Value = Digest> {
     let bits = prop_oneof![
-        3 => Just(0_usize), 3 => Just(5), 3 => Just(9), 2 => Just(14), 1 => Just(120), 1 => Just(248)
+        3 => Just(0_usize),
+        3 => Just(5),
+        3 => Just(9),
+        2 => Just(14),
+        1 => Just(120),
+        1 => Just(248),
     ];
     (bits, 0..160_u16).prop_map(|(bits, number)| ground(bits, number))
 }
