@@ -6,9 +6,15 @@
 
 #[cfg(test)]
 mod golden {
-    use hufu_crypto::{Signer as _, Sm3};
+    use std::collections::BTreeMap;
+
+    use hufu_crypto::{Signer as _, Sm3, software_provider};
+    use hufu_ledger::{
+        Account, Asset, Holding, Mandate, Nonce, StateChanges, StateKey, StateTree, StateValue,
+        Write,
+    };
     use hufu_tests::examples::{self, Chain};
-    use hufu_types::Strength;
+    use hufu_types::{Address, AssetCode, ChainId, Strength};
     use zerocopy::IntoBytes as _;
 
     /// Name, size in bytes, SM3 of the bytes.
@@ -62,6 +68,23 @@ mod golden {
         ("receipt_leaf/failure_whole", 32, "b16c56b3a7047cf0e1d3457b278d3b4a04b6d55fc33b9699345e2c5cb7ddac5d"),
         ("receipt_proof/committed", 840, "776c9fb7a9d8018510f9c89e0338194a3ab455977aa1ab870e4fcc82667a9e58"),
         ("receipt_proof/certified", 1410, "7967686e9ea613e8770cdeb4d40c4652db4ba9f28e6dbc5ddc355e8d35387836"),
+        ("state_key/account", 21, "a864868d5f0babf12391419c2cedae20dec719065080d2c2bba4085ed763003b"),
+        ("state_value/account", 24, "ba816c275946089cbd20169dd449e94faa0e0f0be5053d6898c89fa391ac9725"),
+        ("state_key/asset", 17, "d39d46094ed0c3f0988bf1de55453881b465486b679050a78c780fdf2bfbba09"),
+        ("state_value/asset", 64, "a6f352ced9076a31d872536ea2c283cde58587bbced060e1bf1b54f86ab52e32"),
+        ("state_key/holding", 37, "326d3b97945ab3b3d776813412f30ce540e26801e4f3d1c5ef8f8c66e0690439"),
+        ("state_value/holding", 24, "c469d8e50fdf9d2551cc59be10fc948a5b5b4ea6702fa7201626fd9c967697c5"),
+        ("state_key/mandate", 57, "e8418aed4b0af87995f1801d5a0b49e827a3d0d4832e2b46c75fbf92e3761aef"),
+        ("state_value/mandate", 32, "7f29d8b0b4616885cac9c05c97f7cb7e2c290539905aa7fb776acc723b175e0e"),
+        ("state_key/nonce", 29, "79b28da8970ad2d7832c631b7f8a4a879ff25c5a825c5863a28fd9fa3a18786b"),
+        ("state_value/nonce", 16, "19917661588e3a87b9fe25a5fa435afbd8d052d811f3f4ff65f9d0e032c4ba1c"),
+        ("state_root/empty", 32, "886c6cc032301a782d536e56c085a94a4f6d2a78a6ad58c7b21beb2e85e6c9df"),
+        ("state_root/nonces", 32, "a918ab14562b837c198619da9d03bf548a37c42e655d314509af19def9e8a702"),
+        ("state_record/row", 4100, "ae8a2595652f85b01c0c9ddf3859e72349a7825448443dbbc423ab86fee5cadf"),
+        ("state_record/fork", 576, "887636a3cbb6dc9133872f7cc0ebf325e68a710ca59ce140ba3f4637b9b5629a"),
+        ("state_record/all", 74092, "a4da88e14c0b08a3d863f40dc34513cc3302a590db740d1ebc3f9c97711487e1"),
+        ("state_proof/present", 1036, "788d5a404b4d6180891ca49565855c31c69fa2836f650bfa1beba88b77e37876"),
+        ("state_proof/absent", 972, "b0ac55aaa61fed0868612e3a2cf2a14579fab124f79bc4880e83fe71d899939f"),
     ];
 
     /// Every example with its bytes, in the order of the table.
@@ -115,7 +138,71 @@ mod golden {
         }
         add("receipt_proof/committed", &chain.proof(1, 3, Strength::Committed).to_bytes());
         add("receipt_proof/certified", &chain.proof(1, 3, Strength::Certified).to_bytes());
+        add_state(id, &mut add);
         all
+    }
+
+    /// Keys and values of the state, and a state of so many nonces that some of its sixteen buckets
+    /// are rows and some forks.
+    fn add_state(id: ChainId, add: &mut impl FnMut(&str, &[u8])) {
+        let (one, other, asset) =
+            (Address([1; 20]), Address([2; 20]), AssetCode::new("BOND").unwrap());
+        let open = Account { opened_at: 3, closed_at: None, holdings_count: 1 };
+        let bond =
+            Asset { authority: one, decimals: 2, created_at: 4, supply_cap: 1 << 90, supply: 7 };
+        let granted = Mandate { limit: 5, expires_at: 700, granted_at: 9 };
+        let used = StateValue::Nonce(Nonce { valid_until: 605, used_at: 5 });
+        let nonce = |nonce| StateKey::Nonce { sender: one, nonce };
+        let mandate = StateKey::Mandate { owner: one, agent: other, asset };
+        let entries = [
+            ("account", StateKey::Account(one), StateValue::Account(open)),
+            ("asset", StateKey::Asset(asset), StateValue::Asset(bond)),
+            (
+                "holding",
+                StateKey::Holding(one, asset),
+                StateValue::Holding(Holding { balance: 7, frozen: true }),
+            ),
+            ("mandate", mandate, StateValue::Mandate(granted)),
+            ("nonce", nonce(8), used),
+        ];
+        for (name, key, value) in entries {
+            add(&format!("state_key/{name}"), key.to_bytes().as_slice());
+            add(&format!("state_value/{name}"), value.to_bytes().as_slice());
+        }
+        let hasher = &*software_provider().hasher;
+        let mut tree = StateTree::new(id, 4, hasher);
+        add("state_root/empty", tree.root().as_bytes());
+        let write = |(key, value)| Write { key, before: None, value: Some(value) };
+        let nonces = (100..1_150).map(|number| write((nonce(number), used)));
+        let writes: Vec<Write> =
+            entries.into_iter().map(|(_, key, value)| write((key, value))).chain(nonces).collect();
+        let changes = StateChanges::new(id, 4, &writes, hasher);
+        let update = tree.update(&changes);
+        assert!(update.wanted().is_empty(), "nothing lies in an empty state");
+        let applied = tree.apply(&update, hasher).unwrap();
+        add("state_root/nonces", applied.root.as_bytes());
+        let records: BTreeMap<Vec<u8>, Vec<u8>> = applied
+            .records()
+            .map(|(place, record)| (place.to_bytes().as_ref().to_vec(), record.unwrap().to_vec()))
+            .collect();
+        let top = |is_fork| {
+            let found = records
+                .iter()
+                .find(|(key, record)| key.len() == 4 && (record.len() == 576) == is_fork);
+            found.unwrap().1.as_slice()
+        };
+        add("state_record/row", top(false));
+        add("state_record/fork", top(true));
+        let all: Vec<u8> =
+            records.iter().flat_map(|(key, record)| [&key[..], record].concat()).collect();
+        add("state_record/all", &all);
+        for (name, key) in [("present", nonce(100)), ("absent", nonce(1))] {
+            let mut prover = tree.prove(&key);
+            while let Some(place) = prover.wanted() {
+                prover.supply(&records[place.to_bytes().as_ref()]).unwrap();
+            }
+            add(&format!("state_proof/{name}"), &prover.finish().to_bytes());
+        }
     }
 
     #[test]

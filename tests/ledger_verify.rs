@@ -13,6 +13,9 @@ use std::sync::Arc;
 
 use hufu_consensus::{BlockVerdict, Record, SignIntent};
 use hufu_crypto::{Hasher, Provider, Signer, SoftwareSigner, software_provider};
+use hufu_ledger::StateKey;
+use hufu_ledger::bucket::bucket_of;
+use hufu_ledger::changes::row_entries;
 use hufu_node::blocks::Chain;
 use hufu_node::executor::Inline;
 use hufu_node::genesis_copy;
@@ -38,6 +41,7 @@ use hufu_types::{
 use zerocopy::IntoBytes;
 
 const HEIGHTS: u64 = 9;
+const BUCKETS_LOG2: u8 = 4;
 const SEGMENT_BYTES: u64 = 48 << 10;
 /// Short enough that the first nonces leave the state before the end.
 const VALID_HEIGHTS: u64 = 4;
@@ -56,6 +60,8 @@ struct Crooked {
     transaction_signature: bool,
     certificate_signature: bool,
     second_vote: bool,
+    /// All nonces lie in one bucket of the state and stay to the end.
+    ground: bool,
     /// Ends as a killed process does.
     killed: bool,
 }
@@ -130,8 +136,11 @@ struct Maker {
 fn genesis(signer: &SoftwareSigner) -> Genesis {
     let key = *signer.public_key();
     let validator = Validator { name: "node-0".to_owned(), key, power: 1 };
-    let parameters =
-        Parameters { certified_lag_heights: 1, block_interval_millis: 10, state_buckets_log2: 4 };
+    let parameters = Parameters {
+        certified_lag_heights: 1,
+        block_interval_millis: 10,
+        state_buckets_log2: BUCKETS_LOG2,
+    };
     let validators = ValidatorSet::new(vec![validator]).unwrap();
     let all = vec![key.address()];
     Genesis::new("test".to_owned(), 1_000, parameters, validators, all.clone(), all).unwrap()
@@ -208,10 +217,10 @@ impl Maker {
         let leg = Leg { asset, from: self.address, to: other.address, amount: 1.into() };
         let digest = Digest([low(number); 32]);
         let notarise = Operation::Notarise { digest: &digest, memo: &[low(height); 200] };
-        let until = height + VALID_HEIGHTS - 1;
+        let until = height + if self.crooked.ground { HEIGHTS } else { VALID_HEIGHTS } - 1;
         let key = *self.signer.public_key();
-        let builder =
-            TransactionBuilder::new(self.genesis.chain_id(), key, height << 8 | number, until);
+        let nonce = self.nonce(height << 8 | number);
+        let builder = TransactionBuilder::new(self.genesis.chain_id(), key, nonce, until);
         let builder = match (height, number) {
             (1, 0) => builder
                 .operation(Operation::CreateAsset(&create))
@@ -226,6 +235,22 @@ impl Maker {
         let signature =
             self.signer.sign(&TransactionBuilder::signing_digest(&unsigned, &key)).unwrap();
         TransactionBuilder::join(unsigned, &signature).unwrap()
+    }
+
+    /// A nonce of its own for each number.
+    fn nonce(&self, number: u64) -> u64 {
+        if !self.crooked.ground {
+            return number;
+        }
+        let is_ground = |nonce: &u64| {
+            let key = StateKey::Nonce { sender: self.address, nonce: *nonce };
+            let hasher = &*self.provider.hasher;
+            let [entry] = row_entries(self.genesis.chain_id(), &[(key, [])], hasher)[..] else {
+                panic!("one entry")
+            };
+            bucket_of(&entry.key, BUCKETS_LOG2) == 0
+        };
+        (number << 20..(number + 1) << 20).find(is_ground).unwrap()
     }
 
     fn append(&mut self, kind: u16, payload: &[u8]) -> RecordPosition {
@@ -446,6 +471,37 @@ fn one_flipped_bit_in_any_class_of_stored_values_is_found_by_hashes() {
     }
     let report = whole.verify(Level::Hashes);
     assert_clean(&report);
+}
+
+/// Somebody has ground nonces into one bucket, so that it forks: what lies below a fork is checked
+/// as well as what lies at the top.
+#[test]
+fn damage_in_any_record_of_a_bucket_that_forks_is_found_by_hashes() {
+    let whole = Folder::new(Crooked { ground: true, ..Crooked::default() });
+    let report = whole.verify(Level::Replay);
+    assert_clean(&report);
+    assert!(report.counts.bucket_forks > 0 && report.counts.bucket_rows > 8, "{report}");
+    let reopened = Maker::open(&whole.copy().path(), Crooked::default());
+    assert_eq!(reopened.recovered.executor.height(), HEIGHTS, "a start finds the tops again");
+    let records = Raw::open(&whole.copy()).entries(Family::Buckets);
+    let below: Vec<&Entry> = records.iter().filter(|(key, _)| key.len() > 4).collect();
+    let fork = records.iter().find(|(_, record)| record.len() == 576).unwrap();
+    for (number, (key, record)) in below.iter().copied().step_by(4).chain([fork]).enumerate() {
+        let mut flipped = record.to_vec();
+        let place = (number * 29 + 11) % flipped.len();
+        flipped[place] ^= 1 << (number % 8);
+        let folder = whole.copy();
+        Raw::open(&folder).put(Family::Buckets, key, &flipped);
+        assert_found(&folder.verify(Level::Hashes), Part::State, "bucket 0");
+        let folder = whole.copy();
+        Raw::open(&folder).delete(Family::Buckets, key);
+        assert_found(&folder.verify(Level::Hashes), Part::State, "bucket 0");
+    }
+    let folder = whole.copy();
+    let (key, record) = below[0];
+    Raw::open(&folder).put(Family::Buckets, &[key, [0].as_slice()].concat(), record);
+    let report = folder.verify(Level::Hashes);
+    assert_found(&report, Part::State, "bucket 0 path");
 }
 
 #[test]

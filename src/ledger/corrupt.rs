@@ -5,8 +5,9 @@
 //! `FailureCode` in a receipt instead.
 
 use hufu_types::codec::DecodeError;
-use hufu_types::{Address, AssetCode};
+use hufu_types::{Address, AssetCode, Digest};
 
+use crate::bucket::Place;
 use crate::key::StateKey;
 
 /// Stored bytes that this ledger cannot have written.
@@ -56,16 +57,31 @@ pub enum Corrupt {
         /// Last valid height the index has for it.
         valid_until: u64,
     },
-    /// A bucket's row is not a sorted list of entries that belong there.
-    #[error("row of bucket {bucket} is not canonical")]
-    Row {
-        /// Number of the bucket.
-        bucket: u32,
+    /// A record of the bucket tree is not the one form of a set of entries at its place.
+    #[error("record of {place} is not canonical")]
+    Node {
+        /// Where it lies.
+        place: Place,
     },
-    /// A key that the state says exists is not in its bucket's row, or one that does not exist is.
-    #[error("row of bucket {bucket} and the state disagree about a key")]
-    RowUnmatched {
-        /// Number of the bucket.
-        bucket: u32,
+    /// A record of the bucket tree is missing or is not the one that the node above it stands for.
+    #[error("record of {place} is not the one that the state root stands for")]
+    NodeUnmatched {
+        /// Where it lies.
+        place: Place,
+    },
+    /// A record of the bucket tree lies where the fork above has nothing.
+    #[error("record of {place} belongs to no fork")]
+    NodeOrphaned {
+        /// Where it lies.
+        place: Place,
+    },
+    /// A row holds something else than the state or the expiry index under a key that a block
+    /// changes.
+    #[error("the row of {place} and the state disagree about the entry with key hash {key}")]
+    EntryUnmatched {
+        /// Where the row lies.
+        place: Place,
+        /// Hash of the entry's key.
+        key: Digest,
     },
 }

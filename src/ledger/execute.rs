@@ -170,7 +170,7 @@ impl<'a> Run<'a> {
         } else {
             assert!(cursor.slots.next().is_none(), "rules touch every key that was declared");
         }
-        self.set(nonce, Some(StateValue::Nonce(Nonce { valid_until })));
+        self.set(nonce, Some(StateValue::Nonce(Nonce { valid_until, used_at: height })));
         self.undo.clear();
         Ok(outcome)
     }

@@ -1,9 +1,10 @@
 //! The expiry index: which nonces leave the state at which height.
 //!
-//! It is stored beside the state and is no part of the root, because it follows from the state.
+//! It is stored beside the state and is no part of the root, because it follows from the state: the
+//! nonces with the same two heights, ascending, in chunks of which all but the last are full.
 //!
 //! ```text
-//! key    20: valid until u64, height of insertion u64, chunk u32, all big-endian
+//! key    20: valid until u64, used at u64, chunk u32 from 0, all big-endian
 //! value    : 1..=2,048 x (sender 20, nonce u64 big-endian), ascending
 //!
 //! before block h:  scan keys with the prefix valid until = h-1  -->  Expired::read  -->  Plan
@@ -11,16 +12,19 @@
 //! ```
 //!
 //! A transaction with last height v is in at a height of at most v, so the chunks for v are
-//! complete once block v is executed, and all of them are deleted with block v+1.
+//! complete once block v is executed, and all of them are deleted with block v+1. The state root
+//! accepts that deletion only if the state holds each nonce with the two heights of its chunk, so
+//! an index that lies about a nonce stops the node before it forgets one.
 
 use zerocopy::big_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use hufu_types::Address;
-use hufu_types::codec::{DecodeError, Reader, length_u32};
+use hufu_types::codec::{DecodeError, Reader, check_range, length_u32};
 
 use crate::corrupt::Corrupt;
 use crate::key::StateKey;
+use crate::value::{Nonce, StateValue};
 
 /// Nonces in one chunk, count: a value of 56 KiB, far from what a database calls large.
 pub const CHUNK_COUNT_MAX: usize = 2_048;
@@ -43,7 +47,7 @@ pub const CHUNK_COUNT_MAX: usize = 2_048;
 #[repr(C)]
 pub struct ExpiryKey {
     valid_until: U64,
-    inserted_at: U64,
+    used_at: U64,
     chunk: U32,
 }
 
@@ -107,22 +111,28 @@ impl ExpiryKey {
     pub const fn valid_until(&self) -> u64 {
         self.valid_until.get()
     }
+
+    const fn nonce(&self) -> Nonce {
+        Nonce { valid_until: self.valid_until.get(), used_at: self.used_at.get() }
+    }
 }
 
 /// The nonces that leave the state with one block.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Expired {
     valid_until: u64,
-    /// Ascending, without duplicates.
-    entries: Vec<ExpiryEntry>,
+    /// With the height at which each was used; ascending, without duplicates.
+    entries: Vec<(ExpiryEntry, u64)>,
     chunks: Vec<ExpiryKey>,
+    last_chunk_count: usize,
 }
 
 impl Expired {
     /// Reads the chunks found for `height - 1`, which leave the state with the block at `height`.
     ///
     /// # Errors
-    /// [`Corrupt::Expiry`] if a chunk is not canonical, not of that height, or names a nonce again.
+    /// [`Corrupt::Expiry`] if a chunk is missing, not canonical, not of that height, or names a
+    /// nonce again.
     pub fn read<'a>(
         height: u64,
         chunks: impl IntoIterator<Item = (&'a [u8], &'a [u8])>,
@@ -136,7 +146,7 @@ impl Expired {
                 .map_err(|cause| Corrupt::Expiry { valid_until: expired.valid_until, cause })?;
         }
         expired.entries.sort_unstable();
-        if !expired.entries.is_sorted_by(|first, second| first < second) {
+        if !expired.entries.is_sorted_by(|first, second| first.0 < second.0) {
             let cause = DecodeError::NotCanonical { field: "nonce listed twice" };
             return Err(Corrupt::Expiry { valid_until: expired.valid_until, cause });
         }
@@ -156,9 +166,29 @@ impl Expired {
         if !in_range || !entries.is_sorted_by(|first, second| first < second) {
             return Err(DecodeError::NotCanonical { field: "expiry chunk" });
         }
-        self.entries.extend_from_slice(entries);
+        let used_at = key.nonce().used_at;
+        check_range("height at which a nonce was used", used_at, 1, self.valid_until)?;
+        self.check_next(key, entries)?;
+        self.entries.extend(entries.iter().map(|&entry| (entry, used_at)));
         self.chunks.push(key);
+        self.last_chunk_count = count;
         Ok(())
+    }
+
+    /// Chunks come in the order of their keys; all of one height of use but the last are full, and
+    /// none is missing.
+    fn check_next(&self, key: ExpiryKey, entries: &[ExpiryEntry]) -> Result<(), DecodeError> {
+        let is_next = match self.chunks.last().zip(self.entries.last()) {
+            Some((last, (entry, used_at))) if *used_at == key.used_at.get() => {
+                let is_full = self.last_chunk_count == CHUNK_COUNT_MAX;
+                let next = last.chunk.get().checked_add(1);
+                is_full && next == Some(key.chunk.get()) && entries.first() > Some(entry)
+            }
+            Some((_, (_, used_at))) => *used_at < key.used_at.get() && key.chunk.get() == 0,
+            None => key.chunk.get() == 0,
+        };
+        let cause = DecodeError::NotCanonical { field: "sequence of expiry chunks" };
+        if is_next { Ok(()) } else { Err(cause) }
     }
 
     /// How many nonces leave.
@@ -172,16 +202,41 @@ impl Expired {
         self.valid_until
     }
 
-    /// Their entries in the state, ascending.
+    /// Their keys in the state, ascending.
     pub fn keys(&self) -> impl Iterator<Item = StateKey> + '_ {
-        self.entries.iter().map(ExpiryEntry::key)
+        self.entries.iter().map(|(entry, _)| entry.key())
+    }
+
+    /// The entries that the state must have, ascending by key.
+    pub fn nonces(&self) -> impl Iterator<Item = (StateKey, Nonce)> + '_ {
+        let valid_until = self.valid_until;
+        let entries = self.entries.iter();
+        entries.map(move |(entry, used_at)| (entry.key(), Nonce { valid_until, used_at: *used_at }))
     }
 
     /// Whether the entry leaves the state with the block.
     #[must_use]
     pub fn contains(&self, key: &StateKey) -> bool {
-        let StateKey::Nonce { sender, nonce } = *key else { return false };
-        self.entries.binary_search(&ExpiryEntry::new(sender, nonce)).is_ok()
+        self.find(key).is_some()
+    }
+
+    /// What the state must have under `key`; `None` if it does not leave with the block.
+    fn find(&self, key: &StateKey) -> Option<Nonce> {
+        let StateKey::Nonce { sender, nonce } = *key else { return None };
+        let entry = ExpiryEntry::new(sender, nonce);
+        let place = self.entries.binary_search_by_key(&entry, |(entry, _)| *entry).ok()?;
+        let (_, used_at) = self.entries.get(place)?;
+        Some(Nonce { valid_until: self.valid_until, used_at: *used_at })
+    }
+
+    /// Checks what the state has under a key against the index.
+    pub(crate) fn check(&self, key: &StateKey, value: Option<StateValue>) -> Result<(), Corrupt> {
+        match self.find(key) {
+            Some(nonce) if value != Some(StateValue::Nonce(nonce)) => {
+                Err(Corrupt::ExpiryUnmatched { key: *key, valid_until: self.valid_until })
+            }
+            _ => Ok(()),
+        }
     }
 
     pub(crate) fn chunks(&self) -> &[ExpiryKey] {
@@ -215,7 +270,7 @@ impl ExpiryChanges {
             for (chunk, part) in (0_u32..).zip(same.chunks(CHUNK_COUNT_MAX)) {
                 let key = ExpiryKey {
                     valid_until: U64::new(valid_until),
-                    inserted_at: U64::new(height),
+                    used_at: U64::new(height),
                     chunk: U32::new(chunk),
                 };
                 let mut value = Vec::with_capacity(part.len() * size_of::<ExpiryEntry>());
@@ -256,18 +311,56 @@ mod tests {
         assert_eq!(ExpiryChanges::new(21, &expired, Vec::new()).deletions.len(), 2);
         assert!(Expired::read(20, chunks()).is_err(), "chunks of another height");
         assert!(Expired::read(21, chunks().chain(chunks())).is_err(), "a nonce listed twice");
+        assert!(Expired::read(21, chunks().skip(1)).is_err(), "the first chunk is missing");
+        let nonces: Vec<_> = expired.nonces().collect();
+        assert_eq!(nonces.first(), Some(&(entry(0).key(), Nonce { valid_until: 20, used_at: 10 })));
+        let found = Some(StateValue::Nonce(Nonce { valid_until: 20, used_at: 10 }));
+        let other = Some(StateValue::Nonce(Nonce { valid_until: 20, used_at: 9 }));
+        assert_eq!(expired.check(&entry(3).key(), found), Ok(()));
+        assert!(expired.check(&entry(3).key(), other).is_err());
+        assert!(expired.check(&entry(3).key(), None).is_err());
+        assert_eq!(expired.check(&entry(count).key(), other), Ok(()), "of another height");
     }
 
     #[test]
     fn chunks_are_read_strictly() {
-        let key =
-            ExpiryKey { valid_until: U64::new(9), inserted_at: U64::new(3), chunk: U32::new(0) };
-        let key = key.to_bytes();
+        let key = |used_at: u64, chunk: u32| {
+            let (valid_until, used_at) = (U64::new(9), U64::new(used_at));
+            ExpiryKey { valid_until, used_at, chunk: U32::new(chunk) }.to_bytes()
+        };
         let good = [[1; 28], [2; 28]].concat();
-        let read = |value: &[u8]| Expired::read(10, [(key.as_slice(), value)]);
-        assert_eq!(read(&good).unwrap().count(), 2);
-        assert!(read(&[[2; 28], [1; 28]].concat()).is_err(), "not ascending");
-        assert!(read(&good[1..]).is_err() && read(&[]).is_err());
-        assert!(Expired::read(10, [(&key[1..], good.as_slice())]).is_err());
+        let read = |key: &[u8], value: &[u8]| Expired::read(10, [(key, value)]);
+        let first = key(3, 0);
+        assert_eq!(read(&first, &good).unwrap().count(), 2);
+        assert!(read(&first, &[[2; 28], [1; 28]].concat()).is_err(), "not ascending");
+        assert!(read(&first, &good[1..]).is_err() && read(&first, &[]).is_err());
+        assert!(read(&first[1..], &good).is_err());
+        assert!(read(&key(3, 1), &good).is_err(), "begins with its second chunk");
+        assert!(read(&key(10, 0), &good).is_err(), "used after its last height");
+        assert!(read(&key(0, 0), &good).is_err(), "used before the first block");
+        let more = [3; 28].as_slice();
+        let two = |second: [u8; 20]| {
+            Expired::read(10, [(&first[..], good.as_slice()), (&second[..], more)])
+        };
+        assert_eq!(two(key(4, 0)).unwrap().count(), 3);
+        assert!(two(key(3, 1)).is_err(), "behind a chunk that is not full");
+        assert!(two(key(2, 0)).is_err(), "heights of use ascend");
+    }
+
+    /// What the index holds follows from the nonces of the state alone.
+    #[test]
+    fn the_index_is_the_same_however_the_nonces_came() {
+        let entry = |number: u64| ExpiryEntry::new(Address([3; 20]), number);
+        let none = Expired::read(10, []).unwrap();
+        let count = 2 * CHUNK_COUNT_MAX as u64 + 1;
+        let ascending: Vec<_> = (0..count).map(|number| (12 + number % 2, entry(number))).collect();
+        let descending: Vec<_> = ascending.iter().rev().copied().collect();
+        let changes = ExpiryChanges::new(10, &none, ascending);
+        assert_eq!(changes, ExpiryChanges::new(10, &none, descending));
+        let full = |(_, value): &&(ExpiryKey, Vec<u8>)| value.len() == 28 * CHUNK_COUNT_MAX;
+        assert_eq!(
+            (changes.additions.len(), changes.additions.iter().filter(full).count()),
+            (3, 2)
+        );
     }
 }

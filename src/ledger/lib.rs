@@ -2,6 +2,9 @@
 #![forbid(unsafe_code)]
 
 pub mod audit;
+pub mod bucket;
+pub mod changes;
+pub mod check;
 pub mod corrupt;
 mod declare;
 mod execute;
@@ -12,18 +15,23 @@ pub mod plan;
 pub mod proof;
 pub mod query;
 pub mod root;
+pub mod update;
 pub mod value;
 
 #[cfg(test)]
 mod tests;
 
 pub use audit::{AssetTotals, AuditError, Totals, audit};
+pub use bucket::Place;
+pub use changes::StateChanges;
+pub use check::{TreeCheck, TreeCounts};
 pub use corrupt::Corrupt;
 pub use expiry::{Expired, ExpiryChanges, ExpiryKey};
 pub use key::{KeyBytes, StateKey};
 pub use outcome::{BlockOutcome, Touched, Write};
 pub use plan::{Context, GroupsOutcome, Loaded, Plan, Rights, StateView};
-pub use proof::{StateProof, StateProofError};
+pub use proof::{Prover, StateProof, StateProofError};
 pub use query::{AccountQuery, MandateQuery};
-pub use root::{Applied, StateChanges, StateTree};
+pub use root::{Applied, StateTree};
+pub use update::StateUpdate;
 pub use value::{Account, Asset, Holding, Mandate, Nonce, StateValue, ValueBytes};

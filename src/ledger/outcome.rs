@@ -27,6 +27,9 @@ use crate::value::StateValue;
 pub struct Write {
     /// What changes.
     pub key: StateKey,
+    /// Its value before the block as it was executed; `None` if there was none. The state root
+    /// accepts the write only if it says the same.
+    pub before: Option<StateValue>,
     /// Its value after the block; `None` when it leaves the state.
     pub value: Option<StateValue>,
 }
@@ -133,19 +136,28 @@ impl Plan {
             height: self.context().height,
             receipts_tree: receipts_tree(&receipts, hasher),
             receipts,
-            writes: self.writes(&written),
+            writes: self.writes(loaded, &written),
             expiry,
             touched: self.touched().clone(),
             failures_count: u32::try_from(failures).unwrap_or(u32::MAX),
         }
     }
 
-    /// Adds to the groups' writes the expired nonces that no transaction touched.
-    fn writes(&self, written: &[(u32, Option<StateValue>)]) -> Vec<Write> {
+    /// Adds to the groups' writes the expired nonces that no transaction touched. Those are deleted
+    /// as the expiry index has them, without a look at the state: the state root refuses the block
+    /// if the nonce is not there with just these heights.
+    fn writes(&self, loaded: &Loaded, written: &[(u32, Option<StateValue>)]) -> Vec<Write> {
         let mut writes = Vec::with_capacity(written.len() + self.expired().count());
-        writes.extend(written.iter().map(|&(slot, value)| Write { key: self.key(slot), value }));
-        let untouched = self.expired().keys().filter(|key| self.keys().binary_search(key).is_err());
-        writes.extend(untouched.map(|key| Write { key, value: None }));
+        writes.extend(written.iter().map(|&(slot, value)| {
+            let before = loaded.stored[index(slot)];
+            Write { key: self.key(slot), before, value }
+        }));
+        let expired = self.expired().nonces();
+        let untouched = expired.filter(|(key, _)| self.keys().binary_search(key).is_err());
+        writes.extend(untouched.map(|(key, nonce)| {
+            let before = Some(StateValue::Nonce(nonce));
+            Write { key, before, value: None }
+        }));
         // Two ascending runs; the stable sort merges them.
         writes.sort_by_key(|write| write.key);
         assert!(

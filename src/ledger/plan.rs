@@ -253,21 +253,11 @@ impl Plan {
         let mut stored = Vec::with_capacity(self.keys.len());
         for (key, value) in self.keys.iter().zip(values) {
             let value = value.map(|bytes| StateValue::parse(key, bytes.as_ref())).transpose()?;
-            if self.expired.contains(key) {
-                self.check_expired(key, value)?;
-            }
+            self.expired.check(key, value)?;
             stored.push(value);
         }
         assert_eq!(stored.len(), self.keys.len(), "the caller fetched a value for every key");
         Ok(Loaded { stored })
-    }
-
-    fn check_expired(&self, key: &StateKey, value: Option<StateValue>) -> Result<(), Corrupt> {
-        let valid_until = self.expired.valid_until();
-        match value {
-            Some(StateValue::Nonce(nonce)) if nonce.valid_until == valid_until => Ok(()),
-            _ => Err(Corrupt::ExpiryUnmatched { key: *key, valid_until }),
-        }
     }
 
     /// Deals all groups out to `count` workers, evenly by what they touch; portions may be empty.

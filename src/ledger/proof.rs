@@ -1,21 +1,27 @@
 //! Proofs that the state holds a value under a key, or none, verifiable offline against a state
 //! root.
 //!
-//! A proof is the whole row of the key's bucket and the path from the bucket to the root: the row
-//! shows the entry or its absence, because it is complete and sorted.
+//! A proof is the row at the place of the key, the forks above it and the path from the bucket to
+//! the root. The row shows the entry or its absence, because it is complete and sorted; where the
+//! last fork has nothing in the key's direction, the row is empty.
 //!
 //! ```text
 //! offset  size  field
 //!      0     4  bucket
-//!      4     4  entries of the row, at most 65,536
-//!      8     2  siblings of the path: k
-//!     10     2  reserved, zero
-//!     12    64n entries: key hash, value hash
-//!      …    32k siblings, lowest first
+//!      4     2  forks, at most (256 - k) / 4
+//!      6     2  siblings of the path: k
+//!      8     4  entries of the row, at most 64
+//!     12  576f  forks, the bucket's top first: 16 x (count u32, digest)
+//!      …   64n  entries: key hash, value hash
+//!      …   32k  siblings, lowest first
 //! ```
+//! No proof is larger than [`STATE_PROOF_SIZE_MAX`], whatever the state holds.
 
-use hufu_types::codec::{DecodeError, Reader, check_range, check_reserved, index, length_u32, put};
-use hufu_types::limits::{STATE_BUCKETS_LOG2_MAX, STATE_BUCKETS_LOG2_MIN};
+use hufu_types::codec::{DecodeError, Reader, check_range, index, length_u32, put};
+use hufu_types::limits::{
+    ROW_ENTRIES_COUNT_MAX, STATE_BUCKETS_LOG2_MAX, STATE_BUCKETS_LOG2_MIN, STATE_FORKS_COUNT_MAX,
+    STATE_PROOF_SIZE_MAX,
+};
 use hufu_types::merkle::root_from_path;
 use hufu_types::{ChainId, Digest};
 use zerocopy::little_endian::{U16, U32};
@@ -23,18 +29,22 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use hufu_crypto::Sm3;
 
+use crate::bucket::{
+    CHILD_SIZE, CHILDREN, Child, Content, HEADER_SIZE, Place, ROW_ENTRY_SIZE, RowEntry, bucket_of,
+    fork_message, is_fork, is_row, node_message, row_message,
+};
+use crate::changes::{key_message, value_message};
 use crate::corrupt::Corrupt;
 use crate::key::StateKey;
-use crate::root::{BucketHeader, RowEntry, StateTree, bucket_of, key_message, read_row};
+use crate::root::StateTree;
 
-/// Entries of the row of a proof, count: 4 MiB, far beyond what a chain that chose its k well has
-/// in one bucket.
-pub const PROOF_ENTRIES_COUNT_MAX: u32 = 65_536;
+type Fork = [Child; CHILDREN];
 
 /// A proof about one key; see the module for its encoding.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StateProof {
     bucket: u32,
+    forks: Vec<Fork>,
     row: Vec<RowEntry>,
     path: Vec<Digest>,
 }
@@ -48,9 +58,15 @@ pub enum StateProofError {
     /// The proof is of another bucket than the key's, or of a tree of another size.
     #[error("state proof is of another bucket or another tree")]
     Unrelated,
-    /// The row is not sorted or holds entries of other buckets.
+    /// The row is not sorted, is too long or holds entries of other places.
     #[error("row of the state proof is not canonical")]
     RowWrong,
+    /// A fork is none, or does not lead to what lies below it.
+    #[error("fork {depth} of the state proof does not lead to the row")]
+    ForkWrong {
+        /// Its number, the bucket's top being 0.
+        depth: u8,
+    },
     /// The row holds another value for the key, or holds it when it should not, or lacks it.
     #[error("the state holds something else under this key")]
     ValueWrong,
@@ -63,16 +79,19 @@ pub enum StateProofError {
 #[repr(C)]
 struct ProofHeader {
     bucket: U32,
-    entries_count: U32,
+    forks_count: U16,
     siblings_count: U16,
-    reserved: [u8; 2],
+    entries_count: U32,
 }
 
-/// The bucket of `key` in a tree of 2^`log2` buckets, whose row [`StateTree::prove`] needs.
-#[must_use]
-pub fn bucket_of_key(chain_id: ChainId, log2: u8, key: &StateKey) -> u32 {
-    bucket_of(&key_hash(chain_id, key), log2)
-}
+const _: () = assert!(
+    (size_of::<ProofHeader>()
+        + STATE_FORKS_COUNT_MAX as usize * CHILDREN * CHILD_SIZE
+        + ROW_ENTRIES_COUNT_MAX as usize * ROW_ENTRY_SIZE
+        + STATE_BUCKETS_LOG2_MAX as usize * size_of::<Digest>())
+        == STATE_PROOF_SIZE_MAX as usize,
+    "the limit that everybody shares is the size of the largest proof"
+);
 
 fn key_hash(chain_id: ChainId, key: &StateKey) -> Digest {
     let mut message = Vec::with_capacity(96);
@@ -80,28 +99,85 @@ fn key_hash(chain_id: ChainId, key: &StateKey) -> Digest {
     Sm3::of(&[&message])
 }
 
+fn value_hash(value: &[u8]) -> Digest {
+    let mut message = Vec::with_capacity(96);
+    value_message(value, &mut message);
+    Sm3::of(&[&message])
+}
+
+/// A proof in the making: it asks for records until it has a row.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct Prover<'a> {
+    tree: &'a StateTree,
+    key: Digest,
+    /// The next record and what is known of it; `None` when the proof is complete.
+    wanted: Option<(Place, Child)>,
+    forks: Vec<Fork>,
+    row: Vec<RowEntry>,
+}
+
 impl StateTree {
-    /// The proof for `key`, whether the state holds it or not; `row` is the stored row of
-    /// [`bucket_of_key`], empty if there is none.
-    ///
-    /// # Errors
-    /// [`Corrupt`] if the row is not the one this tree was built over.
-    pub fn prove(&self, key: &StateKey, row: &[u8]) -> Result<StateProof, Corrupt> {
-        let bucket = bucket_of_key(self.chain_id(), self.log2(), key);
-        let row = read_row(bucket, self.log2(), row)?.to_vec();
-        if self.bucket_digest(bucket) != Some(row_digest(self.chain_id(), bucket, &row)) {
-            return Err(Corrupt::RowUnmatched { bucket });
-        }
-        let Some(path) = self.path(bucket) else { unreachable!("a key hash names a bucket") };
-        Ok(StateProof { bucket, row, path })
+    /// Begins the proof for `key`, whether the state holds it or not.
+    pub fn prove(&self, key: &StateKey) -> Prover<'_> {
+        self.prove_hash(key_hash(self.chain_id(), key))
+    }
+
+    /// Begins the proof for the key with this hash.
+    pub(crate) fn prove_hash(&self, key: Digest) -> Prover<'_> {
+        let bucket = bucket_of(&key, self.log2());
+        let Some(digest) = self.bucket_digest(bucket) else {
+            unreachable!("a key hash names a bucket")
+        };
+        let stated = Child { digest, ..Child::EMPTY };
+        let wanted = Some((Place::top(bucket, self.log2()), stated));
+        let wanted = wanted.filter(|_| digest != Digest::ZERO);
+        Prover { tree: self, key, wanted, forks: Vec::new(), row: Vec::new() }
     }
 }
 
-fn row_digest(chain_id: ChainId, bucket: u32, row: &[RowEntry]) -> Digest {
-    if row.is_empty() {
-        return Digest::ZERO;
+impl Prover<'_> {
+    /// The place whose record is needed next; `None` when the proof is complete.
+    #[must_use]
+    pub fn wanted(&self) -> Option<Place> {
+        self.wanted.map(|(place, _)| place)
     }
-    Sm3::of(&[BucketHeader::new(chain_id, bucket, row).as_bytes(), row.as_bytes()])
+
+    /// Takes the record stored for [`Prover::wanted`], empty if there is none.
+    ///
+    /// # Errors
+    /// [`Corrupt`] if it is not the one this tree stands for.
+    pub fn supply(&mut self, record: &[u8]) -> Result<(), Corrupt> {
+        let Some((place, stated)) = self.wanted.take() else { return Ok(()) };
+        let mut message = Vec::with_capacity(HEADER_SIZE + record.len());
+        node_message(self.tree.chain_id(), &place, record, &mut message);
+        if Sm3::of(&[&message]) != stated.digest {
+            return Err(Corrupt::NodeUnmatched { place });
+        }
+        let content = Content::parse(&place, record)?;
+        if stated.count() > 0 && content.count() != stated.count().into() {
+            return Err(Corrupt::Node { place });
+        }
+        match content {
+            Content::Row(row) => self.row.extend_from_slice(row),
+            Content::Fork(children) => {
+                let nibble = place.nibble(&self.key);
+                let below = Some((place.child(nibble), children[nibble]));
+                self.wanted = below.filter(|(_, child)| child.count() > 0);
+                self.forks.push(*children);
+            }
+        }
+        Ok(())
+    }
+
+    /// The proof, when nothing more is wanted.
+    #[must_use]
+    pub fn finish(self) -> StateProof {
+        assert!(self.wanted.is_none(), "a proof ends with a row");
+        let bucket = bucket_of(&self.key, self.tree.log2());
+        let Some(path) = self.tree.path(bucket) else { unreachable!("a key hash names a bucket") };
+        StateProof { bucket, forks: self.forks, row: self.row, path }
+    }
 }
 
 impl StateProof {
@@ -118,35 +194,80 @@ impl StateProof {
         value: Option<&[u8]>,
         root: &Digest,
     ) -> Result<(), StateProofError> {
-        let log2_max = log2.clamp(STATE_BUCKETS_LOG2_MIN, STATE_BUCKETS_LOG2_MAX);
         let hash = key_hash(chain_id, key);
-        if log2_max != log2 || self.bucket != bucket_of(&hash, log2) {
+        self.verify_hash(chain_id, log2, &hash, value.map(value_hash), root)
+    }
+
+    /// [`StateProof::verify`] on the hashes of key and value.
+    pub(crate) fn verify_hash(
+        &self,
+        chain_id: ChainId,
+        log2: u8,
+        key: &Digest,
+        value: Option<Digest>,
+        root: &Digest,
+    ) -> Result<(), StateProofError> {
+        let in_range = (STATE_BUCKETS_LOG2_MIN..=STATE_BUCKETS_LOG2_MAX).contains(&log2);
+        if !in_range || self.bucket != bucket_of(key, log2) {
             return Err(StateProofError::Unrelated);
         }
-        read_row(self.bucket, log2, self.row.as_bytes()).map_err(|_| StateProofError::RowWrong)?;
-        let found = self.row.binary_search_by_key(&hash, |entry| entry.key).ok();
+        let leaf = self.leaf(chain_id, Place::top(self.bucket, log2), key)?;
+        let found = self.row.binary_search_by_key(key, |entry| entry.key).ok();
         let found = found.and_then(|place| self.row.get(place)).map(|entry| entry.value);
-        if found != value.map(|bytes| Sm3::of(&[bytes])) {
+        if found != value {
             return Err(StateProofError::ValueWrong);
         }
-        let leaf = row_digest(chain_id, self.bucket, &self.row);
         let reached = root_from_path(leaf, self.bucket.into(), 1 << log2, &self.path);
         if reached == Some(*root) { Ok(()) } else { Err(StateProofError::PathWrong) }
     }
 
-    /// The canonical bytes.
+    /// The digest of the bucket that follows from row and forks.
+    fn leaf(&self, chain_id: ChainId, top: Place, key: &Digest) -> Result<Digest, StateProofError> {
+        let mut places = vec![top];
+        for (depth, fork) in (0_u8..).zip(&self.forks) {
+            let place = places.last().copied().filter(|place| is_fork(place, fork));
+            let place = place.ok_or(StateProofError::ForkWrong { depth })?;
+            places.push(place.child(place.nibble(key)));
+        }
+        let mut below = Child::EMPTY;
+        let mut message = Vec::with_capacity(HEADER_SIZE + self.row.as_bytes().len() + 4);
+        if let Some(place) = places.pop().filter(|_| !self.row.is_empty()) {
+            if !is_row(&place, &self.row) {
+                return Err(StateProofError::RowWrong);
+            }
+            row_message(chain_id, &place, &self.row, &mut message);
+            below = Child::new(length_u32(&self.row), Sm3::of(&[&message]));
+        }
+        assert_eq!(places.len(), self.forks.len(), "a place for each fork");
+        for (fork, place) in self.forks.iter().zip(places).rev() {
+            let wrong = StateProofError::ForkWrong { depth: place.depth() };
+            if fork[place.nibble(key)] != below {
+                return Err(wrong);
+            }
+            message.clear();
+            fork_message(chain_id, &place, fork, &mut message);
+            let count = fork.iter().map(Child::count).try_fold(0, u32::checked_add);
+            below = Child::new(count.ok_or(wrong)?, Sm3::of(&[&message]));
+        }
+        Ok(below.digest)
+    }
+
+    /// The canonical bytes, at most [`STATE_PROOF_SIZE_MAX`].
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
+        let short = |count: usize| U16::new(u16::try_from(count).unwrap_or(u16::MAX));
         let header = ProofHeader {
             bucket: U32::new(self.bucket),
+            forks_count: short(self.forks.len()),
+            siblings_count: short(self.path.len()),
             entries_count: U32::new(length_u32(&self.row)),
-            siblings_count: U16::new(u16::try_from(self.path.len()).unwrap_or(u16::MAX)),
-            reserved: [0; 2],
         };
-        let mut out = Vec::with_capacity(12 + 64 * self.row.len() + 32 * self.path.len());
+        let mut out = Vec::with_capacity(4_096);
         put(&mut out, &header);
+        put(&mut out, self.forks.as_slice());
         put(&mut out, self.row.as_slice());
         put(&mut out, self.path.as_slice());
+        assert!(out.len() <= index(STATE_PROOF_SIZE_MAX), "whoever asks for a proof can read it");
         out
     }
 
@@ -157,13 +278,15 @@ impl StateProof {
     pub fn parse(bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(bytes);
         let header: &ProofHeader = reader.fixed()?;
-        check_reserved("state proof", &header.reserved)?;
-        let (entries, siblings) = (header.entries_count.get(), header.siblings_count.get());
-        check_range("state proof entries", entries.into(), 0, PROOF_ENTRIES_COUNT_MAX.into())?;
+        let (forks, siblings) = (header.forks_count.get(), header.siblings_count.get());
+        let entries = header.entries_count.get();
+        check_range("state proof forks", forks.into(), 0, STATE_FORKS_COUNT_MAX.into())?;
+        check_range("state proof entries", entries.into(), 0, ROW_ENTRIES_COUNT_MAX.into())?;
         let (min, max) = (STATE_BUCKETS_LOG2_MIN.into(), STATE_BUCKETS_LOG2_MAX.into());
         check_range("state proof siblings", siblings.into(), min, max)?;
         let proof = Self {
             bucket: header.bucket.get(),
+            forks: reader.slice(usize::from(forks))?.to_vec(),
             row: reader.slice(index(entries))?.to_vec(),
             path: reader.slice(usize::from(siblings))?.to_vec(),
         };

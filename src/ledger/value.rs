@@ -6,12 +6,12 @@
 //! asset    64: authority 20, decimals u8, reserved 3, created at u64, supply cap u128, supply u128
 //! holding  24: balance u128, frozen u8 (0, 1), reserved 7
 //! mandate  32: limit left u128, expires at u64, granted at u64
-//! nonce     8: valid until u64
+//! nonce    16: valid until u64, used at u64
 //! ```
 //!
 //! Heights throughout. Decoding is strict and also refuses what the rules never leave behind: a
 //! holding that is empty and not frozen, a used-up mandate, a closed account with holdings, more
-//! supply than the cap.
+//! supply than the cap, a nonce used after its last height.
 
 use zerocopy::little_endian::{U32, U64, U128};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -77,6 +77,8 @@ pub struct Mandate {
 pub struct Nonce {
     /// Last height at which its transaction could be included; the entry goes at the next one.
     pub valid_until: u64,
+    /// Height of the block that used it; the expiry index is ordered by it.
+    pub used_at: u64,
 }
 
 /// The value of an entry of the state.
@@ -118,7 +120,7 @@ layout!(AssetLayout {
 } of 64);
 layout!(HoldingLayout { balance: U128, frozen: u8, reserved: [u8; 7] } of 24);
 layout!(MandateLayout { limit: U128, expires_at: U64, granted_at: U64 } of 32);
-layout!(NonceLayout { valid_until: U64 } of 8);
+layout!(NonceLayout { valid_until: U64, used_at: U64 } of 16);
 
 /// The canonical bytes of a value, held in place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -177,9 +179,10 @@ impl StateValue {
                 expires_at: U64::new(mandate.expires_at),
                 granted_at: U64::new(mandate.granted_at),
             }),
-            Self::Nonce(nonce) => {
-                ValueBytes::of(&NonceLayout { valid_until: U64::new(nonce.valid_until) })
-            }
+            Self::Nonce(nonce) => ValueBytes::of(&NonceLayout {
+                valid_until: U64::new(nonce.valid_until),
+                used_at: U64::new(nonce.used_at),
+            }),
         }
     }
 
@@ -273,7 +276,9 @@ fn read_mandate(reader: &mut Reader<'_>) -> Result<Mandate, DecodeError> {
 
 fn read_nonce(reader: &mut Reader<'_>) -> Result<Nonce, DecodeError> {
     let layout: &NonceLayout = reader.fixed()?;
-    Ok(Nonce { valid_until: layout.valid_until.get() })
+    let nonce = Nonce { valid_until: layout.valid_until.get(), used_at: layout.used_at.get() };
+    check_range("height at which a nonce was used", nonce.used_at, 1, nonce.valid_until)?;
+    Ok(nonce)
 }
 
 #[cfg(test)]
@@ -304,13 +309,13 @@ mod tests {
             (holding, StateValue::Holding(Holding { balance: u128::MAX, frozen: false })),
             (holding, StateValue::Holding(Holding { balance: 0, frozen: true })),
             (mandate, StateValue::Mandate(granted)),
-            (nonce, StateValue::Nonce(Nonce { valid_until: 605 })),
+            (nonce, StateValue::Nonce(Nonce { valid_until: 605, used_at: 5 })),
         ]
     }
 
     #[test]
     fn values_have_one_encoding_and_the_documented_size() {
-        let sizes = [24, 24, 64, 24, 24, 32, 8];
+        let sizes = [24, 24, 64, 24, 24, 32, 16];
         for ((key, value), size) in samples().into_iter().zip(sizes) {
             let bytes = value.to_bytes();
             assert_eq!(bytes.as_slice().len(), size);
@@ -344,7 +349,7 @@ mod tests {
             &[16, 17, 23],
             &[16, 17, 23],
             &[],
-            &[],
+            &[9, 15],
         ];
         for ((key, value), places) in samples().into_iter().zip(reserved) {
             for &place in places {

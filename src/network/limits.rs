@@ -3,6 +3,10 @@
 
 use hufu_types::limits::{TX_SIZE_MAX, VALIDATORS_COUNT_MAX};
 
+/// Bytes of a proof beside an account: the protocol's limit and none of our own, so that every
+/// proof that a node makes can be sent and read.
+pub use hufu_types::limits::STATE_PROOF_SIZE_MAX;
+
 /// Size of the header of every frame, bytes.
 pub const FRAME_HEADER_SIZE: usize = 16;
 
@@ -24,9 +28,6 @@ pub const ACCOUNT_HOLDINGS_COUNT_MAX: u32 = 4_096;
 
 /// Mandates in one account answer, count.
 pub const ACCOUNT_MANDATES_COUNT_MAX: u32 = 4_096;
-
-/// Bytes of a proof beside an account.
-pub const STATE_PROOF_SIZE_MAX: u32 = 256 * 1_024;
 
 /// Bytes of a receipt's proof: two certificates of the largest validator set, four paths, two
 /// headers.

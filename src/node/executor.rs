@@ -14,9 +14,10 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use hufu_crypto::Provider;
+use hufu_ledger::bucket::PlaceBytes;
 use hufu_ledger::plan::GroupsOutcome;
 use hufu_ledger::{
-    BlockOutcome, Corrupt, Expired, Loaded, Plan, Rights, StateChanges, StateKey, StateTree,
+    BlockOutcome, Corrupt, Expired, Loaded, Place, Plan, Rights, StateChanges, StateKey, StateTree,
     StateValue, Write,
 };
 use hufu_storage::block_log::RecordPosition;
@@ -122,7 +123,8 @@ pub struct Executor {
 }
 
 impl Executor {
-    /// Opens the state in `store` and checks every row of it against the root it was written with.
+    /// Opens the state in `store` and checks the top of every bucket against the root it was
+    /// written with.
     ///
     /// # Errors
     /// A store that fails or is damaged.
@@ -303,12 +305,14 @@ impl Executor {
     ) -> Result<ExecutedRoots, ExecuteError> {
         let hasher = Arc::clone(&self.provider.hasher);
         let changes = StateChanges::new(self.chain_id, self.log2, &outcome.writes, &*hasher);
-        let bucket_keys: Vec<[u8; 4]> = changes.buckets().map(u32::to_be_bytes).collect();
-        let rows = self.store.multi_get(Family::Buckets, &bucket_keys)?;
-        let applied =
-            self.tree.apply(&changes, rows.into_iter().map(Option::unwrap_or_default), &*hasher)?;
+        let mut update = self.tree.update(&changes);
+        while !update.wanted().is_empty() {
+            let keys: Vec<PlaceBytes> = update.wanted().iter().map(Place::to_bytes).collect();
+            update.supply(self.store.multi_get(Family::Buckets, &keys)?, &*hasher)?;
+        }
+        let applied = self.tree.apply(&update, &*hasher)?;
         let mut batch = StateBatch::new();
-        for Write { key, value } in &outcome.writes {
+        for Write { key, value, .. } in &outcome.writes {
             let (family, bytes) = (state_keys::family(key), key.to_bytes());
             match value {
                 Some(value) => batch.put(family, bytes.as_slice(), value.to_bytes().as_slice()),
@@ -321,10 +325,11 @@ impl Executor {
         for key in &outcome.expiry.deletions {
             batch.delete(Family::Nonces, state_keys::stored_expiry_key(key));
         }
-        for (bucket, row) in applied.rows() {
-            match row {
-                [] => batch.delete(Family::Buckets, bucket.to_be_bytes()),
-                row => batch.put(Family::Buckets, bucket.to_be_bytes(), row),
+        for (place, record) in applied.records() {
+            let key = place.to_bytes();
+            match record {
+                Some(record) => batch.put(Family::Buckets, key.as_ref(), record),
+                None => batch.delete(Family::Buckets, key.as_ref()),
             }
         }
         let roots = ExecutedRoots {
@@ -398,7 +403,7 @@ impl Executor {
 
     /// Brings what is kept in memory up to the state just committed.
     fn remember(&mut self, outcome: &BlockOutcome, roots: ExecutedRoots, block: BlockDigest) {
-        for Write { key, value } in &outcome.writes {
+        for Write { key, value, .. } in &outcome.writes {
             match (key, value) {
                 // A nonce is looked up once more at most, so caching it would only push out what is
                 // hot.
@@ -429,19 +434,28 @@ impl Executor {
     }
 }
 
-/// Loads the bucket rows and hashes all of them.
+/// Loads the records at the tops of all buckets and hashes them. What lies below a fork is checked
+/// when it is used.
 fn load_tree(
     chain_id: ChainId,
     log2: u8,
     store: &StateStore,
     provider: &Provider,
 ) -> Result<StateTree, ExecuteError> {
-    let mut keyed = Vec::new();
-    for entry in store.scan_prefix(Family::Buckets, &[])? {
-        let (key, row) = entry?;
-        keyed.push((state_keys::bucket_of_row(&key)?, row));
+    let mut tops = Vec::new();
+    let mut from = Some(0_u32);
+    while let Some(bucket) = from.take() {
+        for entry in store.iterate(Family::Buckets, &bucket.to_be_bytes())? {
+            let (key, record) = entry?;
+            let place = Place::parse(&key, log2)?;
+            if place.depth() > 0 {
+                from = place.bucket().checked_add(1);
+                break;
+            }
+            tops.push((place, record));
+        }
     }
-    Ok(StateTree::load(chain_id, log2, keyed, &*provider.hasher)?)
+    Ok(StateTree::load(chain_id, log2, tops, &*provider.hasher)?)
 }
 
 /// Roots of the heights from `height - lag` to `height`, the genesis's standing for everything

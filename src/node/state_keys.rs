@@ -5,13 +5,13 @@
 //! Accounts       state key (kinds 1-4 of hufu-ledger)     state value
 //! Nonces         state key (kind 5)                       state value
 //! Nonces         0xe0, expiry key                         nonces that leave with one height
-//! Buckets        bucket u32 big-endian                    row of (key hash, value hash)
+//! Buckets        place in the bucket tree                 row or fork (`bucket.rs` of hufu-ledger)
 //! Blocks         height u64 big-endian                    block row
 //! Receipts       height u64 big-endian                    receipts in block order
 //! Transactions   transaction id                           height u64, index u32, little-endian
 //! ```
 
-use hufu_ledger::{Corrupt, ExpiryKey, StateKey};
+use hufu_ledger::{ExpiryKey, StateKey};
 use hufu_storage::block_log::RecordPosition;
 use hufu_storage::state_store::Family;
 use hufu_types::codec::{DecodeError, Reader, check_range, index, length_u32, put};
@@ -60,21 +60,6 @@ pub fn expiry_key(stored: &[u8]) -> &[u8] {
 #[must_use]
 pub fn is_expiry_key(stored: &[u8]) -> bool {
     stored.first() == Some(&EXPIRY)
-}
-
-/// The bucket a row's key names.
-///
-/// # Errors
-/// [`Corrupt::Key`] for a key that is no number of a bucket.
-pub fn bucket_of_row(key: &[u8]) -> Result<u32, Corrupt> {
-    let bytes: [u8; 4] = key.try_into().map_err(|_| Corrupt::Key {
-        cause: DecodeError::Mismatch {
-            field: "bucket key size",
-            stated: 4,
-            actual: u64::try_from(key.len()).unwrap_or(u64::MAX),
-        },
-    })?;
-    Ok(u32::from_be_bytes(bytes))
 }
 
 /// The place of a transaction, as the family Transactions stores it.

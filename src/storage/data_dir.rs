@@ -22,7 +22,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use crate::error::Error;
 
 /// Version of the folder's layout and of everything in it.
-pub const DATA_FORMAT_VERSION: u32 = 1;
+pub const DATA_FORMAT_VERSION: u32 = 2;
 
 const MAGIC: [u8; 8] = *b"HUFUDATA";
 const IDENTITY: &str = "identity";

@@ -9,7 +9,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use crate::codec::DecodeError;
 use crate::ids::ChainId;
 
-/// What the bytes after the prefix are. Numbers are never reused.
+/// What the bytes after the prefix are. Numbers are never reused; 10 were the buckets of data
+/// format 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u16)]
 pub enum Kind {
@@ -31,12 +32,18 @@ pub enum Kind {
     Receipt = 8,
     /// A genesis; its chain id is zero, because it is what the chain id is made of.
     Genesis = 9,
-    /// A bucket of the state, as a leaf of the state root.
-    StateBucket = 10,
     /// A set of validators.
     ValidatorSet = 11,
     /// A receipt with its proof, as a file or answer.
     ReceiptProof = 12,
+    /// A key of the state.
+    StateKey = 13,
+    /// A value of the state; hashed behind its [`DomainTag`] alone.
+    StateValue = 14,
+    /// A row of a state bucket.
+    StateRow = 15,
+    /// A fork of a state bucket.
+    StateFork = 16,
 }
 
 /// The one format version of today, for every kind.
@@ -52,6 +59,25 @@ pub struct DomainPrefix {
     version: U16,
     /// The chain these bytes belong to.
     pub chain_id: ChainId,
+}
+
+/// The first 4 bytes of a [`DomainPrefix`] alone, kind and format version: for messages that are
+/// many and short, and whose digest is only ever used beside one that names the chain.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned,
+)]
+#[repr(C)]
+pub struct DomainTag {
+    kind: U16,
+    version: U16,
+}
+
+impl DomainTag {
+    /// The tag of `kind` at today's format version.
+    #[must_use]
+    pub const fn new(kind: Kind) -> Self {
+        Self { kind: U16::new(kind as u16), version: U16::new(FORMAT_VERSION) }
+    }
 }
 
 impl DomainPrefix {

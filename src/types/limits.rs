@@ -57,6 +57,26 @@ pub const STATE_BUCKETS_LOG2_MIN: u8 = 4;
 /// See [`STATE_BUCKETS_LOG2_MIN`]; 2^24 buckets keep 1 GiB of inner nodes.
 pub const STATE_BUCKETS_LOG2_MAX: u8 = 24;
 
+/// Entries in one row of a state bucket, count. What one change of the state rewrites and rehashes
+/// is one row and the forks above it, however many keys somebody grinds into one bucket: 4 KiB is
+/// what a database reads at once. Larger rows cost every change more, smaller ones fork where
+/// chance alone fills a bucket.
+pub const ROW_ENTRIES_COUNT_MAX: u32 = 64;
+
+/// Children of one fork of a state bucket, count: a fork takes 4 bits of the key hash.
+pub const FORK_CHILDREN_COUNT: u32 = 16;
+
+/// Forks from a bucket's top down to a row, count: as often as the key hash has 4 bits left behind
+/// those that name the bucket.
+pub const STATE_FORKS_COUNT_MAX: u32 = (256 - STATE_BUCKETS_LOG2_MIN as u32) / 4;
+
+/// Bytes of one state proof: header, forks, row, siblings. The same for whoever makes, sends or
+/// reads one, so that none that is made is ever refused.
+pub const STATE_PROOF_SIZE_MAX: u32 = 12
+    + STATE_FORKS_COUNT_MAX * FORK_CHILDREN_COUNT * 36
+    + ROW_ENTRIES_COUNT_MAX * 64
+    + STATE_BUCKETS_LOG2_MAX as u32 * 32;
+
 /// Milliseconds that a header's time may run ahead of a validator's own clock.
 pub const HEADER_TIME_AHEAD_MILLIS_MAX: u64 = 2_000;
 
@@ -70,6 +90,14 @@ const _: () = assert!(
 const _: () = assert!(
     TX_OPERATIONS_COUNT_MAX as u32 * 80 + 192 <= TX_SIZE_MAX,
     "a transaction with the most operations must fit when they are transfers"
+);
+const _: () = assert!(
+    ROW_ENTRIES_COUNT_MAX >= 8 && FORK_CHILDREN_COUNT == 1 << 4,
+    "where fewer than 4 bits of the key hash are left, all keys there are must fit a row"
+);
+const _: () = assert!(
+    ROW_ENTRIES_COUNT_MAX * 64 <= 8 * 1_024 && STATE_PROOF_SIZE_MAX <= 64 * 1_024,
+    "a change rewrites little and a proof is short, also in a bucket that somebody ground full"
 );
 const _: () = assert!(
     SETTLEMENT_LEGS_COUNT_MAX as u32 * 72 + 256 <= TX_SIZE_MAX,

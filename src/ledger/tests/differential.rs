@@ -163,7 +163,7 @@ fn run(blocks: &[Vec<Tx>], reached: &mut Reached) {
         }
         let applied = store.commit(&outcome).unwrap();
         assert_eq!(decoded(&store), model.state(), "height {}", outcome.height);
-        assert_eq!(applied.root, super::roots::naive_root(&store));
+        assert_eq!(applied.root, super::roots::root_of(&store));
     }
     let totals = audit(store.entries()).unwrap();
     assert!(totals.assets.values().all(|asset| asset.held == asset.supply));

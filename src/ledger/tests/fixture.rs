@@ -16,8 +16,8 @@ use zerocopy::IntoBytes;
 use zerocopy::little_endian::{U32, U64, U128};
 
 use crate::{
-    Applied, BlockOutcome, Context, Corrupt, Expired, ExpiryKey, Plan, Rights, StateChanges,
-    StateKey, StateTree, StateValue,
+    Applied, BlockOutcome, Context, Corrupt, Expired, ExpiryKey, Place, Plan, Rights, StateChanges,
+    StateKey, StateProof, StateTree, StateValue, TreeCheck, TreeCounts,
 };
 
 /// Opens accounts.
@@ -189,7 +189,8 @@ pub(crate) struct Store {
     pub(crate) rights: Arc<Rights>,
     pub(crate) state: BTreeMap<StateKey, Vec<u8>>,
     pub(crate) expiry: BTreeMap<[u8; 20], Vec<u8>>,
-    pub(crate) rows: BTreeMap<u32, Vec<u8>>,
+    /// The bucket tree, by stored key.
+    pub(crate) records: BTreeMap<Vec<u8>, Vec<u8>>,
     pub(crate) tree: StateTree,
     pub(crate) provider: hufu_crypto::Provider,
     nonce: u64,
@@ -209,7 +210,7 @@ impl Store {
             rights: Arc::new(Rights::new(&genesis)),
             state: BTreeMap::new(),
             expiry: BTreeMap::new(),
-            rows: BTreeMap::new(),
+            records: BTreeMap::new(),
             tree: StateTree::new(chain_id, log2, &*provider.hasher),
             provider,
             nonce: 1 << 32,
@@ -249,21 +250,9 @@ impl Store {
     }
 
     pub(crate) fn commit(&mut self, outcome: &BlockOutcome) -> Result<Applied, Corrupt> {
-        let hasher = &*self.provider.hasher;
-        let log2 = u8::try_from(self.tree.buckets_count().ilog2()).unwrap();
-        let changes = StateChanges::new(self.chain_id, log2, &outcome.writes, hasher);
-        let rows: Vec<Vec<u8>> = changes
-            .buckets()
-            .map(|bucket| self.rows.get(&bucket).cloned().unwrap_or_default())
-            .collect();
-        let applied = self.tree.apply(&changes, rows, hasher)?;
-        for (bucket, row) in applied.rows() {
-            if row.is_empty() {
-                self.rows.remove(&bucket);
-            } else {
-                self.rows.insert(bucket, row.to_vec());
-            }
-        }
+        let hasher = self.provider.hasher.clone();
+        let changes = StateChanges::new(self.chain_id, self.tree.log2(), &outcome.writes, &*hasher);
+        let applied = self.apply(&changes)?;
         for write in &outcome.writes {
             match write.value {
                 Some(value) => {
@@ -280,6 +269,60 @@ impl Store {
         }
         self.height = outcome.height;
         Ok(applied)
+    }
+
+    /// Brings the bucket tree up to some changes.
+    pub(crate) fn apply(&mut self, changes: &StateChanges) -> Result<Applied, Corrupt> {
+        let hasher = &*self.provider.hasher;
+        let mut update = self.tree.update(changes);
+        while !update.wanted().is_empty() {
+            assert!(update.wanted().is_sorted_by(|first, second| first < second));
+            let records: Vec<_> = update
+                .wanted()
+                .iter()
+                .map(|place| self.records.get(place.to_bytes().as_ref()).cloned())
+                .collect();
+            update.supply(records, hasher)?;
+        }
+        let applied = self.tree.apply(&update, hasher)?;
+        for (place, record) in applied.records() {
+            let key = place.to_bytes().as_ref().to_vec();
+            match record {
+                Some(record) => drop(self.records.insert(key, record.to_vec())),
+                None => assert!(self.records.remove(&key).is_some(), "deletes what is there"),
+            }
+        }
+        Ok(applied)
+    }
+
+    pub(crate) fn prove(&self, key: &StateKey) -> Result<StateProof, Corrupt> {
+        let mut prover = self.tree.prove(key);
+        while let Some(place) = prover.wanted() {
+            let record = self.records.get(place.to_bytes().as_ref());
+            prover.supply(record.map_or(&[], Vec::as_slice))?;
+        }
+        Ok(prover.finish())
+    }
+
+    /// The tree as a node loads it at its start.
+    pub(crate) fn load(&self) -> Result<StateTree, Corrupt> {
+        let log2 = self.tree.log2();
+        let records = self.records.iter();
+        let places = records.map(|(key, record)| (Place::parse(key, log2).unwrap(), record));
+        let tops = places.filter(|(place, _)| place.depth() == 0);
+        StateTree::load(self.chain_id, log2, tops, &*self.provider.hasher)
+    }
+
+    /// What a check of all records finds, and the root it ends with.
+    pub(crate) fn check(&self) -> (Vec<Corrupt>, TreeCounts, Digest) {
+        let mut check = TreeCheck::new(self.chain_id, self.tree.log2(), &*self.provider.hasher);
+        for (key, record) in &self.records {
+            check.add(Place::parse(key, self.tree.log2()).unwrap(), record);
+        }
+        let mut faults = check.faults();
+        let (tree, counts, last) = check.finish();
+        faults.extend(last);
+        (faults, counts, tree.root())
     }
 
     /// Executes a block of one transaction with a fresh nonce.

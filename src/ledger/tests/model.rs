@@ -32,8 +32,8 @@ struct Books {
 pub(crate) struct Model {
     height: u64,
     books: Books,
-    /// (Sender, nonce): valid until.
-    nonces: BTreeMap<(u8, u64), u64>,
+    /// (Sender, nonce): valid until, used at.
+    nonces: BTreeMap<(u8, u64), (u64, u64)>,
 }
 
 pub(crate) type Verdict = Result<(), (Code, Option<u16>)>;
@@ -42,7 +42,7 @@ impl Model {
     pub(crate) fn block(&mut self, transactions: &[Tx]) -> Vec<Verdict> {
         self.height += 1;
         let height = self.height;
-        self.nonces.retain(|_, valid_until| *valid_until >= height);
+        self.nonces.retain(|_, (valid_until, _)| *valid_until >= height);
         transactions.iter().map(|tx| self.transaction(tx)).collect()
     }
 
@@ -53,7 +53,7 @@ impl Model {
         if self.nonces.contains_key(&(tx.sender, tx.nonce)) {
             return Err((Code::NonceUsed, None));
         }
-        self.nonces.insert((tx.sender, tx.nonce), tx.valid_until);
+        self.nonces.insert((tx.sender, tx.nonce), (tx.valid_until, self.height));
         let mut books = self.books.clone();
         for (place, act) in tx.acts.iter().enumerate() {
             books
@@ -95,9 +95,9 @@ impl Model {
             let key = StateKey::Mandate { owner, agent, asset: asset(number) };
             state.insert(key, StateValue::Mandate(Mandate { limit, expires_at, granted_at }));
         }
-        for (&(sender, nonce), &valid_until) in &self.nonces {
+        for (&(sender, nonce), &(valid_until, used_at)) in &self.nonces {
             let key = StateKey::Nonce { sender: address(sender), nonce };
-            state.insert(key, StateValue::Nonce(Nonce { valid_until }));
+            state.insert(key, StateValue::Nonce(Nonce { valid_until, used_at }));
         }
         state
     }

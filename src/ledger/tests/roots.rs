@@ -8,43 +8,84 @@ use proptest::prelude::*;
 use zerocopy::IntoBytes;
 
 use super::fixture::{Act, BUCKETS_LOG2, ISSUER, Move, OPENER, Store, Tx, address, asset};
-use crate::proof::bucket_of_key;
-use crate::{
-    AccountQuery, AuditError, Corrupt, Nonce, StateChanges, StateKey, StateProof, StateProofError,
-    StateTree, StateValue, Write, audit,
-};
+use crate::{AccountQuery, AuditError, Corrupt, Nonce, StateKey, StateProof, StateValue, audit};
 
-/// The root computed from the state alone, as the documentation of `root.rs` says it.
-pub(crate) fn naive_root(store: &Store) -> Digest {
-    let prefix = DomainPrefix::new(Kind::StateBucket, store.chain_id);
-    let log2 = store.tree.buckets_count().ilog2();
-    let mut buckets: Vec<BTreeMap<Digest, Digest>> = vec![BTreeMap::new(); 1 << log2];
-    for (key, value) in store.entries() {
-        let hash = Sm3::of(&[prefix.as_bytes(), &key]);
-        let bucket = u64::from_be_bytes(hash.0[..8].try_into().unwrap()) >> (64 - log2);
-        buckets[usize::try_from(bucket).unwrap()].insert(hash, Sm3::of(&[value]));
+/// The digest of the node over some entries, and of nothing: as the documentation of `bucket.rs`
+/// says it. Bits are read one at a time.
+fn naive_node(
+    chain_id: ChainId,
+    bucket: u32,
+    log2: u32,
+    depth: u32,
+    entries: &BTreeMap<Digest, Digest>,
+) -> Digest {
+    if entries.is_empty() {
+        return Digest::ZERO;
     }
-    let leaf = |(number, entries): (u32, &BTreeMap<Digest, Digest>)| {
-        if entries.is_empty() {
-            return Digest::ZERO;
+    let mut record = Vec::new();
+    let kind = if entries.len() <= 64 {
+        record.extend(u32::try_from(entries.len()).unwrap().to_le_bytes());
+        entries.iter().for_each(|(key, value)| record.extend([key.0, value.0].concat()));
+        Kind::StateRow
+    } else {
+        let bit = |key: &Digest, at: u32| {
+            let byte = key.0[usize::try_from(at / 8).unwrap()];
+            u32::from(byte >> (7 - at % 8) & 1)
+        };
+        let nibble =
+            |key: &Digest| (0..4).fold(0, |bits, at| 2 * bits + bit(key, log2 + 4 * depth + at));
+        for child in 0..16 {
+            let below = entries.iter().filter(|(key, _)| nibble(key) == child);
+            let below = below.map(|(key, value)| (*key, *value)).collect::<BTreeMap<_, _>>();
+            record.extend(u32::try_from(below.len()).unwrap().to_le_bytes());
+            record.extend(naive_node(chain_id, bucket, log2, depth + 1, &below).0);
         }
-        let count = u32::try_from(entries.len()).unwrap();
-        let mut message = [prefix.as_bytes(), &number.to_le_bytes(), &count.to_le_bytes()].concat();
-        for (key, value) in entries {
-            message.extend_from_slice(&key.0);
-            message.extend_from_slice(&value.0);
-        }
-        Sm3::of(&[&message])
+        Kind::StateFork
     };
-    let mut level: Vec<Digest> = (0..).zip(&buckets).map(leaf).collect();
+    let prefix = DomainPrefix::new(kind, chain_id);
+    Sm3::of(&[prefix.as_bytes(), &bucket.to_le_bytes(), &depth.to_le_bytes(), &record])
+}
+
+/// The root of some entries, by stored key and value, as the documentation says it.
+pub(crate) fn naive_root<K: AsRef<[u8]>, V: AsRef<[u8]>>(
+    chain_id: ChainId,
+    log2: u8,
+    entries: impl IntoIterator<Item = (K, V)>,
+) -> Digest {
+    let prefix = DomainPrefix::new(Kind::StateKey, chain_id);
+    let hashed = entries.into_iter().map(|(key, value)| {
+        let key = Sm3::of(&[prefix.as_bytes(), key.as_ref()]);
+        // Kind 14, version 1.
+        (key, Sm3::of(&[&[14, 0, 1, 0], value.as_ref()]))
+    });
+    naive_root_of_hashes(chain_id, log2, hashed)
+}
+
+pub(crate) fn naive_root_of_hashes(
+    chain_id: ChainId,
+    log2: u8,
+    entries: impl IntoIterator<Item = (Digest, Digest)>,
+) -> Digest {
+    let mut buckets: Vec<BTreeMap<Digest, Digest>> = vec![BTreeMap::new(); 1 << log2];
+    for (key, value) in entries {
+        let bucket = u64::from_be_bytes(key.0[..8].try_into().unwrap()) >> (64 - log2);
+        buckets[usize::try_from(bucket).unwrap()].insert(key, value);
+    }
+    let leaves = (0..).zip(&buckets);
+    let leaf = |(bucket, entries)| naive_node(chain_id, bucket, log2.into(), 0, entries);
+    let mut level: Vec<Digest> = leaves.map(leaf).collect();
     while level.len() > 1 {
         level = level.chunks(2).map(|pair| Sm3::of(&[&pair[0].0, &pair[1].0])).collect();
     }
     level[0]
 }
 
+pub(crate) fn root_of(store: &Store) -> Digest {
+    naive_root(store.chain_id, store.tree.log2(), store.entries())
+}
+
 /// A store with accounts, assets, holdings and nonces.
-fn peopled() -> Store {
+pub(crate) fn peopled() -> Store {
     let mut store = Store::new();
     store.run(OPENER, &(1..7).map(Act::Open).collect::<Vec<_>>()).unwrap();
     store.run(ISSUER, &[Act::Create { asset: 0, authority: ISSUER, cap: 1_000 }]).unwrap();
@@ -57,136 +98,10 @@ fn peopled() -> Store {
 #[test]
 fn an_empty_state_has_one_root_for_each_size() {
     let store = Store::new();
-    assert_eq!(store.tree.root(), naive_root(&store));
+    assert_eq!(store.tree.root(), root_of(&store));
     let larger = Store::with_buckets(BUCKETS_LOG2 + 1);
-    assert_eq!(larger.tree.root(), naive_root(&larger));
+    assert_eq!(larger.tree.root(), root_of(&larger));
     assert_ne!(store.tree.root(), larger.tree.root());
-}
-
-#[test]
-fn a_tree_loaded_from_rows_equals_the_one_that_was_kept() {
-    let store = peopled();
-    let load = |rows: &BTreeMap<u32, Vec<u8>>| {
-        let rows = rows.iter().map(|(&bucket, row)| (bucket, row.clone()));
-        StateTree::load(store.chain_id, BUCKETS_LOG2, rows, &*store.provider.hasher)
-    };
-    assert_eq!(load(&store.rows).unwrap(), store.tree);
-    let (&bucket, row) = store.rows.iter().find(|(_, row)| row.len() > 64).unwrap();
-    let mut rows = store.rows.clone();
-    rows.insert(bucket, [&row[64..128], &row[..64]].concat());
-    assert_eq!(load(&rows), Err(Corrupt::Row { bucket }), "not ascending");
-    rows.insert(bucket, row[1..].to_vec());
-    assert_eq!(load(&rows), Err(Corrupt::Row { bucket }), "not whole entries");
-    rows.insert(bucket, Vec::new());
-    assert_eq!(load(&rows), Err(Corrupt::Row { bucket }), "empty rows are not stored");
-    let mut rows = store.rows.clone();
-    let moved = rows.remove(&bucket).unwrap();
-    rows.insert((bucket + 1) % 16, moved);
-    assert!(matches!(load(&rows), Err(Corrupt::Row { .. })), "entries of another bucket");
-    let mut rows = store.rows.clone();
-    rows.insert(16, row.clone());
-    assert_eq!(load(&rows), Err(Corrupt::Row { bucket: 16 }), "no such bucket");
-    let mut rows = store.rows.clone();
-    rows.get_mut(&bucket).unwrap()[40] ^= 1;
-    assert_ne!(load(&rows).unwrap().root(), store.tree.root(), "a flipped bit moves the root");
-}
-
-#[test]
-fn every_entry_and_every_absence_is_proven_and_nothing_else() {
-    let store = peopled();
-    let root = store.tree.root();
-    let absent = (0..20).map(|nonce| StateKey::Nonce { sender: address(7), nonce });
-    let keys: Vec<StateKey> = store.state.keys().copied().chain(absent).collect();
-    for key in &keys {
-        let value = store.state.get(key).map(Vec::as_slice);
-        let bucket = bucket_of_key(store.chain_id, BUCKETS_LOG2, key);
-        let row = store.rows.get(&bucket).map_or(&[][..], Vec::as_slice);
-        let proof = store.tree.prove(key, row).unwrap();
-        let proof = StateProof::parse(&proof.to_bytes()).unwrap();
-        let verify = |chain_id: ChainId, log2: u8, value: Option<&[u8]>, root: &Digest| {
-            proof.verify(chain_id, log2, key, value, root)
-        };
-        assert_eq!(verify(store.chain_id, BUCKETS_LOG2, value, &root), Ok(()), "{key}");
-        let other = if value.is_some() { None } else { Some(&[1_u8; 8][..]) };
-        let wrong = verify(store.chain_id, BUCKETS_LOG2, other, &root);
-        assert_eq!(wrong, Err(StateProofError::ValueWrong), "{key}");
-        let wrong = verify(store.chain_id, BUCKETS_LOG2, Some(&[7; 24]), &root);
-        assert_eq!(wrong, Err(StateProofError::ValueWrong), "{key}");
-        let wrong = verify(store.chain_id, BUCKETS_LOG2, value, &Digest::ZERO);
-        assert_eq!(wrong, Err(StateProofError::PathWrong), "{key}");
-        assert!(verify(store.chain_id, BUCKETS_LOG2 + 1, value, &root).is_err(), "{key}");
-        assert!(verify(store.chain_id, 0, value, &root).is_err(), "{key}");
-        assert!(verify(ChainId::ZERO, BUCKETS_LOG2, value, &root).is_err(), "{key}");
-    }
-}
-
-#[test]
-fn a_forged_row_does_not_prove() {
-    let store = peopled();
-    let key = StateKey::Account(address(2));
-    let value = store.state.get(&key).map(Vec::as_slice);
-    let bucket = bucket_of_key(store.chain_id, BUCKETS_LOG2, &key);
-    let row = &store.rows[&bucket];
-    let proof = store.tree.prove(&key, row).unwrap().to_bytes();
-    let verify = |bytes: &[u8], value| {
-        let proof = StateProof::parse(bytes).unwrap();
-        proof.verify(store.chain_id, BUCKETS_LOG2, &key, value, &store.tree.root())
-    };
-    assert_eq!(verify(&proof, value), Ok(()));
-    // Without its row the bucket would look empty.
-    let mut empty = proof.clone();
-    empty.drain(12..12 + row.len());
-    empty[4..8].fill(0);
-    assert_eq!(verify(&empty, None), Err(StateProofError::PathWrong));
-    for place in 0..proof.len() {
-        let mut forged = proof.clone();
-        forged[place] ^= 1;
-        let parsed = StateProof::parse(&forged);
-        let proven = parsed.is_ok_and(|proof| {
-            let root = store.tree.root();
-            proof.verify(store.chain_id, BUCKETS_LOG2, &key, value, &root).is_ok()
-        });
-        assert!(!proven, "byte {place} of a proof is checked");
-    }
-    assert!(StateProof::parse(&proof[..proof.len() - 1]).is_err());
-    assert!(store.tree.prove(&key, &[]).is_err(), "a row that is not the tree's");
-}
-
-#[test]
-fn the_root_does_not_depend_on_how_it_was_reached() {
-    let (mut once, mut twice) = (Store::new(), Store::new());
-    let hasher = once.provider.hasher.clone();
-    let nonce = |number| StateKey::Nonce { sender: address(1), nonce: number };
-    let put = |number| Write {
-        key: nonce(number),
-        value: Some(StateValue::Nonce(Nonce { valid_until: number })),
-    };
-    let delete = |number| Write { key: nonce(number), value: None };
-    let apply = |store: &mut Store, writes: &[Write]| {
-        let changes = StateChanges::new(store.chain_id, BUCKETS_LOG2, writes, &*hasher);
-        let rows: Vec<Vec<u8>> = changes
-            .buckets()
-            .map(|bucket| store.rows.get(&bucket).cloned().unwrap_or_default())
-            .collect();
-        let applied = store.tree.apply(&changes, rows, &*hasher)?;
-        for (bucket, row) in applied.rows() {
-            store.rows.insert(bucket, row.to_vec());
-        }
-        Ok::<_, Corrupt>(applied.root)
-    };
-    apply(&mut once, &(0..50).map(put).collect::<Vec<_>>()).unwrap();
-    apply(&mut twice, &(30..90).map(put).collect::<Vec<_>>()).unwrap();
-    apply(&mut twice, &(0..30).map(put).collect::<Vec<_>>()).unwrap();
-    assert_ne!(once.tree.root(), twice.tree.root());
-    apply(&mut twice, &(50..90).map(delete).collect::<Vec<_>>()).unwrap();
-    assert_eq!(once.tree, twice.tree);
-    let before = once.tree.clone();
-    let missing = apply(&mut once, &[delete(70)]);
-    assert!(matches!(missing, Err(Corrupt::RowUnmatched { .. })));
-    assert_eq!(once.tree, before, "a refused change leaves the tree as it was");
-    apply(&mut once, &(0..50).map(delete).collect::<Vec<_>>()).unwrap();
-    assert_eq!(once.tree.root(), Store::new().tree.root(), "an empty state has the first root");
-    assert_eq!(apply(&mut once, &[]).unwrap(), once.tree.root());
 }
 
 #[test]
@@ -265,12 +180,68 @@ fn an_expiry_index_that_lies_is_told() {
     let again = Tx { valid_until: 9, ..tx };
     let plan = store.plan(store.batches(&[again]));
     assert!(plan.load(&store.state).is_ok());
-    let later = StateValue::Nonce(Nonce { valid_until: 5 });
+    let later = StateValue::Nonce(Nonce { valid_until: 5, used_at: 1 });
     store.state.insert(key, later.to_bytes().as_slice().to_vec());
     let unmatched = Corrupt::ExpiryUnmatched { key, valid_until: 1 };
     assert_eq!(plan.load(&store.state), Err(unmatched));
     store.state.remove(&key);
     assert_eq!(plan.load(&store.state), Err(unmatched));
+}
+
+/// The index moves a nonce to an earlier height: deleting it there would let its transaction be
+/// executed twice.
+#[test]
+fn an_expiry_index_that_lies_about_an_untouched_nonce_is_told_by_the_state_root() {
+    let mut store = Store::new();
+    let tx = Tx { sender: 1, nonce: 7, valid_until: 50, acts: vec![Act::Notarise] };
+    store.block(core::slice::from_ref(&tx));
+    let (key, chunk) = store.expiry.pop_first().unwrap();
+    for (valid_until, used_at) in [(1_u64, 1_u64), (50, 1)] {
+        let mut moved = key;
+        moved[..8].copy_from_slice(&valid_until.to_be_bytes());
+        moved[8..16].copy_from_slice(&used_at.to_be_bytes());
+        store.expiry = BTreeMap::from([(moved, chunk.clone())]);
+        if valid_until == 50 {
+            break;
+        }
+        let plan = store.plan(Vec::new());
+        let loaded = plan.load(&store.state).unwrap();
+        let outcome = plan.merge(&loaded, Vec::new(), &*store.provider.hasher);
+        assert_eq!(outcome.writes.len(), 1, "the index says that the nonce leaves");
+        let told = store.commit(&outcome);
+        assert!(matches!(told, Err(Corrupt::EntryUnmatched { .. })), "{told:?}");
+    }
+    store.block(&[]);
+    let again = store.block(&[tx]).receipts[0].outcome().unwrap();
+    assert_eq!(again.unwrap_err().code, FailureCode::NonceUsed);
+}
+
+/// A value that was changed behind the ledger's back must not reach a root, whoever reads it.
+#[test]
+fn a_write_onto_something_else_than_the_row_holds_is_told() {
+    let mut store = peopled();
+    let key = StateKey::Holding(address(2), asset(0));
+    let more = StateValue::Holding(crate::Holding { balance: 11, frozen: false });
+    let tx = Tx {
+        sender: 2,
+        nonce: 1,
+        valid_until: 9,
+        acts: vec![Act::Transfer(Move { asset: 0, from: 2, to: 3, amount: 1 })],
+    };
+    for forged in [Some(more), None] {
+        let mut state = store.state.clone();
+        match forged {
+            Some(value) => state.insert(key, value.to_bytes().as_slice().to_vec()),
+            None => state.remove(&StateKey::Holding(address(3), asset(0))),
+        };
+        let plan = store.plan(store.batches(core::slice::from_ref(&tx)));
+        let loaded = plan.load(&state).unwrap();
+        let part = plan.execute(&loaded, &[0]).unwrap();
+        let outcome = plan.merge(&loaded, vec![part], &*store.provider.hasher);
+        let (before, told) = (store.tree.clone(), store.commit(&outcome));
+        assert!(matches!(told, Err(Corrupt::EntryUnmatched { .. })), "{told:?}");
+        assert_eq!(store.tree, before, "a refused block leaves the tree as it was");
+    }
 }
 
 #[test]

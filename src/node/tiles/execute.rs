@@ -14,7 +14,6 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use hufu_ledger::plan::GroupsOutcome;
-use hufu_ledger::proof::bucket_of_key;
 use hufu_ledger::{AccountQuery, Corrupt, Loaded, Plan, StateKey};
 use hufu_network::limits::{ACCOUNT_HOLDINGS_COUNT_MAX, ACCOUNT_MANDATES_COUNT_MAX};
 use hufu_network::message::answer::{AccountInfo, AccountState, Holding, Mandate};
@@ -284,9 +283,12 @@ impl ExecuteTile {
 
     fn prove_account(&self, address: &Address) -> Result<Vec<u8>, ExecuteError> {
         let (key, tree) = (StateKey::Account(*address), self.executor.tree());
-        let bucket = bucket_of_key(tree.chain_id(), tree.log2(), &key);
-        let row = self.executor.store().get(Family::Buckets, &bucket.to_be_bytes())?;
-        Ok(tree.prove(&key, &row.unwrap_or_default())?.to_bytes())
+        let mut prover = tree.prove(&key);
+        while let Some(place) = prover.wanted() {
+            let record = self.executor.store().get(Family::Buckets, place.to_bytes().as_ref())?;
+            prover.supply(&record.unwrap_or_default())?;
+        }
+        Ok(prover.finish().to_bytes())
     }
 
     fn is_finished(&self) -> bool {

@@ -114,6 +114,8 @@ pub struct Counts {
     pub state_entries: u64,
     /// Bucket rows.
     pub bucket_rows: u64,
+    /// Forks above them, in buckets with more entries than a row takes.
+    pub bucket_forks: u64,
     /// Nonces in the expiry index.
     pub expiring_nonces: u64,
     /// Receipts matched with their blocks.
@@ -125,7 +127,7 @@ pub struct Counts {
 }
 
 impl Counts {
-    fn named(&self) -> [(&'static str, u64); 19] {
+    fn named(&self) -> [(&'static str, u64); 20] {
         [
             ("segments", self.segments),
             ("groups", self.groups),
@@ -142,6 +144,7 @@ impl Counts {
             ("sign_intents", self.sign_intents),
             ("state_entries", self.state_entries),
             ("bucket_rows", self.bucket_rows),
+            ("bucket_forks", self.bucket_forks),
             ("expiring_nonces", self.expiring_nonces),
             ("receipts", self.receipts),
             ("accounts", self.accounts),

@@ -1,19 +1,24 @@
-//! The state: every entry is in its bucket row with the hash of its value, every row entry is in
-//! the state, the rows hash to the applied root, nonces and expiry index agree, assets add up.
+//! The state: every entry is in the row of its place with the hash of its value, every row entry is
+//! in the state, rows and forks hash to the applied root and none is left over, nonces and expiry
+//! index agree, assets add up.
 //!
 //! Entries come in the order of their keys, rows in that of key hashes. They are joined in passes,
 //! each over a range of key hashes small enough to be sorted in memory.
 
 use std::collections::{BTreeMap, BTreeSet, btree_map};
+use std::sync::Arc;
 
-use hufu_ledger::root::{ROW_ENTRY_SIZE, RowEntry, bucket_of, read_row, row_entries};
-use hufu_ledger::{AuditError, Expired, ExpiryKey, StateKey, StateTree, StateValue, audit};
+use hufu_ledger::bucket::{Content, RowEntry, bucket_of};
+use hufu_ledger::changes::row_entries;
+use hufu_ledger::{
+    AuditError, Expired, ExpiryKey, Nonce, Place, StateKey, StateTree, StateValue, TreeCheck, audit,
+};
 use hufu_storage::state_store::{Entry, Family, StateStore};
 use hufu_types::Digest;
 
 use super::report::FAULTS_LISTED_MAX;
 use super::{Check, Part, State};
-use crate::state_keys::{self, bucket_of_row, expiry_prefix, is_expiry_key};
+use crate::state_keys::{self, expiry_prefix, is_expiry_key};
 
 /// Entries sorted in memory at a time; about 130 bytes each.
 const PASS_COUNT: u64 = 1 << 20;
@@ -52,46 +57,34 @@ fn entries(store: &StateStore) -> StorageResult<impl Iterator<Item = StorageResu
     Ok(accounts.chain(nonces.filter(is_entry)))
 }
 
-/// The rows hash to the root that the applied mark names.
+/// Every record of the bucket tree is what the fork above it says, and the buckets hash to the root
+/// that the applied mark names.
 fn root(check: &mut Check<'_>, state: &State) -> StorageResult<()> {
     let (chain_id, log2) = (check.genesis.chain_id(), check.genesis.parameters.state_buckets_log2);
-    let (mut failed, mut strange) = (None, None);
-    let (mut rows_count, mut row_entries_count) = (0, 0);
-    let rows = state.store.iterate(Family::Buckets, &[])?.map_while(|entry| match entry {
-        Ok((key, row)) => match bucket_of_row(&key) {
-            Ok(bucket) => {
-                rows_count += 1;
-                row_entries_count += row.len() / ROW_ENTRY_SIZE;
-                Some((bucket, row))
-            }
-            Err(cause) => {
-                strange = Some(cause);
-                None
-            }
-        },
-        Err(error) => {
-            failed = Some(error);
-            None
+    let hasher = Arc::clone(&check.provider.hasher);
+    let mut records = TreeCheck::new(chain_id, log2, &*hasher);
+    for entry in state.store.iterate(Family::Buckets, &[])? {
+        let (key, record) = entry?;
+        match Place::parse(&key, log2) {
+            Ok(place) => records.add(place, &record),
+            Err(cause) => check.report.fault(Part::State, "buckets", cause),
         }
-    });
-    let tree = StateTree::load(chain_id, log2, rows, &*check.provider.hasher);
-    check.report.counts.bucket_rows = rows_count;
-    if let Some(cause) = strange {
+        for cause in records.faults() {
+            check.report.fault(Part::State, "buckets", cause);
+        }
+    }
+    let (tree, counts, faults) = records.finish();
+    for cause in faults {
         check.report.fault(Part::State, "buckets", cause);
     }
-    if let Some(error) = failed {
-        return Err(error);
-    }
-    let empty = || StateTree::new(chain_id, log2, &*check.provider.hasher).root();
+    check.report.counts.bucket_rows = counts.rows;
+    check.report.counts.bucket_forks = counts.forks;
+    let empty = || StateTree::new(chain_id, log2, &*hasher).root();
     let stated = state.mark.map_or_else(empty, |mark| mark.state_root);
-    match tree {
-        Ok(tree) if tree.root() == stated => {}
-        Ok(tree) => {
-            let what =
-                format!("rows hash to state root {}, the applied mark says {stated}", tree.root());
-            check.report.fault(Part::State, "buckets", what);
-        }
-        Err(cause) => check.report.fault(Part::State, "buckets", cause),
+    if tree.root() != stated {
+        let what =
+            format!("records hash to state root {}, the applied mark says {stated}", tree.root());
+        check.report.fault(Part::State, "buckets", what);
     }
     Ok(())
 }
@@ -179,20 +172,19 @@ fn match_rows(
     let shift = log2.saturating_sub(passes_log2);
     let mut rest = hashed;
     for entry in store.iterate(Family::Buckets, &(pass << shift).to_be_bytes())? {
-        let (key, row) = entry?;
-        let Ok(bucket) = bucket_of_row(&key) else { continue };
-        if bucket >> shift != pass {
+        let (key, record) = entry?;
+        // What is no place or no record has been reported, and so has what it lacks.
+        let Ok(place) = Place::parse(&key, log2) else { continue };
+        if place.bucket() >> shift != pass {
             break;
         }
-        let before = rest.partition_point(|(entry, _)| bucket_of(&entry.key, log2) < bucket);
+        let Ok(Content::Row(row)) = Content::parse(&place, &record) else { continue };
+        let before = rest.partition_point(|(entry, _)| place.order(&entry.key).is_lt());
         let (rowless, behind) = rest.split_at(before);
         report_rowless(check, rowless);
-        let own = behind.partition_point(|(entry, _)| bucket_of(&entry.key, log2) == bucket);
+        let own = behind.partition_point(|(entry, _)| place.contains(&entry.key));
         let (own, behind) = behind.split_at(own);
-        match read_row(bucket, log2, &row) {
-            Ok(row) => match_row(check, bucket, row, own),
-            Err(cause) => check.report.fault(Part::State, format!("buckets key {bucket}"), cause),
-        }
+        match_row(check, place, row, own);
         rest = behind;
     }
     report_rowless(check, rest);
@@ -205,10 +197,10 @@ fn report_rowless(check: &mut Check<'_>, entries: &[(RowEntry, StateKey)]) {
     }
 }
 
-/// One row and the entries of its bucket, both ascending by key hash.
+/// One row and the entries of its place, both ascending by key hash.
 fn match_row(
     check: &mut Check<'_>,
-    bucket: u32,
+    place: Place,
     row: &[RowEntry],
     entries: &[(RowEntry, StateKey)],
 ) {
@@ -219,7 +211,7 @@ fn match_row(
             (Some(stated), Some((found, key))) if stated.key == found.key => {
                 if stated.value != found.value {
                     let what = format!(
-                        "value hashes to {}, the row of bucket {bucket} says {}",
+                        "value hashes to {}, the row of {place} says {}",
                         found.value, stated.value
                     );
                     check.report.fault(Part::State, format!("entry {key}"), what);
@@ -230,7 +222,7 @@ fn match_row(
             (Some(stated), found) if found.is_none_or(|(found, _)| stated.key.0 < found.key.0) => {
                 let what =
                     format!("names an entry that is not in the state, key hash {}", stated.key);
-                check.report.fault(Part::State, format!("buckets key {bucket}"), what);
+                check.report.fault(Part::State, format!("row of {place}"), what);
                 row.next();
             }
             (_, found) => {
@@ -293,8 +285,8 @@ fn expiry(check: &mut Check<'_>, state: &State) -> StorageResult<()> {
             continue;
         };
         indexed += u64::try_from(expired.count()).unwrap_or(u64::MAX);
-        let keys: Vec<StateKey> = expired.keys().collect();
-        for chunk in keys.chunks(CHUNK_COUNT) {
+        let nonces: Vec<(StateKey, Nonce)> = expired.nonces().collect();
+        for chunk in nonces.chunks(CHUNK_COUNT) {
             expired_entries(check, &state.store, valid_until, chunk)?;
         }
     }
@@ -329,17 +321,18 @@ fn expired_entries(
     check: &mut Check<'_>,
     store: &StateStore,
     valid_until: u64,
-    keys: &[StateKey],
+    nonces: &[(StateKey, Nonce)],
 ) -> StorageResult<()> {
-    let stored: Vec<_> = keys.iter().map(StateKey::to_bytes).collect();
+    let stored: Vec<_> = nonces.iter().map(|(key, _)| key.to_bytes()).collect();
     let values = store.multi_get(Family::Nonces, &stored)?;
-    for (key, value) in keys.iter().zip(values) {
+    for ((key, nonce), value) in nonces.iter().zip(values) {
         let value = value.map(|value| StateValue::parse(key, &value));
         let what = match value {
-            Some(Ok(StateValue::Nonce(nonce))) if nonce.valid_until == valid_until => continue,
-            Some(Ok(_)) => {
-                format!("has another last height than {valid_until}, where the expiry index has it")
-            }
+            Some(Ok(value)) if value == StateValue::Nonce(*nonce) => continue,
+            Some(Ok(_)) => format!(
+                "has other heights than last {valid_until}, used {}, where the expiry index has it",
+                nonce.used_at
+            ),
             Some(Err(cause)) => cause.to_string(),
             None => format!("is in the expiry index of height {valid_until}, not in the state"),
         };
