@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use hufu_crypto::{Signer, SoftwareSigner};
 use hufu_types::operation::{
     AccountBody, CreateAssetBody, GrantMandateBody, HoldingBody, Operation, RevokeMandateBody,
     SupplyBody,
@@ -153,7 +154,8 @@ impl Tx {
 }
 
 pub(crate) fn genesis() -> Genesis {
-    let validator = Validator { name: "one".into(), key: key(100), power: 1 };
+    let signer = SoftwareSigner::from_bytes(&[100; 32]).unwrap();
+    let validator = Validator { name: "one".into(), key: *signer.public_key(), power: 1 };
     let parameters = Parameters {
         certified_lag_heights: 1,
         block_interval_millis: 100,
