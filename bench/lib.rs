@@ -155,8 +155,9 @@ impl Chain {
         };
         let expired = must(Expired::read(height, []));
         let hasher = &*self.provider.hasher;
-        let plan = Plan::new(context, batches.to_vec(), expired, hasher);
-        let loaded = must(plan.load(&self.state));
+        let plan = must(Plan::new(context, batches.to_vec(), expired, hasher));
+        let values = plan.keys().iter().map(|key| self.state.get(key));
+        let loaded = must(plan.load_values(values));
         let portions = plan.portions(1);
         let outcomes = portions.iter().map(|groups| must(plan.execute(&loaded, groups)));
         plan.merge(&loaded, outcomes.collect(), hasher)

@@ -24,7 +24,7 @@ use hufu_node::metrics::Metrics;
 use hufu_node::proofs::receipts_tree;
 use hufu_node::records::{RECORD_BATCH, RECORD_BLOCK, block_record};
 use hufu_node::recovery::{Recovered, StorageOptions, recover};
-use hufu_node::state_keys::{BlockRow, is_expiry_key, parse_receipts};
+use hufu_node::state_keys::{BlockRow, is_expiry_key, parse_receipts, parse_transaction_row};
 use hufu_node::verify_ledger::{Level, Part, Report, VerifyError, verify};
 use hufu_storage::block_log::{Appended, BlockLog, RecordPosition};
 use hufu_storage::data_dir::{DataDir, Identity};
@@ -33,7 +33,7 @@ use hufu_types::codec::length_u32;
 use hufu_types::operation::{AccountBody, CreateAssetBody, Operation, SupplyBody};
 use hufu_types::receipt::Failure;
 use hufu_types::{
-    Address, AssetCode, Batch, BatchBuilder, Block, BlockHeader, CommitCertificate,
+    Address, AssetCode, Batch, BatchBuilder, BatchHeader, Block, BlockHeader, CommitCertificate,
     CommitSignature, Digest, FailureCode, Genesis, Leg, Parameters, Proposal, Receipt, Signature,
     SignedProposal, SignedVote, Transaction, TransactionBuilder, Validator, ValidatorSet, Vote,
     VoteStep, verify_transactions, vote,
@@ -62,6 +62,8 @@ struct Crooked {
     second_vote: bool,
     /// All nonces lie in one bucket of the state and stay to the end.
     ground: bool,
+    /// Orders transactions again behind their last valid height.
+    late_copy: bool,
     /// Ends as a killed process does.
     killed: bool,
 }
@@ -199,6 +201,12 @@ impl Maker {
             checked.iter().for_each(|one| builder.push(one.as_ref().unwrap()));
             batches.push(builder.seal(height * 2 + part, hasher));
         }
+        if self.crooked.late_copy && height == HEIGHTS {
+            let again = (0..6).map(|number| self.transaction(2, number)).collect();
+            let checked = verify_transactions(&self.provider, self.genesis.chain_id(), again);
+            checked.iter().for_each(|one| builder.push(one.as_ref().unwrap()));
+            batches.push(builder.seal(height * 2 + 2, hasher));
+        }
         if self.crooked.transaction_signature && height == 3 {
             let mut bytes = batches[1].bytes().to_vec();
             *bytes.last_mut().unwrap() ^= 1;
@@ -334,6 +342,16 @@ impl Maker {
         self.remember(&Record::Decided(certificate.clone()));
         certificate
     }
+}
+
+/// Whether a node can start from a folder, and why not.
+fn recovery_of(path: &Path) -> Result<(), String> {
+    let signer = SoftwareSigner::from_bytes(&[7; 32]).unwrap();
+    let (genesis, provider) = (genesis(&signer), software_provider());
+    let options = small(path, &genesis, &provider);
+    let metrics = Arc::new(Metrics::default());
+    let recovered = recover(&genesis, &provider, &metrics, options, &mut |_| ());
+    recovered.map(|_| ()).map_err(|error| error.to_string())
 }
 
 /// Flips one bit of a file, runs a check, and puts the bit back.
@@ -568,6 +586,57 @@ fn signatures_that_do_not_verify_are_found_by_signatures() {
     assert_eq!(report.faults_count, 2, "{report}");
     assert_found(&report, Part::BlockLog, "of height 3");
     assert_found(&report, Part::BlockLog, "certificate of height 6");
+}
+
+#[test]
+fn a_batch_with_another_chain_in_it_stops_recovery_and_is_found() {
+    let whole = Folder::new(Crooked::default());
+    // In the batch alone, in its transaction alone, and in both.
+    let body = size_of::<BatchHeader>() + 4;
+    let header = "chain of a batch's transaction";
+    for (places, words) in [
+        (&[4][..], header),
+        (&[body + 4][..], header),
+        (&[4, body + 4][..], "batch is of another chain"),
+    ] {
+        let folder = whole.copy();
+        assert_eq!(recovery_of(&folder.path()), Ok(()));
+        let mut maker = Maker::open(&folder.path(), Crooked::default());
+        let (chain, hasher) = (maker.genesis.chain_id(), Arc::clone(&maker.provider.hasher));
+        let mut builder = BatchBuilder::new(chain, maker.address);
+        let transaction = maker.transaction(HEIGHTS, 40);
+        let checked = verify_transactions(&maker.provider, chain, vec![transaction]);
+        builder.push(checked[0].as_ref().unwrap());
+        let mut bytes = builder.seal(1 << 40, &*hasher).bytes().to_vec();
+        places.iter().for_each(|&place| bytes[place] ^= 1);
+        maker.append(RECORD_BATCH, &bytes);
+        maker.recovered.log.flush().unwrap();
+        drop(maker);
+        let refused = recovery_of(&folder.path()).unwrap_err();
+        assert!(refused.contains(words), "{refused}");
+        let report = folder.verify(Level::Replay);
+        assert_eq!(report.faults_count, 1, "{report}");
+        assert_found(&report, Part::BlockLog, words);
+    }
+}
+
+#[test]
+fn a_late_copy_does_not_hide_the_first_receipt() {
+    let folder = Folder::new(Crooked { late_copy: true, ..Crooked::default() });
+    assert_clean(&folder.verify(Level::Replay));
+    let maker = Maker::open(&folder.path(), Crooked::default());
+    let store = maker.recovered.executor.store();
+    let receipts = store.get(Family::Receipts, &HEIGHTS.to_be_bytes()).unwrap().unwrap();
+    let receipts = parse_receipts(&receipts).unwrap();
+    for (place, number) in (0..6).enumerate() {
+        let id = maker.transaction(2, number).view().id();
+        let late = receipts.iter().find(|receipt| receipt.id == id).unwrap();
+        let code = late.outcome().unwrap().unwrap_err().code;
+        assert_eq!(code, FailureCode::Expired);
+        let row = store.get(Family::Transactions, id.as_bytes()).unwrap().unwrap();
+        let first = (2, u32::try_from(place).unwrap());
+        assert_eq!(parse_transaction_row(&row), Ok(first));
+    }
 }
 
 #[test]

@@ -7,6 +7,7 @@ use hufu_load::setup::{cash, shares};
 use hufu_load::sign::event_digest;
 use hufu_load::{Role, SyntheticHour};
 
+use hufu_types::limits::{BLOCK_BATCHES_COUNT_MAX, BLOCK_KEYS_COUNT_MAX};
 use hufu_types::{Address, Batch, Leg, Operation, Transaction};
 
 /// Transactions of one block.
@@ -43,6 +44,35 @@ fn block(chain: &Chain, kind: &str) -> Vec<Batch> {
     chain.batches((0..COUNT).map(make).collect())
 }
 
+/// The block that asks for the most work: as many keys as its limits allow, no two legs with an
+/// account or an asset in common, all of it in vain because the sender is a stranger to them.
+fn worst(chain: &Chain) -> Vec<Batch> {
+    const LEGS: u32 = 85;
+    let address = |number: u32, byte: u8| {
+        let mut address = Address([byte; 20]);
+        address.0[..4].copy_from_slice(&number.wrapping_mul(0x9e37_79b1).to_be_bytes());
+        address
+    };
+    let make = |nonce: u32| {
+        let legs: Vec<Leg> = (nonce * LEGS..(nonce + 1) * LEGS)
+            .map(|number| {
+                let code = format!("A{number}");
+                let asset = must(hufu_types::AssetCode::new(&code).ok_or("a code is canonical"));
+                leg(address(number, 1), address(number, 2), asset, 1)
+            })
+            .collect();
+        chain.transaction(Role::Broker(0), u64::from(nonce), |builder| {
+            builder.operation(Operation::Settle(&legs))
+        })
+    };
+    let per_transaction = make(0).keys_count();
+    let per_batch = BLOCK_KEYS_COUNT_MAX / BLOCK_BATCHES_COUNT_MAX / per_transaction;
+    let batches = chain.batches((0..per_batch * BLOCK_BATCHES_COUNT_MAX).map(make).collect());
+    let keys: u32 = batches.iter().map(Batch::keys_count).sum();
+    assert!(batches.len() == 64 && keys > BLOCK_KEYS_COUNT_MAX / 100 * 95, "near the limit");
+    batches
+}
+
 fn execution(criterion: &mut Criterion) {
     let chain = Chain::new(ACCOUNTS);
     let mut group = criterion.benchmark_group("ledger");
@@ -55,6 +85,12 @@ fn execution(criterion: &mut Criterion) {
             bencher.iter(|| chain.execute(&batches));
         });
     }
+    let batches = worst(&chain);
+    let keys: u32 = batches.iter().map(Batch::keys_count).sum();
+    group.throughput(Throughput::Elements(u64::from(keys))).sample_size(10);
+    group.bench_function(format!("execute_block/kind=worst keys={keys}"), |bencher| {
+        bencher.iter(|| chain.execute(&batches));
+    });
     group.finish();
 }
 

@@ -309,18 +309,17 @@ impl HeaderRules<'_> {
 
 #[cfg(test)]
 mod tests {
-    use hufu_crypto::software_provider;
-    use hufu_types::{PublicKey, Validator, ValidatorSet};
+    use hufu_crypto::{Signer, SoftwareSigner, software_provider};
+    use hufu_types::{Validator, ValidatorSet};
 
     use super::*;
 
     const LAG: u32 = 2;
 
     fn validators() -> Validators {
-        let make = |place: u8| Validator {
-            name: format!("v{place}"),
-            key: PublicKey([place; 64]),
-            power: 1,
+        let make = |place: u8| {
+            let key = *SoftwareSigner::from_bytes(&[place; 32]).unwrap().public_key();
+            Validator { name: format!("v{place}"), key, power: 1 }
         };
         Validators::new(ValidatorSet::new((1..5).map(make).collect()).unwrap())
     }

@@ -216,15 +216,16 @@ fn lay_out(members: &[Member]) -> Vec<usize> {
 
 #[cfg(test)]
 mod tests {
+    use hufu_crypto::{Signer, SoftwareSigner};
     use hufu_types::Validator;
 
     use super::*;
 
     fn validators(powers: &[u64]) -> Vec<Validator> {
-        let make = |(place, power): (usize, &u64)| Validator {
-            name: format!("v{place}"),
-            key: PublicKey([u8::try_from(place).unwrap() + 1; 64]),
-            power: *power,
+        let make = |(place, power): (usize, &u64)| {
+            let secret = [u8::try_from(place).unwrap() + 1; 32];
+            let key = *SoftwareSigner::from_bytes(&secret).unwrap().public_key();
+            Validator { name: format!("v{place}"), key, power: *power }
         };
         powers.iter().enumerate().map(make).collect()
     }

@@ -1,7 +1,8 @@
 //! SM2 public values: public key, signature, address, and the two digests of GB/T 32918.2-2016.
 //!
 //! All of them are fixed arrays that can lie inside any encoded message. Nothing here says that a
-//! key is on the curve or a signature is good: that is the verdict of a [`crate::Verifier`].
+//! key is on the curve or a signature is good: that is the verdict of a [`crate::Verifier`], and of
+//! [`crate::is_curve_point`] for a key alone.
 
 use core::fmt;
 
@@ -94,16 +95,21 @@ impl fmt::Display for Address {
 impl Address {
     /// Twenty zero bytes: no key hashes to it as far as anyone knows; stands for "nobody".
     pub const ZERO: Self = Self([0; 20]);
+
+    /// The address of the key whose SM3 is `digest`, for those who hash many keys at once.
+    #[must_use]
+    pub fn from_key_digest(digest: &Digest) -> Self {
+        let mut address = [0; Self::SIZE];
+        address.copy_from_slice(&digest.0[digest.0.len() - Self::SIZE..]);
+        Self(address)
+    }
 }
 
 impl PublicKey {
     /// The address of this key.
     #[must_use]
     pub fn address(&self) -> Address {
-        let digest = Sm3::of(&[&self.0]);
-        let mut address = [0; 20];
-        address.copy_from_slice(&digest.0[12..]);
-        Address(address)
+        Address::from_key_digest(&Sm3::of(&[&self.0]))
     }
 }
 

@@ -13,7 +13,7 @@ pub use digest::{Digest, Sm3};
 pub use hufu_kernels::Backend;
 pub use keys::{Address, IDENTITY_DEFAULT, PublicKey, Signature, identity_digest, message_digest};
 pub use provider::{Hasher, Provider, Signer, Verdict, Verifier, VerifyItem};
-pub use software::{SoftwareSigner, software_provider, software_provider_on};
+pub use software::{SoftwareSigner, is_curve_point, software_provider, software_provider_on};
 
 /// What can go wrong with keys and signatures made or read by this host.
 #[derive(Debug, thiserror::Error)]

@@ -49,11 +49,7 @@ impl Verifier for SoftwareVerifier {
 }
 
 fn verify_one(item: &VerifyItem<'_>) -> Verdict {
-    let mut sec1 = [4; 65];
-    sec1[1..].copy_from_slice(&item.key.0);
-    let Ok(key) = sm2::dsa::VerifyingKey::from_sec1_bytes(IDENTITY_UNUSED, &sec1) else {
-        return Verdict::KeyInvalid;
-    };
+    let Some(key) = verifying_key(item.key) else { return Verdict::KeyInvalid };
     let Ok(signature) = sm2::dsa::Signature::from_slice(&item.signature.0) else {
         return Verdict::SignatureInvalid;
     };
@@ -61,6 +57,19 @@ fn verify_one(item: &VerifyItem<'_>) -> Verdict {
         Ok(()) => Verdict::Valid,
         Err(_) => Verdict::SignatureInvalid,
     }
+}
+
+fn verifying_key(key: &PublicKey) -> Option<sm2::dsa::VerifyingKey> {
+    let mut sec1 = [4; 65];
+    sec1[1..].copy_from_slice(&key.0);
+    sm2::dsa::VerifyingKey::from_sec1_bytes(IDENTITY_UNUSED, &sec1).ok()
+}
+
+/// Whether the key is a point of the SM2 curve other than the one at infinity (GB/T 32918.1-2016
+/// 6.2.1), as every verifier asks of a key before it looks at a signature. Variable time.
+#[must_use]
+pub fn is_curve_point(key: &PublicKey) -> bool {
+    verifying_key(key).is_some()
 }
 
 struct SoftwareHasher(Backend);
@@ -79,11 +88,36 @@ impl Hasher for SoftwareHasher {
     }
 }
 
-/// An SM2 private key held in memory, zeroised when dropped; neither printed nor copied.
+/// An SM2 private key held in memory, neither printed nor cloned; what it holds of the key is
+/// overwritten when it is dropped. Copies that moving it and the arithmetic of signing leave on the
+/// stack are not: a key that must never lie in a host's memory belongs in a card.
 pub struct SoftwareSigner {
+    /// Overwrites itself.
     secret: sm2::SecretKey,
-    signing: sm2::dsa::SigningKey,
+    signing: Signing,
     public: PublicKey,
+}
+
+/// The form of the key that signs. `sm2` does not overwrite it, so its owner does.
+struct Signing(sm2::dsa::SigningKey);
+
+impl Signing {
+    /// Puts a key that is no secret, d = 1, in the place of this one.
+    fn wipe(&mut self) {
+        let mut one = [0; 32];
+        one[31] = 1;
+        if let Ok(known) = sm2::dsa::SigningKey::from_slice(IDENTITY_UNUSED, &one) {
+            self.0 = known;
+        }
+        // What nobody reads again need not be written, unless somebody might read it.
+        core::hint::black_box(&mut self.0);
+    }
+}
+
+impl Drop for Signing {
+    fn drop(&mut self) {
+        self.wipe();
+    }
 }
 
 impl SoftwareSigner {
@@ -136,7 +170,7 @@ impl SoftwareSigner {
     /// [`Error::Signing`] when the signature could not be made.
     pub fn sign_unverified(&self, digest: &Digest) -> Result<Signature, Error> {
         let made: sm2::dsa::Signature =
-            self.signing.sign_prehash(&digest.0).map_err(|_| Error::Signing)?;
+            self.signing.0.sign_prehash(&digest.0).map_err(|_| Error::Signing)?;
         Ok(Signature(made.to_bytes().into()))
     }
 
@@ -151,7 +185,7 @@ impl SoftwareSigner {
         let mut public = [0; 64];
         let coordinates = point.as_bytes().get(1..).ok_or(Error::PrivateKeyRange)?;
         public.copy_from_slice(coordinates);
-        Ok(Self { secret, signing, public: PublicKey(public) })
+        Ok(Self { secret, signing: Signing(signing), public: PublicKey(public) })
     }
 }
 
@@ -167,5 +201,22 @@ impl Signer for SoftwareSigner {
             Verdict::Valid => Ok(signature),
             Verdict::KeyInvalid | Verdict::SignatureInvalid => Err(Error::SignatureRejected),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wiped_key_is_no_secret_any_more() {
+        let mut signer = SoftwareSigner::from_bytes(&[7; 32]).unwrap();
+        assert_eq!(<[u8; 32]>::from(signer.signing.0.to_bytes()), [7; 32]);
+        signer.signing.wipe();
+        let mut one = [0; 32];
+        one[31] = 1;
+        assert_eq!(<[u8; 32]>::from(signer.signing.0.to_bytes()), one);
+        let refused = signer.sign(&Digest([3; 32]));
+        assert!(matches!(refused, Err(Error::SignatureRejected)), "no longer the key's own");
     }
 }

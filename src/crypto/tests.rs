@@ -389,6 +389,7 @@ mod refusals {
             Verdict::SignatureInvalid
         );
         unreduced.0[..32].copy_from_slice(&plus(PRIME, x));
+        assert!(crate::is_curve_point(&EXAMPLE_KEY));
         let bad = [off_curve, swapped, unreduced, PublicKey([0; 64]), PublicKey([0xff; 64])];
         for key in bad {
             assert_eq!(
@@ -396,6 +397,7 @@ mod refusals {
                 Verdict::KeyInvalid,
                 "{key}"
             );
+            assert!(!crate::is_curve_point(&key), "{key}");
         }
     }
 

@@ -3,9 +3,9 @@
 //! ```text
 //! all state entries, ascending by key --audit--> Totals, or the first contradiction
 //! ```
-//! Holdings of each asset sum up to its supply, accounts count their holdings, nothing refers to
-//! what is not there. Memory: 32 bytes an account and a little for each asset; nonces, holdings and
-//! mandates pass through.
+//! Holdings of each asset sum up to its supply, accounts count their holdings and mandates, nothing
+//! refers to what is not there. Memory: 64 bytes an account and a little for each asset; nonces,
+//! holdings and mandates pass through.
 
 use std::collections::BTreeMap;
 
@@ -74,6 +74,16 @@ pub enum AuditError {
         /// What was found.
         found: u32,
     },
+    /// An account counts its mandates wrongly.
+    #[error("account {account} counts {stated} mandates, it has granted {found}")]
+    MandatesMiscounted {
+        /// The account.
+        account: Address,
+        /// What it says.
+        stated: u16,
+        /// What was found.
+        found: u32,
+    },
     /// The holdings of an asset do not sum up to its supply.
     #[error("supply of {asset} is {supply}, its holdings sum up to {held}")]
     NotConserved {
@@ -106,11 +116,21 @@ pub fn audit<K: AsRef<[u8]>, V: AsRef<[u8]>>(
     audit.finish()
 }
 
+/// An account with what was found of it.
+struct Counted {
+    address: Address,
+    account: Account,
+    holdings: u32,
+    mandates: u32,
+}
+
+const _: () = assert!(size_of::<Counted>() == 64, "the memory of an audit is documented");
+
 #[derive(Default)]
 struct Audit {
     totals: Totals,
-    /// All accounts, ascending, with the holdings found.
-    accounts: Vec<(Address, Account, u32)>,
+    /// All accounts, ascending.
+    accounts: Vec<Counted>,
 }
 
 impl Audit {
@@ -121,7 +141,7 @@ impl Audit {
                 let open = account.closed_at.is_none();
                 self.totals.accounts_open_count += u64::from(open);
                 self.totals.accounts_closed_count += u64::from(!open);
-                self.accounts.push((address, account, 0));
+                self.accounts.push(Counted { address, account, holdings: 0, mandates: 0 });
             }
             (StateKey::Asset(code), StateValue::Asset(asset)) => {
                 let (supply, supply_cap) = (asset.supply, asset.supply_cap);
@@ -134,9 +154,8 @@ impl Audit {
             }
             (StateKey::Mandate { owner, asset, .. }, _) => {
                 let known = self.totals.assets.contains_key(&asset);
-                if !known || self.account(&owner).is_none() {
-                    return Err(AuditError::Orphaned { key });
-                }
+                let owner = self.account(&owner).filter(|_| known);
+                owner.ok_or(AuditError::Orphaned { key })?.mandates += 1;
                 self.totals.mandates_count += 1;
             }
             _ => self.totals.nonces_count += 1,
@@ -151,9 +170,8 @@ impl Audit {
         asset: AssetCode,
         holding: Holding,
     ) -> Result<(), AuditError> {
-        let account = self.account(&owner).filter(|(_, account, _)| account.closed_at.is_none());
-        let (_, _, found) = account.ok_or(AuditError::Orphaned { key })?;
-        *found += 1;
+        let owner = self.account(&owner).filter(|owner| owner.account.closed_at.is_none());
+        owner.ok_or(AuditError::Orphaned { key })?.holdings += 1;
         let totals = self.totals.assets.get_mut(&asset).ok_or(AuditError::Orphaned { key })?;
         let held = totals.held.checked_add(holding.balance);
         let supply = totals.supply;
@@ -163,16 +181,20 @@ impl Audit {
         Ok(())
     }
 
-    fn account(&mut self, address: &Address) -> Option<&mut (Address, Account, u32)> {
-        let place = self.accounts.binary_search_by_key(address, |(address, ..)| *address).ok()?;
+    fn account(&mut self, address: &Address) -> Option<&mut Counted> {
+        let place = self.accounts.binary_search_by_key(address, |counted| counted.address).ok()?;
         self.accounts.get_mut(place)
     }
 
     fn finish(self) -> Result<Totals, AuditError> {
-        for (account, value, found) in self.accounts {
-            let stated = value.holdings_count;
+        for Counted { address: account, account: value, holdings, mandates } in self.accounts {
+            let (stated, found) = (value.holdings_count, holdings);
             if stated != found {
                 return Err(AuditError::HoldingsMiscounted { account, stated, found });
+            }
+            let (stated, found) = (value.mandates_count, mandates);
+            if u32::from(stated) != found {
+                return Err(AuditError::MandatesMiscounted { account, stated, found });
             }
         }
         for (&asset, totals) in &self.totals.assets {

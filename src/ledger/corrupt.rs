@@ -5,7 +5,7 @@
 //! `FailureCode` in a receipt instead.
 
 use hufu_types::codec::DecodeError;
-use hufu_types::{Address, AssetCode, Digest};
+use hufu_types::{Address, AssetCode, BatchDigest, Digest};
 
 use crate::bucket::Place;
 use crate::key::StateKey;
@@ -34,6 +34,18 @@ pub enum Corrupt {
         account: Address,
         /// The asset it holds.
         asset: AssetCode,
+    },
+    /// An account is missing or counts fewer mandates than it has granted.
+    #[error("account {account} does not count a mandate it granted")]
+    MandateUncounted {
+        /// The account.
+        account: Address,
+    },
+    /// A batch to be executed is of another chain than the state.
+    #[error("batch {batch} is of another chain")]
+    ChainWrong {
+        /// The batch.
+        batch: BatchDigest,
     },
     /// Less of an asset is in circulation than one account holds.
     #[error("supply of {asset} is less than one holding of it")]

@@ -8,17 +8,20 @@
 //! every transaction  nonce w, then its operations
 //! open, close        account w
 //! create asset       asset w
-//! issue              asset w, account w, holding w
-//! redeem             asset w, account w, holding w, mandate
-//! transfer, settle   per leg: asset, from w, to w, holding(from) w, holding(to) w, mandate
-//! grant mandate      asset, account(sender), mandate w
-//! revoke mandate     mandate w
-//! freeze, unfreeze   asset, account w, holding w
+//! issue              asset w, account(sender), account w, holding w
+//! redeem             asset w, account w, holding w, mandate, agent
+//! transfer, settle   per leg: asset, from w, to w, holding(from) w, holding(to) w, mandate;
+//!                    then agent
+//! grant mandate      asset, account(sender) w, mandate w
+//! revoke mandate     account(sender) w, mandate w
+//! freeze, unfreeze   asset, account(sender), account w, holding w
 //! notarise           none
 //!
 //! mandate            the debited account's mandate for the sender w, none if they are one
+//! agent              account(sender) if there is such a mandate
 //! ```
-//! Accounts are written because they count their holdings.
+//! Accounts are written because they count their holdings and their mandates. No operation declares
+//! more keys than its `keys_count`, by which form checks bound a transaction and a batch.
 
 use hufu_types::{Address, AssetCode, Leg, Operation};
 
@@ -46,30 +49,50 @@ pub(crate) fn declare(
         Operation::CreateAsset(body) => visit(StateKey::Asset(body.asset), Access::Write),
         Operation::IssueAsset(body) => {
             visit(StateKey::Asset(body.asset), Access::Write);
+            visit(StateKey::Account(sender), Access::Read);
             holding(body.account, body.asset, visit);
         }
         Operation::RedeemAsset(body) => {
             visit(StateKey::Asset(body.asset), Access::Write);
             holding(body.account, body.asset, visit);
             mandate(sender, body.account, body.asset, visit);
+            agent(sender, body.account != sender, visit);
         }
-        Operation::Transfer(leg) => declare_leg(sender, leg, visit),
-        Operation::Settle(legs) => legs.iter().for_each(|leg| declare_leg(sender, leg, visit)),
+        Operation::Transfer(leg) => declare_legs(sender, core::slice::from_ref(leg), visit),
+        Operation::Settle(legs) => declare_legs(sender, legs, visit),
         Operation::GrantMandate(body) => {
             let key = StateKey::Mandate { owner: sender, agent: body.agent, asset: body.asset };
             visit(StateKey::Asset(body.asset), Access::Read);
-            visit(StateKey::Account(sender), Access::Read);
+            visit(StateKey::Account(sender), Access::Write);
             visit(key, Access::Write);
         }
         Operation::RevokeMandate(body) => {
             let key = StateKey::Mandate { owner: sender, agent: body.agent, asset: body.asset };
+            visit(StateKey::Account(sender), Access::Write);
             visit(key, Access::Write);
         }
         Operation::Notarise { .. } => {}
         Operation::FreezeHolding(body) | Operation::UnfreezeHolding(body) => {
             visit(StateKey::Asset(body.asset), Access::Read);
+            visit(StateKey::Account(sender), Access::Read);
             holding(body.account, body.asset, visit);
         }
+    }
+}
+
+fn declare_legs(sender: Address, legs: &[Leg], visit: &mut impl FnMut(StateKey, Access)) {
+    legs.iter().for_each(|leg| declare_leg(sender, leg, visit));
+    agent(sender, needs_mandate(sender, legs), visit);
+}
+
+/// Whether one of the legs debits somebody else than the sender.
+pub(crate) fn needs_mandate(sender: Address, legs: &[Leg]) -> bool {
+    legs.iter().any(|leg| leg.from != sender)
+}
+
+fn agent(sender: Address, is_agent: bool, visit: &mut impl FnMut(StateKey, Access)) {
+    if is_agent {
+        visit(StateKey::Account(sender), Access::Read);
     }
 }
 

@@ -8,11 +8,11 @@
 //! close      right, account, AccountNotEmpty
 //! create     right, AssetExists
 //! issue      asset, authority, account, AmountOverflow, SupplyCapExceeded
-//! redeem     asset, account, mandate, frozen, BalanceInsufficient
+//! redeem     asset, account, agent, mandate, frozen, BalanceInsufficient
 //! transfer   a settlement of one leg
-//! settle     of each leg: asset, from account, to account; then of each leg: mandate, frozen;
-//!            then all credits: AmountOverflow; then all debits: BalanceInsufficient
-//! grant      asset, sender's account, MandateExpired
+//! settle     of each leg: asset, from account, to account; then agent; then of each leg: mandate,
+//!            frozen; then all credits: AmountOverflow; then all debits: BalanceInsufficient
+//! grant      asset, sender's account, MandateExpired, MandatesTooMany
 //! revoke     MandateMissing
 //! freeze     asset, authority, account, HoldingFrozen
 //! unfreeze   asset, authority, account, HoldingNotFrozen
@@ -21,7 +21,9 @@
 //! right      the genesis names the sender opener (close: or it is the owner) or issuer, else
 //!            AuthorityMissing
 //! asset      AssetUnknown
-//! authority  the sender is the asset's, else AuthorityMissing
+//! authority  the sender is the asset's, else AuthorityMissing; and has not closed its account,
+//!            else AccountClosed
+//! agent      nothing if the sender debits only itself, else AccountClosed if its account is
 //! account    AccountUnknown, AccountClosed
 //! mandate    nothing if the sender is the account, else MandateMissing, MandateExpired,
 //!            MandateExceeded
@@ -36,17 +38,23 @@
 //! - Who only acts as opener, issuer, authority, agent or notary needs no account. Who grants a
 //!   mandate, and whoever is debited or credited, needs an open one. Revoking needs none, so that
 //!   a closed account's mandates can be cleared.
+//! - Whose account was closed acts for nobody any more, neither as agent nor as authority. The rights
+//!   of openers and issuers are the genesis's and do not end with an account: no opener can take
+//!   them from another.
+//! - An account counts its mandates, expired ones too; one that is revoked or used up makes room.
 //! - A frozen holding cannot be debited, credits reach it; it counts as a holding even when empty.
 
 use hufu_types::codec::index;
-use hufu_types::limits::TX_VALIDITY_HEIGHTS_MAX;
+use hufu_types::limits::ACCOUNT_MANDATES_COUNT_MAX;
 use hufu_types::operation::{
     AccountBody, CreateAssetBody, GrantMandateBody, HoldingBody, RevokeMandateBody, SupplyBody,
 };
 use hufu_types::receipt::{Failure, Outcome};
+use hufu_types::verification::check_validity;
 use hufu_types::{Address, AssetCode, FailureCode, Leg, Operation, TransactionView};
 
 use crate::corrupt::Corrupt;
+use crate::declare::needs_mandate;
 use crate::key::StateKey;
 use crate::plan::{GroupsOutcome, Loaded, Plan, SHARED};
 use crate::value::{Account, Asset, Holding, Mandate, Nonce, StateValue};
@@ -155,8 +163,7 @@ impl<'a> Run<'a> {
         let (height, valid_until) = (plan.context().height, header.valid_until.get());
         let mut cursor = Cursor { plan, slots: plan.slots_of(at).iter() };
         let nonce = cursor.next(StateKey::Nonce { sender, nonce: header.nonce.get() });
-        let furthest = height.saturating_add(TX_VALIDITY_HEIGHTS_MAX);
-        if !(height..=furthest).contains(&valid_until) {
+        if check_validity(valid_until, height).is_some() {
             return Ok(Err(Failure { code: FailureCode::Expired, operation: None }));
         }
         if self.value(nonce).is_some() {
@@ -231,7 +238,7 @@ impl<'a> Run<'a> {
             Some(_) => return Err(FailureCode::AccountClosed.into()),
         }
         let opened_at = self.plan.context().height;
-        let account = Account { opened_at, closed_at: None, holdings_count: 0 };
+        let account = Account { opened_at, closed_at: None, holdings_count: 0, mandates_count: 0 };
         self.set(slot, Some(StateValue::Account(account)));
         Ok(())
     }
@@ -283,11 +290,10 @@ impl<'a> Run<'a> {
 
     fn issue(&mut self, sender: Address, body: &SupplyBody, cursor: &mut Cursor<'_>) -> Step {
         let slot = cursor.next(StateKey::Asset(body.asset));
+        let actor = cursor.next(StateKey::Account(sender));
         let to = next_holding(cursor, body.account, body.asset);
         let mut asset = self.asset(slot)?;
-        if sender != asset.authority {
-            return Err(FailureCode::AuthorityMissing.into());
-        }
+        self.governs(sender, &asset, actor)?;
         self.open(to.account)?;
         let supply = asset.supply.checked_add(body.amount.get());
         asset.supply = supply.ok_or(FailureCode::AmountOverflow)?;
@@ -303,9 +309,11 @@ impl<'a> Run<'a> {
         let slot = cursor.next(StateKey::Asset(body.asset));
         let from = next_holding(cursor, body.account, body.asset);
         let mandate = next_mandate(cursor, sender, body.account, body.asset);
+        let actor = next_agent(cursor, sender, body.account != sender);
         let mut asset = self.asset(slot)?;
         self.open(from.account)?;
-        self.authorise(from, mandate, body.amount.get())?;
+        self.acts(actor)?;
+        self.authorise(from, mandate, body.account, body.amount.get())?;
         self.debit(from, body.account, body.asset, body.amount.get())?;
         let supply = asset.supply.checked_sub(body.amount.get());
         asset.supply = supply.ok_or(Corrupt::SupplyBelowHolding { asset: body.asset })?;
@@ -320,19 +328,21 @@ impl<'a> Run<'a> {
         slots.clear();
         slots.extend(legs.iter().map(|leg| next_leg(cursor, sender, leg)));
         assert_eq!(slots.len(), legs.len(), "every leg has its slots");
-        let step = self.settle_legs(legs, &slots);
+        let actor = next_agent(cursor, sender, needs_mandate(sender, legs));
+        let step = self.settle_legs(legs, &slots, actor);
         self.legs = slots;
         step
     }
 
-    fn settle_legs(&mut self, legs: &[Leg], slots: &[LegSlots]) -> Step {
+    fn settle_legs(&mut self, legs: &[Leg], slots: &[LegSlots], actor: Option<u32>) -> Step {
         for slots in slots {
             self.asset(slots.asset)?;
             self.open(slots.from.account)?;
             self.open(slots.to.account)?;
         }
+        self.acts(actor)?;
         for (leg, slots) in legs.iter().zip(slots) {
-            self.authorise(slots.from, slots.mandate, leg.amount.get())?;
+            self.authorise(slots.from, slots.mandate, leg.from, leg.amount.get())?;
         }
         for (leg, slots) in legs.iter().zip(slots) {
             self.credit(slots.to, leg.to, leg.asset, leg.amount.get())?;
@@ -346,19 +356,21 @@ impl<'a> Run<'a> {
     fn grant(&mut self, sender: Address, body: &GrantMandateBody, cursor: &mut Cursor<'_>) -> Step {
         let (agent, asset) = (body.agent, body.asset);
         let asset_slot = cursor.next(StateKey::Asset(asset));
-        let account = cursor.next(StateKey::Account(sender));
+        let owner = cursor.next(StateKey::Account(sender));
         let slot = cursor.next(StateKey::Mandate { owner: sender, agent, asset });
         self.asset(asset_slot)?;
-        self.open(account)?;
+        let account = self.open(owner)?;
         let granted_at = self.plan.context().height;
         if body.expires_at.get() < granted_at {
             return Err(FailureCode::MandateExpired.into());
         }
+        let is_full = account.mandates_count >= ACCOUNT_MANDATES_COUNT_MAX;
+        if is_full && self.mandate(slot).is_none() {
+            return Err(FailureCode::MandatesTooMany.into());
+        }
         let (limit, expires_at) = (body.limit.get(), body.expires_at.get());
         assert!(limit > 0, "decoding refuses a mandate for nothing");
-        let mandate = Mandate { limit, expires_at, granted_at };
-        self.set(slot, Some(StateValue::Mandate(mandate)));
-        Ok(())
+        self.set_mandate(slot, owner, sender, Some(Mandate { limit, expires_at, granted_at }))
     }
 
     fn revoke(
@@ -368,11 +380,12 @@ impl<'a> Run<'a> {
         cursor: &mut Cursor<'_>,
     ) -> Step {
         let (agent, asset) = (body.agent, body.asset);
+        let owner = cursor.next(StateKey::Account(sender));
         let slot = cursor.next(StateKey::Mandate { owner: sender, agent, asset });
         if self.mandate(slot).is_none() {
             return Err(FailureCode::MandateMissing.into());
         }
-        self.set(slot, None);
+        self.set_mandate(slot, owner, sender, None)?;
         assert!(self.mandate(slot).is_none(), "a revoked mandate is gone at once");
         Ok(())
     }
@@ -404,16 +417,40 @@ impl<'a> Run<'a> {
         cursor: &mut Cursor<'_>,
     ) -> Result<HoldingSlots, Stop> {
         let asset = cursor.next(StateKey::Asset(body.asset));
+        let actor = cursor.next(StateKey::Account(sender));
         let slots = next_holding(cursor, body.account, body.asset);
-        if sender != self.asset(asset)?.authority {
-            return Err(FailureCode::AuthorityMissing.into());
-        }
+        let asset = self.asset(asset)?;
+        self.governs(sender, &asset, actor)?;
         self.open(slots.account)?;
         Ok(slots)
     }
 
-    /// Checks that the sender may debit `amount`, and takes it off its mandate if it needs one.
-    fn authorise(&mut self, from: HoldingSlots, mandate: Option<u32>, amount: u128) -> Step {
+    /// Checks that the sender, whose account has the slot `actor`, may act as the asset's authority.
+    fn governs(&self, sender: Address, asset: &Asset, actor: u32) -> Step {
+        if sender != asset.authority {
+            return Err(FailureCode::AuthorityMissing.into());
+        }
+        self.acts(Some(actor))
+    }
+
+    /// Checks that the account of a sender who acts for another is not closed; it need not exist.
+    fn acts(&self, actor: Option<u32>) -> Step {
+        let account = actor.and_then(|slot| self.account(slot));
+        if account.is_some_and(|account| account.closed_at.is_some()) {
+            return Err(FailureCode::AccountClosed.into());
+        }
+        Ok(())
+    }
+
+    /// Checks that the sender may debit `amount` of `owner`, and takes it off its mandate if it needs
+    /// one.
+    fn authorise(
+        &mut self,
+        from: HoldingSlots,
+        mandate: Option<u32>,
+        owner: Address,
+        amount: u128,
+    ) -> Step {
         assert!(amount > 0, "decoding refuses amounts of nothing");
         if let Some(slot) = mandate {
             let mut mandate = self.mandate(slot).ok_or(FailureCode::MandateMissing)?;
@@ -422,7 +459,8 @@ impl<'a> Run<'a> {
             }
             let left = mandate.limit.checked_sub(amount);
             mandate.limit = left.ok_or(FailureCode::MandateExceeded)?;
-            self.set(slot, (mandate.limit > 0).then_some(StateValue::Mandate(mandate)));
+            let left = (mandate.limit > 0).then_some(mandate);
+            self.set_mandate(slot, from.account, owner, left)?;
         }
         if self.holding(from.holding).is_some_and(|holding| holding.frozen) {
             return Err(FailureCode::HoldingFrozen.into());
@@ -477,6 +515,31 @@ impl<'a> Run<'a> {
             self.set(slots.account, Some(StateValue::Account(account)));
         }
         self.set(slots.holding, after.then_some(StateValue::Holding(holding)));
+        Ok(())
+    }
+
+    /// Stores or removes a mandate, and keeps its owner's count.
+    fn set_mandate(
+        &mut self,
+        slot: u32,
+        owner_slot: u32,
+        owner: Address,
+        mandate: Option<Mandate>,
+    ) -> Step {
+        let (before, after) = (self.mandate(slot).is_some(), mandate.is_some());
+        if before != after {
+            let uncounted = Corrupt::MandateUncounted { account: owner };
+            let mut account = self.account(owner_slot).ok_or(uncounted)?;
+            let count = account.mandates_count;
+            let count = if after { count.checked_add(1) } else { count.checked_sub(1) };
+            account.mandates_count = count.ok_or(uncounted)?;
+            assert!(
+                account.mandates_count <= ACCOUNT_MANDATES_COUNT_MAX,
+                "granting keeps the limit"
+            );
+            self.set(owner_slot, Some(StateValue::Account(account)));
+        }
+        self.set(slot, mandate.map(StateValue::Mandate));
         Ok(())
     }
 
@@ -544,6 +607,10 @@ fn next_mandate(
 ) -> Option<u32> {
     let mandate = StateKey::Mandate { owner, agent: sender, asset };
     (owner != sender).then(|| cursor.next(mandate))
+}
+
+fn next_agent(cursor: &mut Cursor<'_>, sender: Address, is_agent: bool) -> Option<u32> {
+    is_agent.then(|| cursor.next(StateKey::Account(sender)))
 }
 
 fn next_leg(cursor: &mut Cursor<'_>, sender: Address, leg: &Leg) -> LegSlots {

@@ -29,7 +29,7 @@ pub use corrupt::Corrupt;
 pub use expiry::{Expired, ExpiryChanges, ExpiryKey};
 pub use key::{KeyBytes, StateKey};
 pub use outcome::{BlockOutcome, Touched, Write};
-pub use plan::{Context, GroupsOutcome, Loaded, Plan, Rights, StateView};
+pub use plan::{Context, GroupsOutcome, Loaded, Plan, Rights};
 pub use proof::{Prover, StateProof, StateProofError};
 pub use query::{AccountQuery, MandateQuery};
 pub use root::{Applied, StateTree};

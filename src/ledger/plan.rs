@@ -1,7 +1,7 @@
 //! The plan of a block: which entries it may touch, and which of its transactions are independent.
 //!
 //! ```text
-//! batches, expired nonces --Plan::new--> keys() --the tile prefetches--> load() --> Loaded
+//! batches, expired nonces --Plan::new--> keys() --the tile prefetches--> load_values() --> Loaded
 //!                                    \-> portions(n) --execute(), on any worker--> merge()
 //! ```
 //!
@@ -10,7 +10,7 @@
 //! nothing to order. A plan owns what it needs, so that workers share it behind an `Arc`. Owner:
 //! the execute tile. It never reads the state by itself.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::hash::{BuildHasher, DefaultHasher, Hasher as _};
 use std::sync::Arc;
 
@@ -47,13 +47,13 @@ impl Rights {
 
     /// Whether `address` may open and close accounts.
     #[must_use]
-    pub fn opens_accounts(&self, address: &Address) -> bool {
+    pub(crate) fn opens_accounts(&self, address: &Address) -> bool {
         self.openers.binary_search(address).is_ok()
     }
 
     /// Whether `address` may create assets.
     #[must_use]
-    pub fn creates_assets(&self, address: &Address) -> bool {
+    pub(crate) fn creates_assets(&self, address: &Address) -> bool {
         self.issuers.binary_search(address).is_ok()
     }
 }
@@ -70,18 +70,6 @@ pub struct Context {
     pub block: BlockDigest,
     /// The rights of the genesis.
     pub rights: Arc<Rights>,
-}
-
-/// Read access to the values of a plan's keys, all of which the caller has fetched.
-pub trait StateView {
-    /// The bytes stored under `key`, or `None` if there are none.
-    fn get(&self, key: &StateKey) -> Option<&[u8]>;
-}
-
-impl StateView for BTreeMap<StateKey, Vec<u8>> {
-    fn get(&self, key: &StateKey) -> Option<&[u8]> {
-        Self::get(self, key).map(Vec::as_slice)
-    }
 }
 
 /// The decoded values of a plan's keys as they were before the block.
@@ -172,23 +160,30 @@ impl Plan {
     /// Plans the block of `context` with these batches in order; `expired` was read for the same
     /// height.
     ///
-    /// The transactions have passed verification: right chain, right suite, valid signature.
-    #[must_use]
+    /// The signatures of the transactions have been verified, or are by whoever reads the outcome:
+    /// no rule looks at them.
+    ///
+    /// # Errors
+    /// [`Corrupt::ChainWrong`] if a batch is of another chain.
     pub fn new(
         context: Context,
         batches: Vec<Batch>,
         expired: Expired,
         hasher: &dyn Hasher,
-    ) -> Self {
+    ) -> Result<Self, Corrupt> {
         assert!(context.height > 0, "blocks are numbered from 1");
         assert_eq!(expired.valid_until() + 1, context.height, "nonces expired for this height");
+        let is_foreign = |batch: &&Batch| batch.header().prefix.chain_id != context.chain_id;
+        if let Some(foreign) = batches.iter().find(is_foreign) {
+            return Err(Corrupt::ChainWrong { batch: foreign.digest() });
+        }
         let places = places(&batches);
         let views: Vec<TransactionView<'_>> =
             places.iter().map(|&place| transaction(&batches, place)).collect();
         let senders = senders(&views, hasher);
-        let mut declared = Declared::new(&context, views.len());
+        let mut declared = Declared::new(&context, &views);
         for (view, sender) in views.iter().zip(&senders) {
-            declared.add(&context, *sender, view);
+            declared.add(*sender, view);
         }
         drop(views);
         let Declared { ids: _, mut keys, mut written, mut slots, slots_starts, touched } = declared;
@@ -199,7 +194,7 @@ impl Plan {
         let slot_groups = slot_groups(&written, &slots, &slots_starts, &groups_of);
         let groups_slots = Lists::new(groups_count, &slot_groups);
         let homes = homes(&slot_groups, groups_count);
-        Self {
+        Ok(Self {
             context,
             batches,
             places,
@@ -213,7 +208,7 @@ impl Plan {
             groups_count,
             groups_transactions,
             groups_slots,
-        }
+        })
     }
 
     /// The keys whose values execution needs, ascending and each once.
@@ -232,14 +227,6 @@ impl Plan {
     #[must_use]
     pub const fn groups_count(&self) -> u32 {
         self.groups_count
-    }
-
-    /// Decodes the values of [`Plan::keys`] from `view`.
-    ///
-    /// # Errors
-    /// [`Corrupt`] if a value is not one the ledger wrote there.
-    pub fn load(&self, view: &dyn StateView) -> Result<Loaded, Corrupt> {
-        self.load_values(self.keys.iter().map(|key| view.get(key)))
     }
 
     /// Decodes values that come in the order of [`Plan::keys`].
@@ -370,12 +357,7 @@ fn senders(views: &[TransactionView<'_>], hasher: &dyn Hasher) -> Vec<Address> {
     let keys: Vec<&[u8]> = views.iter().map(|view| view.header().sender.0.as_slice()).collect();
     let mut digests = vec![Digest::ZERO; keys.len()];
     hasher.digest_many(&keys, &mut digests);
-    let senders = digests.iter().map(|digest| {
-        let mut address = [0; Address::SIZE];
-        address.copy_from_slice(&digest.0[digest.0.len() - Address::SIZE..]);
-        Address(address)
-    });
-    let senders: Vec<Address> = senders.collect();
+    let senders: Vec<Address> = digests.iter().map(Address::from_key_digest).collect();
     assert_eq!(senders.len(), views.len(), "one sender for each transaction");
     senders
 }
@@ -404,29 +386,31 @@ struct Declared {
 }
 
 impl Declared {
-    fn new(context: &Context, transactions_count: usize) -> Self {
+    fn new(context: &Context, views: &[TransactionView<'_>]) -> Self {
         // Every transaction brings at least a key of its own, its nonce.
-        let (seed, capacity) = (Seeded(context.block.0), transactions_count);
+        let (seed, capacity) = (Seeded(context.block.0), views.len());
+        let mentions: u32 = views.iter().map(TransactionView::keys_count).sum();
         Self {
             ids: HashMap::with_capacity_and_hasher(2 * capacity, seed),
             keys: Vec::with_capacity(2 * capacity),
             written: Vec::with_capacity(2 * capacity),
-            slots: Vec::with_capacity(4 * capacity),
+            slots: Vec::with_capacity(index(mentions)),
             slots_starts: vec![0],
             touched: Touched::default(),
         }
     }
 
-    fn add(&mut self, context: &Context, sender: Address, view: &TransactionView<'_>) {
-        let header = view.header();
-        assert_eq!(header.prefix.chain_id, context.chain_id, "verification refuses other chains");
-        self.visit(StateKey::Nonce { sender, nonce: header.nonce.get() }, Access::Write);
+    fn add(&mut self, sender: Address, view: &TransactionView<'_>) {
+        let (nonce, before) = (view.header().nonce.get(), self.slots.len());
+        self.visit(StateKey::Nonce { sender, nonce }, Access::Write);
         self.touched.begin(sender);
         for operation in view.operations() {
             declare(sender, &operation, &mut |key, access| self.visit(key, access));
             touched(&operation, &mut |address| self.touched.push(address));
         }
         self.touched.end();
+        let declared = self.slots.len() - before;
+        assert!(declared <= index(view.keys_count()), "form checks bound what is declared");
         self.slots_starts.push(length_u32(&self.slots));
     }
 

@@ -1,7 +1,7 @@
 //! State values: fixed little-endian layouts, one for each kind of key.
 //!
 //! ```text
-//! account  24: status u8 (1 open, 2 closed), reserved 3, holdings count u32,
+//! account  24: status u8 (1 open, 2 closed), reserved 1, mandates count u16, holdings count u32,
 //!              opened at u64, closed at u64
 //! asset    64: authority 20, decimals u8, reserved 3, created at u64, supply cap u128, supply u128
 //! holding  24: balance u128, frozen u8 (0, 1), reserved 7
@@ -10,15 +10,16 @@
 //! ```
 //!
 //! Heights throughout. Decoding is strict and also refuses what the rules never leave behind: a
-//! holding that is empty and not frozen, a used-up mandate, a closed account with holdings, more
-//! supply than the cap, a nonce used after its last height.
+//! holding that is empty and not frozen, a used-up mandate, a closed account with holdings, an
+//! account with more mandates than it may grant, more supply than the cap, a nonce used after its
+//! last height.
 
-use zerocopy::little_endian::{U32, U64, U128};
+use zerocopy::little_endian::{U16, U32, U64, U128};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use hufu_types::Address;
 use hufu_types::codec::{DecodeError, Reader, check_range, check_reserved};
-use hufu_types::limits::ASSET_DECIMALS_MAX;
+use hufu_types::limits::{ACCOUNT_MANDATES_COUNT_MAX, ASSET_DECIMALS_MAX};
 
 use crate::corrupt::Corrupt;
 use crate::key::StateKey;
@@ -35,6 +36,9 @@ pub struct Account {
     pub closed_at: Option<u64>,
     /// Holdings in the state: those with a balance, and frozen ones without.
     pub holdings_count: u32,
+    /// Mandates it granted that are in the state: neither revoked nor used up. Those of a closed
+    /// account still count, until their owner revokes them.
+    pub mandates_count: u16,
 }
 
 /// An asset.
@@ -112,7 +116,8 @@ macro_rules! layout {
 }
 
 layout!(AccountLayout {
-    status: u8, reserved: [u8; 3], holdings_count: U32, opened_at: U64, closed_at: U64
+    status: u8, reserved: u8, mandates_count: U16, holdings_count: U32, opened_at: U64,
+    closed_at: U64
 } of 24);
 layout!(AssetLayout {
     authority: Address, decimals: u8, reserved: [u8; 3], created_at: U64,
@@ -156,7 +161,8 @@ impl StateValue {
         match self {
             Self::Account(account) => ValueBytes::of(&AccountLayout {
                 status: if account.closed_at.is_some() { CLOSED } else { OPEN },
-                reserved: [0; 3],
+                reserved: 0,
+                mandates_count: U16::new(account.mandates_count),
                 holdings_count: U32::new(account.holdings_count),
                 opened_at: U64::new(account.opened_at),
                 closed_at: U64::new(account.closed_at.unwrap_or(0)),
@@ -220,17 +226,20 @@ impl StateValue {
 
 fn read_account(reader: &mut Reader<'_>) -> Result<Account, DecodeError> {
     let layout: &AccountLayout = reader.fixed()?;
-    check_reserved("account", &layout.reserved)?;
+    check_reserved("account", &[layout.reserved])?;
     check_range("account status", layout.status.into(), OPEN.into(), CLOSED.into())?;
     let (opened_at, closed_at) = (layout.opened_at.get(), layout.closed_at.get());
     let holdings_count = layout.holdings_count.get();
+    let mandates_count = layout.mandates_count.get();
+    let mandates_max = ACCOUNT_MANDATES_COUNT_MAX.into();
+    check_range("mandates of an account", mandates_count.into(), 0, mandates_max)?;
     if layout.status == OPEN {
         check_range("closing height of an open account", closed_at, 0, 0)?;
-        return Ok(Account { opened_at, closed_at: None, holdings_count });
+        return Ok(Account { opened_at, closed_at: None, holdings_count, mandates_count });
     }
     check_range("closing height of a closed account", closed_at, opened_at, u64::MAX)?;
     check_range("holdings of a closed account", holdings_count.into(), 0, 0)?;
-    Ok(Account { opened_at, closed_at: Some(closed_at), holdings_count })
+    Ok(Account { opened_at, closed_at: Some(closed_at), holdings_count, mandates_count })
 }
 
 fn read_asset(reader: &mut Reader<'_>) -> Result<Asset, DecodeError> {
@@ -288,8 +297,10 @@ mod tests {
 
     fn samples() -> Vec<(StateKey, StateValue)> {
         let (address, asset) = (Address([7; 20]), AssetCode::new("USD").unwrap());
-        let open = Account { opened_at: 3, closed_at: None, holdings_count: 2 };
-        let closed = Account { opened_at: 3, closed_at: Some(9), holdings_count: 0 };
+        let open =
+            Account { opened_at: 3, closed_at: None, holdings_count: 2, mandates_count: 4_096 };
+        let closed =
+            Account { opened_at: 3, closed_at: Some(9), holdings_count: 0, mandates_count: 1 };
         let account = StateKey::Account(address);
         let holding = StateKey::Holding(address, asset);
         let mandate = StateKey::Mandate { owner: address, agent: Address([8; 20]), asset };
@@ -335,16 +346,17 @@ mod tests {
         expected.push(1);
         expected.extend([0; 7]);
         assert_eq!(StateValue::Holding(holding).to_bytes().as_slice(), expected);
-        let account = Account { opened_at: 3, closed_at: Some(9), holdings_count: 0 };
-        let expected = [2, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0];
+        let account =
+            Account { opened_at: 3, closed_at: Some(9), holdings_count: 0, mandates_count: 0x0102 };
+        let expected = [2, 0, 2, 1, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0];
         assert_eq!(StateValue::Account(account).to_bytes().as_slice(), expected);
     }
 
     #[test]
     fn every_byte_that_is_not_free_is_checked() {
         let reserved: [&[usize]; 7] = [
-            &[0, 1, 2, 3, 16],
-            &[0, 1, 2, 3, 4],
+            &[0, 1, 3, 16],
+            &[0, 1, 3, 4],
             &[20, 21, 22, 23],
             &[16, 17, 23],
             &[16, 17, 23],

@@ -1,7 +1,7 @@
 //! Limits of the client protocol, each with its unit and its reason. What an operator may choose
 //! for one node is in [`crate::session::SessionConfig`] and stays inside these.
 
-use hufu_types::limits::{TX_SIZE_MAX, VALIDATORS_COUNT_MAX};
+use hufu_types::limits::{self, TX_SIZE_MAX, VALIDATORS_COUNT_MAX};
 
 /// Bytes of a proof beside an account: the protocol's limit and none of our own, so that every
 /// proof that a node makes can be sent and read.
@@ -26,8 +26,8 @@ pub const VERSION_TEXT_SIZE_MAX: u16 = 64;
 /// Holdings in one account answer, count.
 pub const ACCOUNT_HOLDINGS_COUNT_MAX: u32 = 4_096;
 
-/// Mandates in one account answer, count.
-pub const ACCOUNT_MANDATES_COUNT_MAX: u32 = 4_096;
+/// Mandates in one account answer, count: all that an account can have granted.
+pub const ACCOUNT_MANDATES_COUNT_MAX: u32 = limits::ACCOUNT_MANDATES_COUNT_MAX as u32;
 
 /// Bytes of a receipt's proof: two certificates of the largest validator set, four paths, two
 /// headers.

@@ -3,10 +3,10 @@
 use hufu_types::receipt::Failure;
 use hufu_types::{
     Address, AssetCode, BlockDigest, BlockHeader, ChainId, Digest, DomainPrefix, FailureCode, Kind,
-    Operation, PublicKey, Receipt, RefusalCode, Signature, Strength, Transaction,
+    Leg, Operation, PublicKey, Receipt, RefusalCode, Signature, Strength, Transaction,
     TransactionBuilder, TxDigest, TxId,
 };
-use zerocopy::little_endian::{U32, U64};
+use zerocopy::little_endian::{U32, U64, U128};
 
 use crate::codes::ErrorCode;
 use crate::message::WaitFor;
@@ -30,6 +30,16 @@ pub(crate) fn transaction(nonce: u64, valid_until: u64) -> Transaction {
     let operation = Operation::Notarise { digest: &Digest([5; 32]), memo: b"a memo" };
     let unsigned = builder.operation(operation).unsigned();
     TransactionBuilder::join(unsigned, &Signature([9; 64])).unwrap()
+}
+
+/// A transaction in the right form that names more state keys than one may.
+pub(crate) fn greedy_transaction() -> Vec<u8> {
+    let (asset, amount) = (AssetCode::new("USD").unwrap(), U128::new(1));
+    let legs = [Leg { asset, from: Address([1; 20]), to: Address([2; 20]), amount }; 256];
+    let builder = TransactionBuilder::new(CHAIN, PublicKey([3; 64]), 1, 20);
+    let settle = |builder: TransactionBuilder, _| builder.operation(Operation::Settle(&legs));
+    let unsigned = (0..6).fold(builder, settle).unsigned();
+    [unsigned.as_slice(), &[9; Signature::SIZE]].concat()
 }
 
 pub(crate) fn id_of(transaction: &Transaction) -> TxId {

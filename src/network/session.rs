@@ -23,7 +23,9 @@ mod waiters;
 
 use hufu_types::codec::index;
 use hufu_types::limits::TX_SIZE_MAX;
-use hufu_types::{Address, ChainId, Receipt, RefusalCode, Strength, Transaction, TxId};
+use hufu_types::{
+    Address, ChainId, DecodeError, Receipt, RefusalCode, Strength, Transaction, TxId,
+};
 
 use crate::channel::Channel;
 use crate::codes::ErrorCode;
@@ -472,6 +474,9 @@ impl ServerSession {
                 Ok(transaction) => {
                     ticket.valid_until = transaction.header().valid_until.get();
                     submissions.push(Submission { ticket, transaction });
+                }
+                Err(DecodeError::KeysTooMany { .. }) => {
+                    self.refused(&ticket, RefusalCode::Oversized);
                 }
                 Err(_) => self.refused(&ticket, RefusalCode::Malformed),
             }

@@ -228,7 +228,7 @@ impl Executor {
             rights: Arc::clone(&self.rights),
         };
         let batches = durable.decided.batches.clone();
-        let plan = Arc::new(Plan::new(context, batches, expired, &*self.provider.hasher));
+        let plan = Arc::new(Plan::new(context, batches, expired, &*self.provider.hasher)?);
         let loaded = Arc::new(self.load(&plan)?);
         let groups = runner.run(&plan, &loaded)?;
         let outcome = plan.merge(&loaded, groups, &*self.provider.hasher);
@@ -377,8 +377,8 @@ impl Executor {
         self.index_late_copies(batch, outcome)
     }
 
-    /// Transactions whose nonce was spent are found by their id only if no receipt of that id came
-    /// before.
+    /// Transactions that left the state as it was are found by their id only if no receipt of that
+    /// id came before.
     fn index_late_copies(
         &self,
         batch: &mut StateBatch,

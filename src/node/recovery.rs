@@ -132,7 +132,7 @@ pub fn recover(
     let start = applied.map_or(Start::Beginning, |mark| Start::At(mark.log_position));
     let mut reader = log.reader();
     reader.seek(start)?;
-    let mut replay = Replay::new(provider);
+    let mut replay = Replay::new(provider, genesis.chain_id());
     let replayed = replay.run(&mut reader, &mut executor, progress)?;
     let tip = tip(&executor, &mut reader, genesis, provider)?;
     let (vote_log, records, _) = VoteLog::open(&options.vote_log)?;
@@ -146,15 +146,17 @@ pub fn recover(
 /// Reads the log's records in order, executing the blocks that the state has not seen.
 pub struct Replay<'a> {
     provider: &'a Provider,
+    chain_id: ChainId,
     bodies: HashMap<BatchDigest, Batch>,
     unordered: UnorderedBatches,
 }
 
 impl<'a> Replay<'a> {
-    /// Nothing read yet.
+    /// Nothing read yet of the log of this chain.
     #[must_use]
-    pub fn new(provider: &'a Provider) -> Self {
-        Self { provider, bodies: HashMap::new(), unordered: UnorderedBatches::default() }
+    pub fn new(provider: &'a Provider, chain_id: ChainId) -> Self {
+        let (bodies, unordered) = (HashMap::new(), UnorderedBatches::default());
+        Self { provider, chain_id, bodies, unordered }
     }
 
     /// Reads to the end of the log; returns how many blocks were executed.
@@ -175,6 +177,9 @@ impl<'a> Replay<'a> {
                 RECORD_BATCH => {
                     let batch = Batch::parse(record.payload.into(), &*self.provider.hasher)
                         .map_err(|cause| damaged(cause.to_string()))?;
+                    if batch.header().prefix.chain_id != self.chain_id {
+                        return Err(damaged("batch is of another chain".to_owned()));
+                    }
                     self.unordered.insert(batch.digest(), record.position);
                     self.bodies.insert(batch.digest(), batch);
                 }

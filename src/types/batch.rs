@@ -14,10 +14,10 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use hufu_crypto::{Address, Digest, Hasher, Sm3};
 
-use crate::codec::{DecodeError, Reader, check_range, index, length_u32, put};
+use crate::codec::{DecodeError, Reader, check_keys, check_range, index, length_u32, put};
 use crate::domain::{DomainPrefix, Kind};
 use crate::ids::{BatchDigest, ChainId, TxDigest, TxId};
-use crate::limits::{BATCH_SIZE_MAX, BATCH_TRANSACTIONS_COUNT_MAX};
+use crate::limits::{BATCH_KEYS_COUNT_MAX, BATCH_SIZE_MAX, BATCH_TRANSACTIONS_COUNT_MAX};
 use crate::merkle::MerkleTree;
 use crate::transaction::{Transaction, TransactionView, tx_digest};
 use crate::verification::Verified;
@@ -53,6 +53,7 @@ impl BatchHeader {
 pub struct BatchEntry {
     offset: u32,
     size: u32,
+    keys_count: u32,
     /// The transaction's id.
     pub id: TxId,
     /// The digest of all its bytes.
@@ -66,13 +67,16 @@ pub struct Batch {
     header: BatchHeader,
     entries: Arc<[BatchEntry]>,
     digest: BatchDigest,
+    keys_count: u32,
 }
 
 impl Batch {
-    /// Reads a canonical batch and computes all its digests. Signatures are not looked at.
+    /// Reads a canonical batch, all of whose transactions are of its own chain, and computes all
+    /// its digests. Signatures are not looked at.
     ///
     /// # Errors
-    /// What is not canonical, and where.
+    /// What is not canonical, and where; [`DecodeError::KeysTooMany`] for a batch that asks for
+    /// more work than one may.
     pub fn parse(bytes: Arc<[u8]>, hasher: &dyn Hasher) -> Result<Self, DecodeError> {
         check_range("batch size", length_u32(&bytes).into(), 0, BATCH_SIZE_MAX.into())?;
         let mut reader = Reader::new(&bytes);
@@ -95,13 +99,20 @@ impl Batch {
             });
         }
         let mut entries = Vec::with_capacity(index(count));
+        let mut keys_count = 0;
         for _ in 0..count {
             let size = reader.fixed::<U32>()?.get();
             let offset = u32::try_from(reader.offset()).unwrap_or(u32::MAX);
             let view = TransactionView::parse(reader.bytes(index(size))?)?;
+            if view.header().prefix.chain_id != header.prefix.chain_id {
+                return Err(DecodeError::NotCanonical { field: "chain of a batch's transaction" });
+            }
+            keys_count += view.keys_count();
+            check_keys("batch", keys_count, BATCH_KEYS_COUNT_MAX)?;
             let id = view.id();
             let digest = tx_digest(header.prefix.chain_id, &id, view.signature());
-            entries.push(BatchEntry { offset, size, id, digest });
+            let keys_count = view.keys_count();
+            entries.push(BatchEntry { offset, size, keys_count, id, digest });
         }
         reader.finish()?;
         Ok(Self::assemble(bytes, header, entries, hasher))
@@ -114,7 +125,9 @@ impl Batch {
         hasher: &dyn Hasher,
     ) -> Self {
         let root = Self::tree_of(&entries, hasher).root();
-        Self { bytes, header, entries: entries.into(), digest: header.digest(&root) }
+        let keys_count = entries.iter().map(|entry| entry.keys_count).sum();
+        assert!(keys_count <= BATCH_KEYS_COUNT_MAX, "reader and builder keep the limit");
+        Self { bytes, header, entries: entries.into(), digest: header.digest(&root), keys_count }
     }
 
     fn tree_of(entries: &[BatchEntry], hasher: &dyn Hasher) -> MerkleTree {
@@ -145,12 +158,19 @@ impl Batch {
         &self.entries
     }
 
+    /// State keys that its transactions may touch, each mention counted.
+    #[must_use]
+    pub const fn keys_count(&self) -> u32 {
+        self.keys_count
+    }
+
     /// The transaction at `position`, read in place; `None` behind the last.
     #[must_use]
     pub fn transaction(&self, position: usize) -> Option<TransactionView<'_>> {
         let entry = self.entries.get(position)?;
         let start = index(entry.offset);
-        TransactionView::parse(self.bytes.get(start..start.checked_add(index(entry.size))?)?).ok()
+        let bytes = self.bytes.get(start..start.checked_add(index(entry.size))?)?;
+        TransactionView::split(bytes, entry.keys_count).ok()
     }
 
     /// The tree over the transaction digests, for proofs.
@@ -167,6 +187,7 @@ pub struct BatchBuilder {
     origin: Address,
     bytes: Vec<u8>,
     entries: Vec<BatchEntry>,
+    keys_count: u32,
 }
 
 impl BatchBuilder {
@@ -175,7 +196,7 @@ impl BatchBuilder {
     pub fn new(chain_id: ChainId, origin: Address) -> Self {
         let mut bytes = Vec::with_capacity(index(BATCH_SIZE_MAX));
         bytes.resize(size_of::<BatchHeader>(), 0);
-        Self { chain_id, origin, bytes, entries: Vec::new() }
+        Self { chain_id, origin, bytes, entries: Vec::new(), keys_count: 0 }
     }
 
     /// Transactions collected.
@@ -194,25 +215,31 @@ impl BatchBuilder {
     #[must_use]
     pub fn fits(&self, transaction: &Verified<Transaction>) -> bool {
         let needed = self.bytes.len() + size_of::<U32>() + transaction.get().bytes().len();
-        needed <= index(BATCH_SIZE_MAX) && self.entries.len() < index(BATCH_TRANSACTIONS_COUNT_MAX)
+        needed <= index(BATCH_SIZE_MAX)
+            && self.entries.len() < index(BATCH_TRANSACTIONS_COUNT_MAX)
+            && self.keys_count + transaction.get().keys_count() <= BATCH_KEYS_COUNT_MAX
     }
 
     /// Adds a transaction.
     ///
     /// # Panics
-    /// If it does not fit; ask [`BatchBuilder::fits`] first.
+    /// If it does not fit, ask [`BatchBuilder::fits`] first; or if it was verified for another chain.
     pub fn push(&mut self, transaction: &Verified<Transaction>) {
         assert!(self.fits(transaction), "the caller seals a batch that is full");
-        let bytes = transaction.get().bytes();
+        let (bytes, keys_count) = (transaction.get().bytes(), transaction.get().keys_count());
+        let chain_id = transaction.get().header().prefix.chain_id;
+        assert_eq!(chain_id, self.chain_id, "transactions are verified for the chain they are of");
         put(&mut self.bytes, &U32::new(length_u32(bytes)));
         let entry = BatchEntry {
             offset: length_u32(&self.bytes),
             size: length_u32(bytes),
+            keys_count,
             id: transaction.id(),
             digest: transaction.digest(),
         };
         self.bytes.extend_from_slice(bytes);
         self.entries.push(entry);
+        self.keys_count += keys_count;
     }
 
     /// The batch with everything collected; the builder is empty again and keeps its memory.
@@ -237,6 +264,115 @@ impl BatchBuilder {
             hasher,
         );
         self.bytes.truncate(header_size);
+        self.keys_count = 0;
         batch
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hufu_crypto::{Signature, Signer, SoftwareSigner, software_provider};
+    use zerocopy::little_endian::U128;
+
+    use super::*;
+    use crate::asset::AssetCode;
+    use crate::limits::{SETTLEMENT_LEGS_COUNT_MAX, TX_KEYS_COUNT_MAX};
+    use crate::operation::{Leg, Operation};
+    use crate::transaction::TransactionBuilder;
+    use crate::verification::verify_transactions;
+
+    const CHAIN: ChainId = ChainId(Digest([1; 32]));
+
+    fn leg() -> Leg {
+        let asset = AssetCode::new("USD").unwrap();
+        Leg { asset, from: Address([1; 20]), to: Address([2; 20]), amount: U128::new(1) }
+    }
+
+    fn signed(
+        chain_id: ChainId,
+        nonce: u64,
+        operations: &[Operation<'_>],
+    ) -> Result<Transaction, DecodeError> {
+        let signer = SoftwareSigner::from_bytes(&[7; 32]).unwrap();
+        let key = *signer.public_key();
+        let builder = TransactionBuilder::new(chain_id, key, nonce, 9);
+        let builder = operations.iter().fold(builder, |builder, one| builder.operation(*one));
+        let unsigned = builder.unsigned();
+        let digest = TransactionBuilder::signing_digest(&unsigned, &key);
+        let signature: Signature = signer.sign(&digest).unwrap();
+        TransactionBuilder::join(unsigned, &signature)
+    }
+
+    fn verified(transaction: Transaction) -> Verified<Transaction> {
+        let chain_id = transaction.header().prefix.chain_id;
+        let verdicts = verify_transactions(&software_provider(), chain_id, vec![transaction]);
+        verdicts.into_iter().next().unwrap().unwrap()
+    }
+
+    /// The bytes of a batch of `chain_id` with these transactions, whatever they are.
+    fn encoded(chain_id: ChainId, transactions: &[Transaction]) -> Arc<[u8]> {
+        let mut body = Vec::new();
+        for transaction in transactions {
+            put(&mut body, &U32::new(length_u32(transaction.bytes())));
+            body.extend_from_slice(transaction.bytes());
+        }
+        let header = BatchHeader {
+            prefix: DomainPrefix::new(Kind::Batch, chain_id),
+            origin: Address::ZERO,
+            sequence: U64::new(1),
+            transactions_count: U32::new(length_u32(transactions)),
+            transactions_size: U32::new(length_u32(&body)),
+        };
+        [header.as_bytes(), &body].concat().into()
+    }
+
+    #[test]
+    fn a_batch_holds_transactions_of_its_own_chain_alone() {
+        let (hasher, leg) = (software_provider().hasher, leg());
+        let own = signed(CHAIN, 1, &[Operation::Transfer(&leg)]).unwrap();
+        let other = signed(ChainId(Digest([2; 32])), 2, &[Operation::Transfer(&leg)]).unwrap();
+        let batch = Batch::parse(encoded(CHAIN, core::slice::from_ref(&own)), &*hasher).unwrap();
+        assert_eq!(batch.transaction(0).unwrap().bytes(), own.bytes());
+        let refused = Batch::parse(encoded(CHAIN, &[own, other]), &*hasher).err();
+        let field = "chain of a batch's transaction";
+        assert_eq!(refused, Some(DecodeError::NotCanonical { field }));
+    }
+
+    #[test]
+    fn a_transaction_names_a_bounded_number_of_keys() {
+        let leg = leg();
+        let most = signed(CHAIN, 1, &[Operation::Transfer(&leg); 1_024]).unwrap();
+        assert_eq!((most.keys_count(), most.view().keys_count()), (7_169, 7_169));
+        let legs = [leg; 256];
+        assert_eq!(legs.len(), usize::from(SETTLEMENT_LEGS_COUNT_MAX));
+        let five = signed(CHAIN, 1, &[Operation::Settle(&legs); 5]).unwrap();
+        assert_eq!(five.keys_count(), 1 + 5 * (256 * 6 + 1));
+        let refused = signed(CHAIN, 1, &[Operation::Settle(&legs); 6]).err();
+        let (field, found, max) = ("transaction", 1 + 6 * (256 * 6 + 1), TX_KEYS_COUNT_MAX);
+        assert_eq!(refused, Some(DecodeError::KeysTooMany { field, found, max }));
+    }
+
+    #[test]
+    fn a_batch_is_full_at_its_limit_of_keys() {
+        let (hasher, leg) = (software_provider().hasher, leg());
+        let legs = [leg; 170];
+        let make = |nonce| signed(CHAIN, nonce, &[Operation::Settle(&legs)]).unwrap();
+        let transactions: Vec<Transaction> = (0..9).map(make).collect();
+        let mut builder = BatchBuilder::new(CHAIN, Address::ZERO);
+        for transaction in &transactions[..8] {
+            builder.push(&verified(transaction.clone()));
+        }
+        let one_more = verified(transactions[8].clone());
+        assert!(!builder.fits(&one_more), "8 x 1,022 keys leave room for 16");
+        let small = verified(signed(CHAIN, 9, &[Operation::Settle(&legs[..2])]).unwrap());
+        assert!(builder.fits(&small));
+        let batch = builder.seal(1, &*hasher);
+        assert_eq!(batch.keys_count(), 8 * 1_022);
+        assert!(builder.fits(&one_more), "the next batch begins without keys");
+        let read = Batch::parse(encoded(CHAIN, &transactions[..8]), &*hasher).unwrap();
+        assert_eq!(read.keys_count(), batch.keys_count());
+        let refused = Batch::parse(encoded(CHAIN, &transactions), &*hasher).err();
+        let (field, found, max) = ("batch", 9 * 1_022, BATCH_KEYS_COUNT_MAX);
+        assert_eq!(refused, Some(DecodeError::KeysTooMany { field, found, max }));
     }
 }

@@ -66,7 +66,7 @@ impl Block {
     ///
     /// # Errors
     /// If count or root in the header are not those of the list, or the list is longer than a block
-    /// may be.
+    /// may be, or names a batch twice: its transactions can happen only once.
     pub fn new(
         header: BlockHeader,
         batches: Vec<BatchDigest>,
@@ -82,6 +82,13 @@ impl Block {
                 field: "batches count",
                 stated,
                 actual: count.into(),
+            });
+        }
+        let mut sorted = batches.clone();
+        sorted.sort_unstable();
+        if !sorted.is_sorted_by(|first, second| first < second) {
+            return Err(DecodeError::NotCanonical {
+                field: "list of batches with one named twice",
             });
         }
         if header.transactions_root != Self::transactions_root(&batches, hasher) {
@@ -147,5 +154,46 @@ impl Block {
     #[must_use]
     pub fn digest(&self) -> BlockDigest {
         self.header.digest()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::ChainId;
+
+    #[test]
+    fn a_batch_is_ordered_once() {
+        let provider = hufu_crypto::software_provider();
+        let block = |batches: Vec<BatchDigest>| {
+            let header = BlockHeader {
+                prefix: DomainPrefix::new(Kind::BlockHeader, ChainId::ZERO),
+                height: U64::new(1),
+                time_millis: U64::new(1),
+                parent: BlockDigest::ZERO,
+                proposer: Address::ZERO,
+                batches_count: U32::new(length_u32(&batches)),
+                transactions_count: U32::new(2),
+                transactions_root: Block::transactions_root(&batches, &*provider.hasher),
+                executed_height: U64::ZERO,
+                state_root: Digest::ZERO,
+                receipts_root: Digest::ZERO,
+                receipts_count: U32::ZERO,
+                validators: Digest::ZERO,
+            };
+            let mut bytes = header.as_bytes().to_vec();
+            put(&mut bytes, batches.as_slice());
+            (
+                Block::parse(&bytes, &*provider.hasher),
+                Block::new(header, batches, &*provider.hasher),
+            )
+        };
+        let [one, two] = [2, 1].map(|byte| BatchDigest(Digest([byte; 32])));
+        let (parsed, made) = block(vec![one, two]);
+        assert_eq!(parsed, made);
+        assert_eq!(made.unwrap().batches(), [one, two]);
+        let (parsed, made) = block(vec![one, two, one]);
+        assert_eq!(parsed, made);
+        assert!(matches!(made, Err(DecodeError::NotCanonical { .. })));
     }
 }

@@ -64,6 +64,23 @@ pub enum DecodeError {
         /// The field.
         field: &'static str,
     },
+    /// A key is no point of the curve.
+    #[error("{field} is no point of the SM2 curve")]
+    OffCurve {
+        /// Whose key it is.
+        field: &'static str,
+    },
+    /// More state keys are named than one message of its kind may name: the same operations fit
+    /// several of them.
+    #[error("{field} names {found} state keys, allowed are {max}: divide it into several")]
+    KeysTooMany {
+        /// What names them.
+        field: &'static str,
+        /// How many were named when counting stopped.
+        found: u32,
+        /// Most allowed.
+        max: u32,
+    },
     /// Two lengths or counts that must agree do not.
     #[error("{field} says {stated}, the content says {actual}")]
     Mismatch {
@@ -187,6 +204,14 @@ pub fn check_range(field: &'static str, found: u64, min: u64, max: u64) -> Resul
     } else {
         Err(DecodeError::Range { field, found, min, max })
     }
+}
+
+/// Accepts a count of state keys up to `max`.
+///
+/// # Errors
+/// [`DecodeError::KeysTooMany`] with the name of what names them.
+pub fn check_keys(field: &'static str, found: u32, max: u32) -> Result<(), DecodeError> {
+    if found <= max { Ok(()) } else { Err(DecodeError::KeysTooMany { field, found, max }) }
 }
 
 /// Accepts reserved bytes if all are zero, so that later versions may give them a meaning.

@@ -79,7 +79,7 @@ codes!(
     RefusalCode {
         /// The bytes are not a canonical transaction.
         Malformed = 1, "malformed";
-        /// Larger than the limit.
+        /// Larger than the limit, or naming more state keys than one transaction may.
         Oversized = 2, "oversized";
         /// Made for another chain.
         WrongChain = 3, "wrong_chain";
@@ -110,7 +110,7 @@ codes!(
         AccountUnknown = 1, "account_unknown";
         /// The account exists already.
         AccountExists = 2, "account_exists";
-        /// The account is closed.
+        /// The account is closed, or that of the sender who acts for another or for an asset is.
         AccountClosed = 3, "account_closed";
         /// The account still holds assets.
         AccountNotEmpty = 4, "account_not_empty";
@@ -141,5 +141,7 @@ codes!(
         NonceUsed = 16, "nonce_used";
         /// Ordered after its last valid height; the state is wholly unchanged.
         Expired = 17, "expired";
+        /// The account has granted as many mandates as one account may.
+        MandatesTooMany = 18, "mandates_too_many";
     }
 );

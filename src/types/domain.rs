@@ -26,8 +26,7 @@ pub enum Kind {
     Vote = 5,
     /// A consensus proposal.
     Proposal = 6,
-    /// A vote extension.
-    VoteExtension = 7,
+    // 7 is free: vote extensions, which the engine does not use, would take it.
     /// A receipt, as a leaf of the receipts root.
     Receipt = 8,
     /// A genesis; its chain id is zero, because it is what the chain id is made of.

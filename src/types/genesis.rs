@@ -5,14 +5,14 @@
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use hufu_crypto::{Address, Digest, PublicKey, Sm3};
+use hufu_crypto::{Address, Digest, PublicKey, Sm3, is_curve_point};
 
 use crate::codec::{DecodeError, Reader, check_range, check_reserved, index, length_u32, put};
 use crate::domain::{DomainPrefix, Kind};
 use crate::ids::ChainId;
 use crate::limits::{
-    CERTIFIED_LAG_HEIGHTS_MAX, GENESIS_GRANTEES_COUNT_MAX, NAME_SIZE_MAX, STATE_BUCKETS_LOG2_MAX,
-    STATE_BUCKETS_LOG2_MIN, VALIDATORS_COUNT_MAX, VOTING_POWER_TOTAL_MAX,
+    CERTIFIED_LAG_HEIGHTS_MAX, GENESIS_GRANTEES_COUNT_MAX, GENESIS_TIME_MILLIS_MAX, NAME_SIZE_MAX,
+    STATE_BUCKETS_LOG2_MAX, STATE_BUCKETS_LOG2_MIN, VALIDATORS_COUNT_MAX, VOTING_POWER_TOTAL_MAX,
 };
 use crate::transaction::SUITE_SM2_SM3;
 
@@ -60,7 +60,8 @@ impl ValidatorSet {
     /// A set of distinct validators.
     ///
     /// # Errors
-    /// If it is empty, too large, holds a key twice, or its power is out of range.
+    /// If it is empty, too large, holds a key twice or one that is no point of the curve, or its
+    /// power is out of range.
     pub fn new(validators: Vec<Validator>) -> Result<Self, DecodeError> {
         check_range(
             "validators count",
@@ -73,6 +74,9 @@ impl ValidatorSet {
             check_range("voting power", validator.power, 1, VOTING_POWER_TOTAL_MAX)?;
             power_total += validator.power;
             check_range("total voting power", power_total, 1, VOTING_POWER_TOTAL_MAX)?;
+            if !is_curve_point(&validator.key) {
+                return Err(DecodeError::OffCurve { field: "validator's public key" });
+            }
         }
         let mut validators: Vec<(Address, Validator)> =
             validators.into_iter().map(|validator| (validator.address(), validator)).collect();
@@ -130,7 +134,7 @@ impl ValidatorSet {
 pub struct Genesis {
     /// For people; part of the chain id.
     pub chain_name: Name,
-    /// Unix time in milliseconds; the first block's is greater.
+    /// Unix time in milliseconds, up to the end of the year 9999; the first block's is greater.
     pub time_millis: u64,
     /// The chain's choices.
     pub parameters: Parameters,
@@ -190,6 +194,7 @@ impl Genesis {
         asset_issuers: Vec<Address>,
     ) -> Result<Self, DecodeError> {
         check_name("chain name", &chain_name)?;
+        check_range("genesis time millis", time_millis, 0, GENESIS_TIME_MILLIS_MAX)?;
         for (_, validator) in validators.iter() {
             check_name("validator name", &validator.name)?;
         }
@@ -323,4 +328,52 @@ fn unpad_name(field: &'static str, padded: &[u8; NAME_SIZE_MAX]) -> Result<Name,
     let name = core::str::from_utf8(text).map_err(|_| DecodeError::NotCanonical { field })?;
     check_name(field, name)?;
     Ok(name.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use hufu_crypto::{Signer, SoftwareSigner};
+
+    use super::*;
+
+    fn validators(key: PublicKey) -> Result<ValidatorSet, DecodeError> {
+        ValidatorSet::new(vec![Validator { name: "one".into(), key, power: 1 }])
+    }
+
+    fn genesis(time_millis: u64) -> Result<Genesis, DecodeError> {
+        let parameters = Parameters {
+            certified_lag_heights: 1,
+            block_interval_millis: 100,
+            state_buckets_log2: 4,
+        };
+        let key = *SoftwareSigner::from_bytes(&[7; 32]).unwrap().public_key();
+        let set = validators(key).unwrap();
+        let operator = vec![key.address()];
+        Genesis::new("test".into(), time_millis, parameters, set, operator.clone(), operator)
+    }
+
+    #[test]
+    fn no_chain_begins_with_a_validator_that_cannot_sign() {
+        let good = genesis(1).unwrap();
+        let off = PublicKey([1; 64]);
+        let refused = DecodeError::OffCurve { field: "validator's public key" };
+        assert_eq!(validators(off), Err(refused));
+        let mut bytes = good.to_bytes();
+        assert_eq!(Genesis::parse(&bytes), Ok(good));
+        let key = size_of::<GenesisHeader>() + NAME_SIZE_MAX;
+        bytes[key..key + PublicKey::SIZE].copy_from_slice(&off.0);
+        assert_eq!(Genesis::parse(&bytes), Err(refused));
+    }
+
+    #[test]
+    fn no_chain_begins_so_late_that_no_block_can_follow() {
+        let last = genesis(GENESIS_TIME_MILLIS_MAX).unwrap();
+        assert!(genesis(GENESIS_TIME_MILLIS_MAX + 1).is_err());
+        let mut bytes = last.to_bytes();
+        let time = size_of::<DomainPrefix>() + NAME_SIZE_MAX;
+        bytes[time..time + 8].copy_from_slice(&u64::MAX.to_le_bytes());
+        let field = "genesis time millis";
+        let (found, max) = (u64::MAX, GENESIS_TIME_MILLIS_MAX);
+        assert_eq!(Genesis::parse(&bytes), Err(DecodeError::Range { field, found, min: 0, max }));
+    }
 }

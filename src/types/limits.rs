@@ -12,6 +12,11 @@ pub const TX_OPERATIONS_COUNT_MAX: u16 = 1_024;
 /// to spare.
 pub const TX_SIZE_MAX: u32 = 128 * 1_024;
 
+/// State keys that one transaction may name, count: its nonce and what each operation may touch, as
+/// [`crate::Operation::keys_count`] counts them. Bytes do not bound this work: a leg of 72 bytes
+/// names six keys.
+pub const TX_KEYS_COUNT_MAX: u32 = 8_192;
+
 /// Heights that a transaction's last valid height may lie ahead of the chain's. Bounds the nonces
 /// the state must remember.
 pub const TX_VALIDITY_HEIGHTS_MAX: u64 = 600;
@@ -31,8 +36,20 @@ pub const BATCH_TRANSACTIONS_COUNT_MAX: u32 = 8_192;
 /// Bytes of one batch: one block-log group at its usual size, one frame between peers.
 pub const BATCH_SIZE_MAX: u32 = 1_024 * 1_024;
 
+/// State keys that the transactions of one batch may name together, count. Reading a batch counts
+/// them, so none with more is stored, proposed or voted for.
+pub const BATCH_KEYS_COUNT_MAX: u32 = 8_192;
+
 /// Batches that one block may order, count.
 pub const BLOCK_BATCHES_COUNT_MAX: u32 = 64;
+
+/// State keys that one block can name, count. At most about 0.5 us and 250 bytes each while the
+/// block is planned and executed on one core, so that the worst block takes 0.3 s and 150 MB.
+pub const BLOCK_KEYS_COUNT_MAX: u32 = BLOCK_BATCHES_COUNT_MAX * BATCH_KEYS_COUNT_MAX;
+
+/// Mandates that one account may have granted and neither taken back nor used up, count. Enough for
+/// one agent in every security of an exchange; bounds what an account keeps in the state for ever.
+pub const ACCOUNT_MANDATES_COUNT_MAX: u16 = 4_096;
 
 /// Validators of a chain, count. Certificates carry one signature for each.
 pub const VALIDATORS_COUNT_MAX: u32 = 128;
@@ -42,6 +59,9 @@ pub const VOTING_POWER_TOTAL_MAX: u64 = 1 << 48;
 
 /// Bytes of a validator's or a chain's name.
 pub const NAME_SIZE_MAX: usize = 32;
+
+/// Unix time of a genesis, milliseconds: the end of the year 9999. Blocks have room behind it.
+pub const GENESIS_TIME_MILLIS_MAX: u64 = 253_402_300_799_999;
 
 /// Addresses that the genesis may name for one right, count.
 pub const GENESIS_GRANTEES_COUNT_MAX: u32 = 1_024;
@@ -102,4 +122,16 @@ const _: () = assert!(
 const _: () = assert!(
     SETTLEMENT_LEGS_COUNT_MAX as u32 * 72 + 256 <= TX_SIZE_MAX,
     "the largest settlement must fit a transaction"
+);
+const _: () = assert!(
+    BATCH_KEYS_COUNT_MAX >= TX_KEYS_COUNT_MAX,
+    "the transaction with the most keys must fit a batch"
+);
+const _: () = assert!(
+    BATCH_KEYS_COUNT_MAX >= BATCH_TRANSACTIONS_COUNT_MAX,
+    "a batch of the most transactions must be possible when they name only their nonces"
+);
+const _: () = assert!(
+    BLOCK_KEYS_COUNT_MAX <= 1 << 19,
+    "the worst block must be planned and executed well inside a second and 1 GiB of memory"
 );

@@ -9,8 +9,31 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use hufu_crypto::{Address, Digest};
 
 use crate::asset::AssetCode;
-use crate::codec::{DecodeError, Reader, check_range, check_reserved, put};
-use crate::limits::{ASSET_DECIMALS_MAX, NOTARISATION_MEMO_SIZE_MAX, SETTLEMENT_LEGS_COUNT_MAX};
+use crate::codec::{DecodeError, Reader, check_range, check_reserved, length_u32, put};
+use crate::limits::{
+    ASSET_DECIMALS_MAX, NOTARISATION_MEMO_SIZE_MAX, SETTLEMENT_LEGS_COUNT_MAX, TX_KEYS_COUNT_MAX,
+    TX_OPERATIONS_COUNT_MAX,
+};
+
+/// State keys of one leg: asset, two accounts, two holdings, mandate.
+const LEG_KEYS_COUNT: u32 = 6;
+
+/// The account of a sender who acts for another: it must not be closed.
+const ACTOR_KEYS_COUNT: u32 = 1;
+
+/// What every transaction names beside its operations' keys.
+pub(crate) const NONCE_KEYS_COUNT: u32 = 1;
+
+const _: () = assert!(
+    NONCE_KEYS_COUNT + TX_OPERATIONS_COUNT_MAX as u32 * (LEG_KEYS_COUNT + ACTOR_KEYS_COUNT)
+        <= TX_KEYS_COUNT_MAX,
+    "a transaction with the most operations must be possible when they are transfers"
+);
+const _: () = assert!(
+    NONCE_KEYS_COUNT + SETTLEMENT_LEGS_COUNT_MAX as u32 * LEG_KEYS_COUNT + ACTOR_KEYS_COUNT
+        <= TX_KEYS_COUNT_MAX,
+    "the largest settlement must be possible"
+);
 
 /// Names one kind of operation on the wire; numbers are never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -278,6 +301,28 @@ impl<'a> Operation<'a> {
             Self::Notarise { .. } => OperationKind::Notarise,
             Self::FreezeHolding(_) => OperationKind::FreezeHolding,
             Self::UnfreezeHolding(_) => OperationKind::UnfreezeHolding,
+        }
+    }
+
+    /// How many state keys the operation may touch, each mention counted: the most that its kind
+    /// and its size allow, whoever sends it. Which keys they are is the ledger's to say.
+    #[must_use]
+    pub fn keys_count(&self) -> u32 {
+        match self {
+            Self::OpenAccount(_) | Self::CloseAccount(_) | Self::CreateAsset(_) => 1,
+            // Asset, account, holding.
+            Self::IssueAsset(_) | Self::FreezeHolding(_) | Self::UnfreezeHolding(_) => {
+                3 + ACTOR_KEYS_COUNT
+            }
+            // Asset, account, holding, mandate.
+            Self::RedeemAsset(_) => 4 + ACTOR_KEYS_COUNT,
+            Self::Transfer(_) => LEG_KEYS_COUNT + ACTOR_KEYS_COUNT,
+            Self::Settle(legs) => length_u32(legs) * LEG_KEYS_COUNT + ACTOR_KEYS_COUNT,
+            // Asset, account, mandate.
+            Self::GrantMandate(_) => 3,
+            // Account, mandate.
+            Self::RevokeMandate(_) => 2,
+            Self::Notarise { .. } => 0,
         }
     }
 

@@ -22,11 +22,13 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use hufu_crypto::{Address, Digest, PublicKey, Signature, Sm3};
 
-use crate::codec::{DecodeError, Reader, check_range, check_reserved, index, length_u32, put};
+use crate::codec::{
+    DecodeError, Reader, check_keys, check_range, check_reserved, index, length_u32, put,
+};
 use crate::domain::{DomainPrefix, Kind};
 use crate::ids::{ChainId, TxDigest, TxId};
-use crate::limits::{TX_OPERATIONS_COUNT_MAX, TX_SIZE_MAX};
-use crate::operation::Operation;
+use crate::limits::{TX_KEYS_COUNT_MAX, TX_OPERATIONS_COUNT_MAX, TX_SIZE_MAX};
+use crate::operation::{NONCE_KEYS_COUNT, Operation};
 
 /// The suite of SM2 signatures over SM3 digests, the only one of today.
 pub const SUITE_SM2_SM3: u8 = 1;
@@ -65,14 +67,30 @@ pub struct TransactionView<'a> {
     header: &'a TransactionHeader,
     operations: &'a [u8],
     signature: &'a Signature,
+    keys_count: u32,
 }
 
 impl<'a> TransactionView<'a> {
     /// Reads exactly one transaction, every operation included.
     ///
     /// # Errors
-    /// What is not canonical, and where.
+    /// What is not canonical, and where; [`DecodeError::KeysTooMany`] for one that is, but asks for
+    /// more work than a transaction may.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, DecodeError> {
+        let mut view = Self::split(bytes, 0)?;
+        let mut inner = Reader::new(view.operations);
+        view.keys_count = NONCE_KEYS_COUNT;
+        for _ in 0..view.operations_count() {
+            view.keys_count += Operation::read(&mut inner)?.keys_count();
+            check_keys("transaction", view.keys_count, TX_KEYS_COUNT_MAX)?;
+        }
+        inner.finish()?;
+        Ok(view)
+    }
+
+    /// Finds the parts without reading the operations: for bytes that [`TransactionView::parse`]
+    /// has read before and found to name `keys_count` keys.
+    pub(crate) fn split(bytes: &'a [u8], keys_count: u32) -> Result<Self, DecodeError> {
         check_range("transaction size", length_u32(bytes).into(), 0, TX_SIZE_MAX.into())?;
         let mut reader = Reader::new(bytes);
         let header: &TransactionHeader = reader.fixed()?;
@@ -84,12 +102,7 @@ impl<'a> TransactionView<'a> {
         let operations = reader.bytes(index(header.operations_size.get()))?;
         let signature: &Signature = reader.fixed()?;
         reader.finish()?;
-        let mut inner = Reader::new(operations);
-        for _ in 0..count {
-            Operation::read(&mut inner)?;
-        }
-        inner.finish()?;
-        Ok(Self { bytes, header, operations, signature })
+        Ok(Self { bytes, header, operations, signature, keys_count })
     }
 
     /// All bytes, signature included.
@@ -129,6 +142,12 @@ impl<'a> TransactionView<'a> {
         self.header.operations_count.get()
     }
 
+    /// State keys that the transaction may touch, its nonce included, each mention counted.
+    #[must_use]
+    pub const fn keys_count(&self) -> u32 {
+        self.keys_count
+    }
+
     /// The operations in order.
     pub fn operations(&self) -> impl Iterator<Item = Operation<'a>> + use<'a> {
         let mut reader = Reader::new(self.operations);
@@ -166,16 +185,28 @@ pub fn tx_digest(chain_id: ChainId, id: &TxId, signature: &Signature) -> TxDiges
 #[derive(Clone, PartialEq, Eq)]
 pub struct Transaction {
     bytes: Box<[u8]>,
+    keys_count: u32,
 }
 
 impl Transaction {
     /// Takes bytes that are exactly one canonical transaction.
     ///
     /// # Errors
-    /// What is not canonical, and where.
+    /// As [`TransactionView::parse`].
     pub fn parse(bytes: Box<[u8]>) -> Result<Self, DecodeError> {
-        TransactionView::parse(&bytes)?;
-        Ok(Self { bytes })
+        let keys_count = TransactionView::parse(&bytes)?.keys_count();
+        Ok(Self { bytes, keys_count })
+    }
+
+    /// The transaction read in place; its operations are not checked again.
+    ///
+    /// # Panics
+    /// Never: `parse` has read the same bytes.
+    #[must_use]
+    pub fn view(&self) -> TransactionView<'_> {
+        let view = TransactionView::split(&self.bytes, self.keys_count);
+        let Ok(view) = view else { unreachable!("a transaction has its parts") };
+        view
     }
 
     /// All bytes.
@@ -184,34 +215,28 @@ impl Transaction {
         &self.bytes
     }
 
+    /// State keys that the transaction may touch, its nonce included, each mention counted.
+    #[must_use]
+    pub const fn keys_count(&self) -> u32 {
+        self.keys_count
+    }
+
     /// The fixed first part.
-    ///
-    /// # Panics
-    /// Never: `parse` has read it.
     #[must_use]
     pub fn header(&self) -> &TransactionHeader {
-        let header = TransactionHeader::ref_from_prefix(&self.bytes);
-        let Ok((header, _)) = header else { unreachable!("a transaction holds its header") };
-        header
+        self.view().header()
     }
 
     /// The bytes under the signature.
     #[must_use]
     pub fn unsigned_bytes(&self) -> &[u8] {
-        self.bytes.split_at(self.bytes.len() - Signature::SIZE).0
+        self.view().unsigned_bytes()
     }
 
     /// The signature.
-    ///
-    /// # Panics
-    /// Never: `parse` has read it.
     #[must_use]
     pub fn signature(&self) -> &Signature {
-        let signature = Signature::ref_from_suffix(&self.bytes);
-        let Ok((_, signature)) = signature else {
-            unreachable!("a transaction ends in its signature")
-        };
-        signature
+        self.view().signature()
     }
 }
 

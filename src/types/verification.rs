@@ -79,8 +79,9 @@ impl Identified {
     /// Computes the identifiers of `transaction`.
     #[must_use]
     pub fn new(transaction: Transaction, chain_id: ChainId) -> Self {
-        let id = TxId(hufu_crypto::Sm3::of(&[transaction.unsigned_bytes()]));
-        let digest = tx_digest(chain_id, &id, transaction.signature());
+        let view = transaction.view();
+        let id = view.id();
+        let digest = tx_digest(chain_id, &id, view.signature());
         Self { transaction, id, digest }
     }
 

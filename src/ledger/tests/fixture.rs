@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use hufu_crypto::{Signer, SoftwareSigner};
 use hufu_types::operation::{
     AccountBody, CreateAssetBody, GrantMandateBody, HoldingBody, Operation, RevokeMandateBody,
     SupplyBody,
@@ -16,8 +17,8 @@ use zerocopy::IntoBytes;
 use zerocopy::little_endian::{U32, U64, U128};
 
 use crate::{
-    Applied, BlockOutcome, Context, Corrupt, Expired, ExpiryKey, Place, Plan, Rights, StateChanges,
-    StateKey, StateProof, StateTree, StateValue, TreeCheck, TreeCounts,
+    Applied, BlockOutcome, Context, Corrupt, Expired, ExpiryKey, Loaded, Place, Plan, Rights,
+    StateChanges, StateKey, StateProof, StateTree, StateValue, TreeCheck, TreeCounts,
 };
 
 /// Opens accounts.
@@ -77,7 +78,7 @@ pub(crate) enum Act {
 }
 
 impl Act {
-    fn write(&self, builder: TransactionBuilder) -> TransactionBuilder {
+    pub(crate) fn write(&self, builder: TransactionBuilder) -> TransactionBuilder {
         let supply = |number, account, amount| SupplyBody {
             asset: asset(number),
             account: address(account),
@@ -153,7 +154,8 @@ impl Tx {
 }
 
 pub(crate) fn genesis() -> Genesis {
-    let validator = Validator { name: "one".into(), key: key(100), power: 1 };
+    let signer = SoftwareSigner::from_bytes(&[100; 32]).unwrap();
+    let validator = Validator { name: "one".into(), key: *signer.public_key(), power: 1 };
     let parameters = Parameters {
         certified_lag_heights: 1,
         block_interval_millis: 100,
@@ -180,6 +182,13 @@ pub(crate) fn batch(chain_id: ChainId, transactions: &[Vec<u8>]) -> Batch {
     };
     let bytes = [header.as_bytes(), &body].concat();
     Batch::parse(bytes.into(), &*hufu_crypto::software_provider().hasher).unwrap()
+}
+
+impl Plan {
+    /// Decodes the values of the plan's keys from a whole state.
+    pub(crate) fn load(&self, state: &BTreeMap<StateKey, Vec<u8>>) -> Result<Loaded, Corrupt> {
+        self.load_values(self.keys().iter().map(|key| state.get(key)))
+    }
 }
 
 /// A node's store in memory, and everything a block passes through.
@@ -218,6 +227,10 @@ impl Store {
     }
 
     pub(crate) fn plan(&self, batches: Vec<Batch>) -> Plan {
+        self.try_plan(batches).unwrap()
+    }
+
+    pub(crate) fn try_plan(&self, batches: Vec<Batch>) -> Result<Plan, Corrupt> {
         let height = self.height + 1;
         let prefix = ExpiryKey::prefix(height - 1);
         let chunks = self.expiry.iter().filter(|(key, _)| key.starts_with(&prefix));
@@ -239,7 +252,11 @@ impl Store {
 
     /// Executes a block in one portion and stores it.
     pub(crate) fn block(&mut self, transactions: &[Tx]) -> BlockOutcome {
-        let plan = self.plan(self.batches(transactions));
+        self.execute(self.batches(transactions))
+    }
+
+    fn execute(&mut self, batches: Vec<Batch>) -> BlockOutcome {
+        let plan = self.plan(batches);
         let loaded = plan.load(&self.state).unwrap();
         let groups: Vec<u32> = (0..plan.groups_count()).collect();
         let part = plan.execute(&loaded, &groups).unwrap();
@@ -331,6 +348,21 @@ impl Store {
         let valid_until = self.height + 10;
         let tx = Tx { sender, nonce: self.nonce, valid_until, acts: acts.to_vec() };
         self.block(&[tx]).receipts[0].outcome().unwrap()
+    }
+
+    /// Executes a block of one transaction with the operations that `fill` adds.
+    pub(crate) fn run_built(
+        &mut self,
+        sender: u8,
+        fill: impl FnOnce(TransactionBuilder) -> TransactionBuilder,
+    ) -> Outcome {
+        self.nonce += 1;
+        let (nonce, valid_until) = (self.nonce, self.height + 10);
+        let builder = TransactionBuilder::new(self.chain_id, key(sender), nonce, valid_until);
+        let unsigned = fill(builder).unsigned();
+        let transaction = TransactionBuilder::join(unsigned, &Signature([9; 64])).unwrap();
+        let batch = batch(self.chain_id, &[transaction.bytes().to_vec()]);
+        self.execute(vec![batch]).receipts[0].outcome().unwrap()
     }
 
     pub(crate) fn value(&self, key: StateKey) -> Option<StateValue> {

@@ -73,7 +73,9 @@ impl Model {
         for (&person, &(opened_at, closed_at)) in &books.accounts {
             let held = books.holdings.keys().filter(|(owner, _)| *owner == person).count();
             let holdings_count = u32::try_from(held).unwrap();
-            let account = Account { opened_at, closed_at, holdings_count };
+            let granted = books.mandates.keys().filter(|(owner, ..)| *owner == person).count();
+            let mandates_count = u16::try_from(granted).unwrap();
+            let account = Account { opened_at, closed_at, holdings_count, mandates_count };
             state.insert(StateKey::Account(address(person)), StateValue::Account(account));
         }
         for (&number, coin) in &books.coins {
@@ -186,7 +188,14 @@ impl Books {
 
     fn authority(&self, asset: u8, sender: u8) -> Result<(), Code> {
         let coin = self.coins.get(&asset).ok_or(Code::AssetUnknown)?;
-        ensure(coin.authority == sender, Code::AuthorityMissing)
+        ensure(coin.authority == sender, Code::AuthorityMissing)?;
+        self.acts(sender)
+    }
+
+    /// Who has closed its account acts for nobody else.
+    fn acts(&self, sender: u8) -> Result<(), Code> {
+        let closed = matches!(self.accounts.get(&sender), Some((_, Some(_))));
+        ensure(!closed, Code::AccountClosed)
     }
 
     fn authorise(
@@ -198,6 +207,7 @@ impl Books {
         amount: u128,
     ) -> Result<(), Code> {
         if sender != owner {
+            self.acts(sender)?;
             let mandate = self.mandates.get_mut(&(owner, sender, asset));
             // A mandate used up by an earlier leg is gone for the next one.
             let mandate = mandate.filter(|(limit, ..)| *limit > 0);
@@ -216,6 +226,9 @@ impl Books {
             ensure(self.coins.contains_key(&movement.asset), Code::AssetUnknown)?;
             self.open(movement.from)?;
             self.open(movement.to)?;
+        }
+        if moves.iter().any(|movement| movement.from != sender) {
+            self.acts(sender)?;
         }
         for movement in moves {
             let Move { asset, from, amount, .. } = *movement;

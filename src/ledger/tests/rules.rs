@@ -2,10 +2,15 @@
 //! first must be told.
 
 use hufu_types::FailureCode as Code;
+use hufu_types::limits::ACCOUNT_MANDATES_COUNT_MAX;
+use hufu_types::operation::{GrantMandateBody, Operation};
 use hufu_types::receipt::Failure;
+use hufu_types::{Address, BatchHeader, ChainId, Digest, Signature, TransactionBuilder};
+use zerocopy::little_endian::{U64, U128};
 
-use super::fixture::{Act, ISSUER, Move, OPENER, Store, Tx, address, asset};
-use crate::{Mandate, StateKey, StateValue};
+use super::fixture::{Act, ISSUER, Move, OPENER, Store, Tx, address, asset, batch, key};
+use crate::declare::declare;
+use crate::{Account, AuditError, Corrupt, Mandate, StateKey, StateValue, audit};
 
 /// Never opened.
 const NOBODY: u8 = 7;
@@ -140,6 +145,155 @@ fn the_last_height_of_a_mandate_counts() {
     store.run(2, &[grant(4, 50, height + 2)]).unwrap();
     store.run(4, &[transfer(0, 2, 3, 1)]).unwrap();
     assert_eq!(store.run(4, &[transfer(0, 2, 3, 1)]), failed(Code::MandateExpired));
+}
+
+fn account(store: &Store, person: u8) -> Account {
+    match store.value(StateKey::Account(address(person))) {
+        Some(StateValue::Account(account)) => account,
+        other => panic!("{person} has {other:?}"),
+    }
+}
+
+#[test]
+fn mandates_are_counted_until_they_are_revoked_or_used_up() {
+    let mut store = world();
+    let last = store.height + 3;
+    store.run(2, &[grant(3, 10, last), grant(4, 20, u64::MAX), grant(5, 30, u64::MAX)]).unwrap();
+    assert_eq!(account(&store, 2).mandates_count, 3);
+    store.run(2, &[grant(4, 25, u64::MAX)]).unwrap();
+    assert_eq!(account(&store, 2).mandates_count, 3, "it replaces the one before");
+    store.run(4, &[transfer(0, 2, 3, 24)]).unwrap();
+    assert_eq!(account(&store, 2).mandates_count, 3);
+    store.run(4, &[transfer(0, 2, 3, 1)]).unwrap();
+    assert_eq!(account(&store, 2).mandates_count, 2, "used up");
+    assert!(store.height > last);
+    assert_eq!(store.run(3, &[transfer(0, 2, 3, 1)]), failed(Code::MandateExpired));
+    assert_eq!(account(&store, 2).mandates_count, 2, "one that expired keeps its place");
+    store.run(2, &[Act::Revoke { agent: 3, asset: 0 }]).unwrap();
+    assert_eq!(account(&store, 2).mandates_count, 1);
+    // The owner of a closed account can still clear what it granted.
+    let redeem = |asset, amount| Act::Redeem { asset, account: 2, amount };
+    store.run(2, &[redeem(0, 75), redeem(1, 900), Act::Close(2)]).unwrap();
+    assert_eq!(account(&store, 2).mandates_count, 1);
+    store.run(2, &[Act::Revoke { agent: 5, asset: 0 }]).unwrap();
+    assert_eq!(account(&store, 2).mandates_count, 0);
+}
+
+#[test]
+fn one_account_grants_a_bounded_number_of_mandates() {
+    let mut store = world();
+    let grants = |numbers: core::ops::Range<u16>| {
+        move |builder: TransactionBuilder| {
+            numbers.fold(builder, |builder, number| {
+                let mut agent = Address([1; 20]);
+                agent.0[..2].copy_from_slice(&number.to_be_bytes());
+                let (asset, limit) = (asset(0), U128::new(1));
+                let body = GrantMandateBody { agent, asset, limit, expires_at: U64::new(u64::MAX) };
+                builder.operation(Operation::GrantMandate(&body))
+            })
+        }
+    };
+    for first in (0..ACCOUNT_MANDATES_COUNT_MAX).step_by(1_024) {
+        store.run_built(2, grants(first..first + 1_024)).unwrap();
+    }
+    assert_eq!(account(&store, 2).mandates_count, ACCOUNT_MANDATES_COUNT_MAX);
+    assert_eq!(store.run(2, &[grant(4, 1, u64::MAX)]), failed(Code::MandatesTooMany));
+    assert_eq!(store.run(2, &[grant(4, 1, 1)]), failed(Code::MandateExpired), "this comes first");
+    store.run_built(2, grants(7..8)).unwrap();
+    assert_eq!(account(&store, 2).mandates_count, ACCOUNT_MANDATES_COUNT_MAX, "it replaces one");
+    store.run(3, &[grant(4, 1, u64::MAX)]).unwrap();
+}
+
+#[test]
+fn a_mandate_that_is_not_counted_is_told() {
+    let mut store = world();
+    store.run(2, &[grant(4, 10, u64::MAX)]).unwrap();
+    let (key, mut wrong) = (StateKey::Account(address(2)), account(&store, 2));
+    assert_eq!(audit(store.entries()).unwrap().mandates_count, 1);
+    wrong.mandates_count = 0;
+    store.state.insert(key, StateValue::Account(wrong).to_bytes().as_slice().to_vec());
+    let found = audit(store.entries());
+    let miscounted = AuditError::MandatesMiscounted { account: address(2), stated: 0, found: 1 };
+    assert_eq!(found, Err(miscounted));
+    let acts = vec![transfer(0, 2, 3, 10)];
+    let plan = store.plan(store.batches(&[Tx { sender: 4, nonce: 1, valid_until: 99, acts }]));
+    let uncounted = Corrupt::MandateUncounted { account: address(2) };
+    assert_eq!(plan.execute(&plan.load(&store.state).unwrap(), &[0]), Err(uncounted));
+}
+
+#[test]
+fn a_closed_account_has_no_power_left() {
+    const BROKER: u8 = 5;
+    let mut store = world();
+    let (broker, asset) = (BROKER, 2);
+    store.run(ISSUER, &[Act::Create { asset, authority: BROKER, cap: 100 }]).unwrap();
+    store.run(2, &[grant(broker, 1_000, u64::MAX)]).unwrap();
+    let issue = Act::Issue { asset, account: 3, amount: 10 };
+    let redeem = Act::Redeem { asset: 0, account: 2, amount: 1 };
+    let (freeze, unfreeze) =
+        (Act::Freeze { asset, account: 3 }, Act::Unfreeze { asset, account: 3 });
+    let settle = Act::Settle(vec![movement(0, 2, 3, 1), movement(0, 2, 4, 1)]);
+    let acts = [issue, freeze, unfreeze, redeem, transfer(0, 2, 3, 1), settle];
+    store.run(broker, &acts).unwrap();
+    store.run(OPENER, &[Act::Close(broker)]).unwrap();
+    for act in acts {
+        assert_eq!(store.run(broker, core::slice::from_ref(&act)), failed(Code::AccountClosed));
+    }
+    // It is told before the mandate and behind the missing authority.
+    assert_eq!(store.run(broker, &[transfer(0, 3, 2, 1)]), failed(Code::AccountClosed));
+    let other = Act::Freeze { asset: 0, account: 2 };
+    assert_eq!(store.run(broker, &[other]), failed(Code::AuthorityMissing));
+    // Who never had an account acts as before.
+    let created = Act::Create { asset: 3, authority: NOBODY, cap: 100 };
+    store.run(ISSUER, &[created]).unwrap();
+    store.run(NOBODY, &[Act::Issue { asset: 3, account: 3, amount: 10 }]).unwrap();
+}
+
+#[test]
+fn operations_declare_no_more_keys_than_forms_are_checked_for() {
+    let acts = [
+        Act::Open(2),
+        Act::Close(2),
+        Act::Create { asset: 0, authority: 2, cap: 1 },
+        Act::Issue { asset: 0, account: 2, amount: 1 },
+        Act::Redeem { asset: 0, account: 2, amount: 1 },
+        transfer(0, 2, 3, 1),
+        Act::Settle(vec![movement(0, 2, 3, 1), movement(1, 2, 4, 1), movement(0, 2, 3, 1)]),
+        grant(3, 1, 9),
+        Act::Revoke { agent: 3, asset: 0 },
+        Act::Notarise,
+        Act::Freeze { asset: 0, account: 2 },
+        Act::Unfreeze { asset: 0, account: 2 },
+    ];
+    for act in acts {
+        let builder = TransactionBuilder::new(ChainId::ZERO, key(2), 1, 1);
+        let unsigned = act.write(builder).unsigned();
+        let transaction = TransactionBuilder::join(unsigned, &Signature([9; 64])).unwrap();
+        let (view, mut most) = (transaction.view(), 0);
+        let operation = view.operations().next().unwrap();
+        for sender in [2, 3, 9].map(address) {
+            let mut count = 0;
+            declare(sender, &operation, &mut |_, _| count += 1);
+            most = most.max(count);
+        }
+        assert_eq!(most, operation.keys_count(), "{act:?}");
+        assert_eq!(transaction.keys_count(), 1 + most, "{act:?}");
+    }
+}
+
+#[test]
+fn a_batch_of_another_chain_is_not_planned() {
+    let store = world();
+    let own =
+        store.batches(&[Tx { sender: 2, nonce: 1, valid_until: 9, acts: vec![Act::Notarise] }]);
+    let elsewhere = ChainId(Digest([1; 32]));
+    let unsigned = Act::Notarise.write(TransactionBuilder::new(elsewhere, key(2), 1, 9)).unsigned();
+    let transaction = TransactionBuilder::join(unsigned, &Signature([9; 64])).unwrap();
+    let foreign = batch(elsewhere, &[transaction.bytes().to_vec()]);
+    let header: &BatchHeader = foreign.header();
+    assert_eq!(header.prefix.chain_id, elsewhere);
+    let refused = store.try_plan(vec![own[0].clone(), foreign.clone()]).err();
+    assert_eq!(refused, Some(Corrupt::ChainWrong { batch: foreign.digest() }));
 }
 
 #[test]

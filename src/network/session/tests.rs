@@ -144,7 +144,9 @@ fn a_malformed_transaction_in_a_good_frame_is_only_refused() {
     let mut bad = good.bytes().to_vec();
     bad[37] = 1;
     let large = vec![0; index(TX_SIZE_MAX) + 1];
-    let bodies = [good.bytes(), &bad, &[], &large, good.bytes()];
+    let greedy = samples::greedy_transaction();
+    assert!(greedy.len() < index(TX_SIZE_MAX), "it is the keys that are too many");
+    let bodies = [good.bytes(), &bad, &[], &large, good.bytes(), &greedy];
     feed(&mut session, &samples::raw_submit_frame(1, &bodies, WaitFor::Nothing, false));
     let taken = submitted(&mut session);
     assert_eq!(taken.iter().map(|one| one.ticket.position).collect::<Vec<_>>(), [0, 4]);
@@ -157,6 +159,7 @@ fn a_malformed_transaction_in_a_good_frame_is_only_refused() {
         (1, 1, malformed),
         (1, 2, malformed),
         (1, 3, Some(RefusalCode::Oversized)),
+        (1, 5, Some(RefusalCode::Oversized)),
         (1, 0, None),
         (1, 4, None),
     ];

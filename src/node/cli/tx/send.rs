@@ -271,7 +271,8 @@ pub(crate) const fn strength_text(strength: Strength) -> &'static str {
 
 const fn refusal_remedy(code: RefusalCode) -> &'static str {
     match code {
-        RefusalCode::Malformed | RefusalCode::Oversized => "build it anew with `hufu tx`",
+        RefusalCode::Malformed => "build it anew with `hufu tx`",
+        RefusalCode::Oversized => "divide its operations into several transactions",
         RefusalCode::WrongChain => "build it with the genesis of the node's chain",
         RefusalCode::SuiteUnknown => "use the suite SM2 with SM3",
         RefusalCode::Expired => "build it anew with a later --valid-until",
