@@ -196,6 +196,31 @@ fn relations_between_keys_are_checked() {
     assert_eq!(keys, ["consensus.timeout_prevote_millis", "admin.listen", "limits.memory_bytes",]);
 }
 
+/// What passes here is given to constructors that take a fault for our own mistake.
+#[test]
+fn what_a_range_allows_can_be_built() {
+    for spec in KEYS {
+        let Kind::Integer { min, max, .. } = spec.kind else { continue };
+        for value in [min, max] {
+            let config = parse(&with(spec, &value.to_string())).unwrap();
+            let faults = (config.mempool.pool().fault(), config.client.session().fault());
+            assert_eq!(faults, (None, None), "{} = {value}", spec.path());
+        }
+    }
+    for pending in [524_288, 524_289] {
+        let pool = parse(&format!("{IDENTITY}[mempool]\ntransactions_max = {pending}\n"));
+        assert_eq!(pool.unwrap().mempool.pool().fault(), None, "{pending} pending");
+    }
+}
+
+#[test]
+fn the_memory_of_the_mempool_is_planned_for() {
+    let found = faults(&format!("{IDENTITY}[mempool]\ntransactions_max = 16777216\n"));
+    let keys: Vec<&str> = found.iter().map(|fault| fault.key.as_str()).collect();
+    assert_eq!(keys, ["limits.memory_bytes"]);
+    assert!(found[0].remedy.contains("mempool.transactions_max"), "{found:?}");
+}
+
 #[test]
 fn the_address_rule_says_why() {
     let found = faults(&format!("{IDENTITY}[client]\nlisten = \"0.0.0.0:7001\"\n"));
