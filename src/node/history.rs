@@ -101,8 +101,8 @@ impl History {
         })))
     }
 
-    /// The last `transactions_max` transactions of the blocks up to `tip` that may be ordered again,
-    /// and what else is in the first of their blocks, in the order of the chain, to `take`.
+    /// The last `transactions_max` transactions of the validity window that ends with `tip`, and
+    /// what else is in the first of their blocks, in the order of the chain, to `take`.
     ///
     /// # Errors
     /// A store or log that fails or is damaged.
