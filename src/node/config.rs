@@ -251,6 +251,14 @@ pub struct State {
     pub write_buffer_bytes: u64,
 }
 
+impl State {
+    /// Half of the cache keeps decoded values, half keeps blocks of the store's files.
+    #[must_use]
+    pub fn cache_half_bytes(&self) -> usize {
+        usize::try_from(self.cache_bytes / 2).unwrap_or(usize::MAX)
+    }
+}
+
 /// `[consensus]`: the engine's timeouts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Consensus {
