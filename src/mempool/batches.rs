@@ -1,7 +1,7 @@
 //! Own batches between sealing and decision: sealed -> durable -> proposed -> decided, oldest
 //! first.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use hufu_types::limits::BLOCK_BATCHES_COUNT_MAX;
 use hufu_types::{Batch, BatchDigest};
@@ -30,28 +30,22 @@ pub struct Proposed {
     pub bytes: u64,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
-    /// Its record is not known to be on disk.
-    Sealed,
-    /// May be proposed.
-    Durable,
-    /// Stands in a proposal that is not decided yet.
-    Proposed,
-}
-
 #[derive(Clone, Copy, Debug)]
 struct Waiting {
     digest: BatchDigest,
     transactions_count: u32,
     bytes: u64,
-    stage: Stage,
 }
 
-/// Own batches that are not decided, by sequence.
+/// Own batches that are not decided, by sequence. One that is in neither set is not known to be on
+/// disk.
 pub(crate) struct Batches {
     waiting: BTreeMap<u64, Waiting>,
     sequences: HashMap<BatchDigest, u64, SeededState>,
+    /// Those that may be proposed, so that nobody looks through those that may not.
+    durable: BTreeSet<u64>,
+    /// Those that stand in a proposal that is not decided yet.
+    proposed: BTreeSet<u64>,
 }
 
 /// What left with a decided batch.
@@ -63,8 +57,12 @@ pub(crate) struct Left {
 
 impl Batches {
     pub(crate) fn new(seed: u64) -> Self {
-        let sequences = HashMap::with_hasher(SeededState::new(seed));
-        Self { waiting: BTreeMap::new(), sequences }
+        Self {
+            waiting: BTreeMap::new(),
+            sequences: HashMap::with_hasher(SeededState::new(seed)),
+            durable: BTreeSet::new(),
+            proposed: BTreeSet::new(),
+        }
     }
 
     pub(crate) fn count(&self) -> usize {
@@ -73,64 +71,69 @@ impl Batches {
 
     pub(crate) fn add(&mut self, batch: &Batch, is_durable: bool) {
         let (header, digest) = (batch.header(), batch.digest());
-        let stage = if is_durable { Stage::Durable } else { Stage::Sealed };
+        let sequence = header.sequence.get();
         let waiting = Waiting {
             digest,
             transactions_count: header.transactions_count.get(),
             bytes: header.transactions_size.get().into(),
-            stage,
         };
-        let replaced = self.waiting.insert(header.sequence.get(), waiting);
+        let replaced = self.waiting.insert(sequence, waiting);
         assert!(replaced.is_none(), "a sequence number is used once");
-        self.sequences.insert(digest, header.sequence.get());
+        self.sequences.insert(digest, sequence);
         assert_eq!(self.sequences.len(), self.waiting.len(), "each waiting batch has one digest");
+        if is_durable {
+            self.durable.insert(sequence);
+        }
     }
 
-    pub(crate) fn holds(&self, digest: &BatchDigest) -> bool {
-        self.sequences.contains_key(digest)
+    /// Whether this batch waits, or another one with its number.
+    pub(crate) fn holds(&self, batch: &Batch) -> bool {
+        self.sequences.contains_key(&batch.digest())
+            || self.waiting.contains_key(&batch.header().sequence.get())
     }
 
     /// The batch may be proposed from here on; `false` if it is not an own batch waiting for that.
     pub(crate) fn durable(&mut self, digest: &BatchDigest) -> bool {
-        self.change(digest, Stage::Sealed, Stage::Durable)
-    }
-
-    pub(crate) fn requeue(&mut self, digest: &BatchDigest) -> bool {
-        self.change(digest, Stage::Proposed, Stage::Durable)
-    }
-
-    fn change(&mut self, digest: &BatchDigest, from: Stage, to: Stage) -> bool {
         let Some(sequence) = self.sequences.get(digest) else { return false };
-        let waiting = self.waiting.get_mut(sequence);
-        assert!(waiting.is_some(), "each digest has its waiting batch");
-        let Some(waiting) = waiting.filter(|waiting| waiting.stage == from) else { return false };
-        waiting.stage = to;
+        !self.proposed.contains(sequence) && self.durable.insert(*sequence)
+    }
+
+    /// The batch may be proposed again; `false` if it is not an own batch in a proposal.
+    pub(crate) fn requeue(&mut self, digest: &BatchDigest) -> bool {
+        let Some(sequence) = self.sequences.get(digest) else { return false };
+        if !self.proposed.remove(sequence) {
+            return false;
+        }
+        let is_new = self.durable.insert(*sequence);
+        assert!(is_new, "what is proposed does not wait for a proposal");
         true
     }
 
     pub(crate) fn has_durable(&self) -> bool {
-        self.waiting.values().any(|waiting| waiting.stage == Stage::Durable)
+        !self.durable.is_empty()
     }
 
-    /// Takes durable batches, oldest first, until one does not fit: order is kept, so nobody's
-    /// batch waits for ever.
+    /// Takes durable batches, oldest first, until one does not fit: it is the first of the next
+    /// proposal, so nobody's batch waits for ever.
     pub(crate) fn propose(&mut self, limits: &ProposalLimits) -> Proposed {
         let batches_max = limits.batches_max.min(BLOCK_BATCHES_COUNT_MAX);
         assert!(batches_max > 0, "a block has room for a batch");
         let batches_max = usize::try_from(batches_max).unwrap_or(usize::MAX);
         let mut proposed = Proposed::default();
-        let durable = self.waiting.values_mut().filter(|waiting| waiting.stage == Stage::Durable);
-        for waiting in durable {
-            let transactions =
-                proposed.transactions_count.saturating_add(waiting.transactions_count);
-            let bytes = proposed.bytes.saturating_add(waiting.bytes);
+        while let Some(&sequence) = self.durable.first() {
+            let waiting = self.waiting.get(&sequence).copied();
+            assert!(waiting.is_some(), "what is durable waits");
+            let Some(Waiting { digest, transactions_count, bytes }) = waiting else { break };
+            let transactions = proposed.transactions_count.saturating_add(transactions_count);
+            let bytes = proposed.bytes.saturating_add(bytes);
             let is_over = transactions > limits.transactions_max || bytes > limits.bytes_max;
             let is_first = proposed.batches.is_empty();
             if proposed.batches.len() == batches_max || (is_over && !is_first) {
                 break;
             }
-            waiting.stage = Stage::Proposed;
-            proposed.batches.push(waiting.digest);
+            self.durable.remove(&sequence);
+            self.proposed.insert(sequence);
+            proposed.batches.push(digest);
             (proposed.transactions_count, proposed.bytes) = (transactions, bytes);
         }
         assert!(proposed.batches.len() <= batches_max, "a proposal keeps the limit of a block");
@@ -142,16 +145,16 @@ impl Batches {
         let sequence = self.sequences.remove(digest)?;
         let waiting = self.waiting.remove(&sequence);
         assert!(waiting.is_some(), "each digest has its waiting batch");
+        let was_durable = self.durable.remove(&sequence);
+        let was_proposed = self.proposed.remove(&sequence);
+        assert!(!(was_durable && was_proposed), "a batch is in one stage");
         waiting.map(|Waiting { transactions_count, bytes, .. }| Left { transactions_count, bytes })
     }
 
     /// Puts every proposed batch back; returns how many.
-    pub(crate) fn requeue_all(&mut self) -> u64 {
-        let mut count = 0;
-        for waiting in self.waiting.values_mut().filter(|one| one.stage == Stage::Proposed) {
-            waiting.stage = Stage::Durable;
-            count += 1;
-        }
+    pub(crate) fn requeue_all(&mut self) -> usize {
+        let count = self.proposed.len();
+        self.durable.append(&mut self.proposed);
         count
     }
 }

@@ -18,8 +18,9 @@ pub enum SealReason {
 pub struct MempoolCounters {
     /// Transactions admitted.
     pub transactions_admitted: u64,
-    /// Duplicates recognised before verification.
-    pub transactions_recognised: u64,
+    /// Transactions forgotten while they could still be included, because newer ones needed their
+    /// room; a duplicate of one is found by execution.
+    pub transactions_forgotten: u64,
     /// Batches sealed because they were full.
     pub batches_sealed_full: u64,
     /// Batches sealed because their time had come.

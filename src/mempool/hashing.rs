@@ -1,7 +1,9 @@
 //! A cheap keyed hasher for keys that hold at least eight bytes an SM3 or a curve point has made
 //! uniform.
 //!
-//! # Why it is sound against chosen keys Clients choose transactions, so they can grind digests.
+//! # Why it is sound against chosen keys
+//!
+//! Clients choose transactions, so they can grind digests.
 //! Unkeyed, a table of 2^20 buckets would need only 2^20 trials for each key of one long chain.
 //! Here every eight-byte word goes through a multiplication to 128 bits, folded, with a secret word
 //! from the seed on each side; the seed is fresh per process and never leaves it. Without it nobody
@@ -21,14 +23,14 @@ const SPREAD: [u64; 2] = [0x9e37_79b9_7f4a_7c15, 0xbb67_ae85_84ca_a73b];
 
 /// Makes hashers keyed by a secret seed.
 #[derive(Clone, Copy)]
-pub struct SeededState {
+pub(crate) struct SeededState {
     words: [u64; 2],
 }
 
 impl SeededState {
     /// A state from a seed that only this process knows.
     #[must_use]
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         let first = fold(seed ^ SPREAD[0], SPREAD[1]);
         Self { words: [first, fold(first ^ SPREAD[1], seed | 1)] }
     }
@@ -52,7 +54,7 @@ impl BuildHasher for SeededState {
 const HASHED_WORDS: u8 = 2;
 
 /// Hashes the first sixteen bytes of a byte string, and whole integers.
-pub struct KeyedHasher {
+pub(crate) struct KeyedHasher {
     state: u64,
     secret: u64,
     words_left: u8,

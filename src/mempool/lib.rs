@@ -6,10 +6,11 @@ mod counters;
 mod hashing;
 mod memory;
 mod pool;
+mod recent;
 #[cfg(test)]
 mod tests;
 
 pub use batches::{ProposalLimits, Proposed};
 pub use counters::{MempoolCounters, SealReason};
-pub use hashing::SeededState;
 pub use pool::{Mempool, MempoolConfig};
+pub use recent::Recent;

@@ -1,24 +1,14 @@
-//! What the mempool remembers of transactions it has taken or seen included, until they can no
-//! longer be included.
+//! What the mempool remembers of transactions it has taken or seen included.
 //!
-//! ```text
-//! wheel, by last valid height:   next | next+1 | … | next+600
-//!                                 |       each slot lists what leaves when its height has passed
-//! ```
-//! Two sets are asked: digests of all bytes (before verification), and (sender, nonce) pairs (after
-//! it). A transaction's id covers its sender and nonce, so the pair also finds every duplicate by
-//! id.
+//! Asked is the (sender, nonce) pair, after verification: a transaction's id covers both, so this
+//! finds every duplicate by id too. The memory has room for the last so many pairs. It refuses
+//! nothing when it is full, it forgets the oldest: a memory that refused would only shrink with the
+//! heights of a chain that rests because everything is refused.
 
-use std::collections::HashSet;
-
-use hufu_types::TxDigest;
 use hufu_types::limits::TX_VALIDITY_HEIGHTS_MAX;
 use hufu_types::transaction::TransactionHeader;
 
-use crate::hashing::SeededState;
-
-/// Slots of the wheel, count: one for each last valid height that may be admitted.
-const SLOTS_COUNT: u64 = TX_VALIDITY_HEIGHTS_MAX + 1;
+use crate::recent::Recent;
 
 /// A sender and a nonce, exactly: a point of the curve is determined by x and the parity of y. Only
 /// verified senders get here.
@@ -40,76 +30,45 @@ impl NonceKey {
 }
 
 pub(crate) struct Memory {
-    digests: HashSet<TxDigest, SeededState>,
-    nonces: HashSet<NonceKey, SeededState>,
-    wheel: Vec<Vec<(NonceKey, TxDigest)>>,
+    /// Pairs with the last height at which their transactions may be included.
+    nonces: Recent<NonceKey, u64>,
     next_height: u64,
-    count: usize,
 }
 
 impl Memory {
-    pub(crate) fn new(next_height: u64, seed: u64) -> Self {
-        let slots = usize::try_from(SLOTS_COUNT).unwrap_or(usize::MAX);
-        let state = SeededState::new(seed);
-        Self {
-            digests: HashSet::with_hasher(state),
-            nonces: HashSet::with_hasher(state),
-            wheel: vec![Vec::new(); slots],
-            next_height,
-            count: 0,
-        }
+    pub(crate) fn new(transactions_max: u32, next_height: u64, seed: u64) -> Self {
+        assert!(next_height > 0, "height 0 is the genesis");
+        Self { nonces: Recent::new(transactions_max, seed), next_height }
+    }
+
+    /// Bytes that the memory of so many transactions takes.
+    pub(crate) fn bytes(transactions_max: u32) -> u64 {
+        Recent::<NonceKey, u64>::memory_bytes(transactions_max)
     }
 
     pub(crate) const fn next_height(&self) -> u64 {
         self.next_height
     }
 
-    pub(crate) const fn count(&self) -> usize {
-        self.count
+    /// Whether a transaction with this pair was taken or included and may still be.
+    pub(crate) fn knows(&self, key: &NonceKey) -> bool {
+        self.nonces.get(key).is_some_and(|valid_until| *valid_until >= self.next_height)
     }
 
-    pub(crate) fn knows_digest(&self, digest: &TxDigest) -> bool {
-        self.digests.contains(digest)
-    }
-
-    pub(crate) fn knows_nonce(&self, key: &NonceKey) -> bool {
-        self.nonces.contains(key)
-    }
-
-    /// Remembers a transaction until `valid_until` has passed; `false` if its nonce is remembered
-    /// already.
-    pub(crate) fn remember(&mut self, key: NonceKey, digest: TxDigest, valid_until: u64) -> bool {
+    /// Remembers a transaction until `valid_until` has passed; `true` if another one had to be
+    /// forgotten before its time.
+    pub(crate) fn remember(&mut self, key: NonceKey, valid_until: u64) -> bool {
         assert!(valid_until >= self.next_height, "what has expired is not remembered");
         let ahead = valid_until - self.next_height;
-        assert!(ahead < SLOTS_COUNT, "no validity reaches beyond the wheel");
-        if !self.nonces.insert(key) {
-            return false;
-        }
-        self.digests.insert(digest);
-        self.slot(valid_until).push((key, digest));
-        self.count += 1;
-        true
+        assert!(ahead <= TX_VALIDITY_HEIGHTS_MAX, "no validity reaches further");
+        let forgotten = self.nonces.insert(key, valid_until);
+        forgotten.is_some_and(|(_, valid_until)| valid_until >= self.next_height)
     }
 
-    /// The chain's next block has this height: what can no longer be included is forgotten.
+    /// The chain's next block has this height: a pair is free again once its transaction can no
+    /// longer be included.
     pub(crate) fn advance(&mut self, next_height: u64) {
         assert!(next_height >= self.next_height, "heights only grow");
-        let passed = (next_height - self.next_height).min(SLOTS_COUNT);
-        for height in self.next_height..self.next_height + passed {
-            // The slot's memory goes too, or 601 past peaks would stay.
-            for (key, digest) in core::mem::take(self.slot(height)) {
-                let was_known = self.nonces.remove(&key);
-                assert!(was_known, "a wheel entry has its nonce");
-                self.digests.remove(&digest);
-                self.count -= 1;
-            }
-        }
         self.next_height = next_height;
-    }
-
-    fn slot(&mut self, height: u64) -> &mut Vec<(NonceKey, TxDigest)> {
-        let place = usize::try_from(height % SLOTS_COUNT).unwrap_or(usize::MAX);
-        assert!(place < self.wheel.len(), "the wheel has a slot for each remainder");
-        &mut self.wheel[place]
     }
 }

@@ -7,8 +7,7 @@ use hufu_types::limits::{BATCH_SIZE_MAX, BATCH_TRANSACTIONS_COUNT_MAX};
 use hufu_types::transaction::TransactionHeader;
 use hufu_types::verification::check_validity;
 use hufu_types::{
-    Address, Batch, BatchBuilder, BatchDigest, ChainId, Hasher, RefusalCode, Transaction, TxDigest,
-    Verified,
+    Address, Batch, BatchBuilder, BatchDigest, ChainId, Hasher, RefusalCode, Transaction, Verified,
 };
 
 use crate::batches::{Batches, ProposalLimits, Proposed};
@@ -25,9 +24,9 @@ pub struct MempoolConfig {
     pub pending_transactions_max: u32,
     /// Most bytes of them.
     pub pending_bytes_max: u64,
-    /// Most transactions remembered until their last valid height has passed, decided ones
-    /// included; about 200 bytes each. With block interval b this bounds the sustained rate to this
-    /// number per 600 b when clients use the longest validity.
+    /// Most transactions remembered, decided ones included, at least as many as may be pending and
+    /// at most [`Self::REMEMBERED_MAX`]; the oldest are forgotten first. Their memory is reserved
+    /// at the start: see [`Self::memory_bytes`].
     pub remembered_transactions_max: u32,
     /// A batch is sealed at this many transactions, 1..=[`BATCH_TRANSACTIONS_COUNT_MAX`].
     pub batch_transactions_max: u32,
@@ -39,13 +38,14 @@ pub struct MempoolConfig {
 }
 
 impl Default for MempoolConfig {
-    /// 131,072 pending of 64 MiB together, 1,048,576 remembered, full-sized batches after at most 5
-    /// ms.
+    /// 131,072 pending of 64 MiB together, as many remembered as is usual for them, full-sized
+    /// batches after at most 5 ms.
     fn default() -> Self {
+        let pending_transactions_max = 131_072;
         Self {
-            pending_transactions_max: 131_072,
+            pending_transactions_max,
             pending_bytes_max: 64 * 1_024 * 1_024,
-            remembered_transactions_max: 1_048_576,
+            remembered_transactions_max: Self::usual_memory(pending_transactions_max),
             batch_transactions_max: BATCH_TRANSACTIONS_COUNT_MAX,
             batch_bytes_max: BATCH_SIZE_MAX,
             batch_wait_nanos: 5_000_000,
@@ -54,19 +54,41 @@ impl Default for MempoolConfig {
 }
 
 impl MempoolConfig {
+    /// Transactions a mempool can remember, count: their places are counted in 32 bits.
+    pub const REMEMBERED_MAX: u32 = 1 << 30;
+
+    /// Fewest transactions that [`Self::usual_memory`] remembers, count: 32 MiB, some minutes of
+    /// thousands of transactions a second.
+    const REMEMBERED_USUAL_MIN: u32 = 524_288;
+
+    /// How many transactions to remember where `pending` of them may be pending: those, and as many
+    /// that were decided lately.
+    #[must_use]
+    pub fn usual_memory(pending: u32) -> u32 {
+        let both =
+            pending.saturating_mul(2).clamp(Self::REMEMBERED_USUAL_MIN, Self::REMEMBERED_MAX);
+        both.max(pending)
+    }
+
+    /// Bytes of what such a mempool reserves at its start and of the batches it may hold.
+    #[must_use]
+    pub fn memory_bytes(&self) -> u64 {
+        Memory::bytes(self.remembered_transactions_max).saturating_add(self.pending_bytes_max)
+    }
+
     /// What is wrong with the values, if anything: the key and the range it must lie in.
     #[must_use]
     pub fn fault(&self) -> Option<(&'static str, u64, u64)> {
         let batch_bytes_min = hufu_types::limits::TX_SIZE_MAX + 4_096;
         let pending = self.pending_transactions_max;
         let ranges: [(&'static str, u64, u64, u64); 5] = [
-            ("pending_transactions_max", pending.into(), 1, u32::MAX.into()),
+            ("pending_transactions_max", pending.into(), 1, Self::REMEMBERED_MAX.into()),
             ("pending_bytes_max", self.pending_bytes_max, BATCH_SIZE_MAX.into(), 1 << 40),
             (
                 "remembered_transactions_max",
                 self.remembered_transactions_max.into(),
                 pending.into(),
-                u32::MAX.into(),
+                Self::REMEMBERED_MAX.into(),
             ),
             (
                 "batch_transactions_max",
@@ -97,7 +119,7 @@ pub struct Mempool {
     next_sequence: u64,
     batches: Batches,
     sealed: VecDeque<Batch>,
-    pending_transactions: u32,
+    pending_transactions: u64,
     pending_bytes: u64,
     counters: MempoolCounters,
 }
@@ -124,7 +146,7 @@ impl Mempool {
         Self {
             config,
             hasher,
-            memory: Memory::new(next_height, seed),
+            memory: Memory::new(config.remembered_transactions_max, next_height, seed),
             builder: BatchBuilder::new(chain_id, origin),
             opened_at: None,
             next_sequence,
@@ -134,15 +156,6 @@ impl Mempool {
             pending_bytes: 0,
             counters: MempoolCounters::default(),
         }
-    }
-
-    /// Whether exactly these bytes were verified and taken before: to be asked before verification
-    /// is paid for. A copy with another signature has another digest, so it cannot stand in the way
-    /// of the honest one.
-    pub fn recognise(&mut self, digest: &TxDigest) -> bool {
-        let is_known = self.memory.knows_digest(digest);
-        self.counters.transactions_recognised += u64::from(is_known);
-        is_known
     }
 
     /// Admits a verified transaction into the open batch. `now` is a monotonic reading in
@@ -168,8 +181,7 @@ impl Mempool {
         }
         self.builder.push(transaction);
         self.opened_at.get_or_insert(now);
-        let is_new = self.memory.remember(key, transaction.digest(), valid_until);
-        assert!(is_new, "a transaction is admitted once");
+        self.keep(key, valid_until);
         self.pending_transactions += 1;
         self.pending_bytes += size;
         self.counters.transactions_admitted += 1;
@@ -184,14 +196,19 @@ impl Mempool {
         if let Some(code) = check_validity(valid_until, self.memory.next_height()) {
             return Some(code);
         }
-        if self.memory.knows_nonce(key) {
+        if self.memory.knows(key) {
             return Some(RefusalCode::Duplicate);
         }
-        let remembered_max = hufu_types::codec::index(self.config.remembered_transactions_max);
-        let is_full = self.pending_transactions >= self.config.pending_transactions_max
-            || self.pending_bytes.saturating_add(size) > self.config.pending_bytes_max
-            || self.memory.count() >= remembered_max;
+        // Only what is pending may refuse: it leaves with the blocks it asks for itself. Nothing
+        // asks for the blocks that a memory would wait for.
+        let is_full = self.pending_transactions >= self.config.pending_transactions_max.into()
+            || self.pending_bytes.saturating_add(size) > self.config.pending_bytes_max;
         is_full.then_some(RefusalCode::Overloaded)
+    }
+
+    fn keep(&mut self, key: NonceKey, valid_until: u64) {
+        let has_forgotten = self.memory.remember(key, valid_until);
+        self.counters.transactions_forgotten += u64::from(has_forgotten);
     }
 
     fn has_room(&self, transaction: &Verified<Transaction>) -> bool {
@@ -263,8 +280,8 @@ impl Mempool {
     }
 
     /// A block with these batches was decided, whoever proposed it. Own batches among them leave;
-    /// own batches proposed but not among them go back into the queue; what can no longer be
-    /// included is forgotten.
+    /// own batches proposed but not among them go back into the queue; the nonces of what can no
+    /// longer be included are free again.
     ///
     /// # Panics
     /// If `height` is not the next one: blocks are decided in order.
@@ -272,58 +289,49 @@ impl Mempool {
         assert_eq!(height, self.memory.next_height(), "blocks are decided in order");
         for digest in batches {
             let Some(left) = self.batches.decided(digest) else { continue };
-            assert!(
-                left.transactions_count <= self.pending_transactions,
-                "what leaves was pending"
-            );
+            let left_transactions = u64::from(left.transactions_count);
+            assert!(left_transactions <= self.pending_transactions, "what leaves was pending");
             assert!(left.bytes <= self.pending_bytes, "what leaves was pending");
-            self.pending_transactions -= left.transactions_count;
+            self.pending_transactions -= left_transactions;
             self.pending_bytes -= left.bytes;
             self.counters.batches_decided += 1;
         }
-        self.counters.batches_requeued += self.batches.requeue_all();
+        let requeued = u64::try_from(self.batches.requeue_all()).unwrap_or(u64::MAX);
+        self.counters.batches_requeued += requeued;
         self.memory.advance(height + 1);
     }
 
-    /// Remembers a transaction that is included already: at start those of the validity window,
-    /// later those of other validators' batches. Beyond its capacity the memory takes no more;
-    /// execution still finds every duplicate.
-    pub fn remember(&mut self, header: &TransactionHeader, digest: TxDigest) {
-        let valid_until = header.valid_until.get();
-        let remembered_max = hufu_types::codec::index(self.config.remembered_transactions_max);
-        let fits = check_validity(valid_until, self.memory.next_height()).is_none()
-            && self.memory.count() < remembered_max;
-        if fits {
-            // A nonce that is remembered already is what was to be achieved.
-            self.memory.remember(NonceKey::of(header), digest, valid_until);
+    /// Remembers a transaction that is included already, in the order of the chain: at start those
+    /// of the validity window, later those of other validators' batches.
+    pub fn remember(&mut self, header: &TransactionHeader) {
+        let (key, valid_until) = (NonceKey::of(header), header.valid_until.get());
+        let is_within = check_validity(valid_until, self.memory.next_height()).is_none();
+        // A nonce that is remembered already is what was to be achieved.
+        if is_within && !self.memory.knows(&key) {
+            self.keep(key, valid_until);
         }
     }
 
     /// Takes back an own batch that was durable and not decided when the node stopped, and
-    /// remembers its transactions. `false`, and nothing changes, if it waits already or does not
-    /// fit.
+    /// remembers its transactions. What is durable is taken whatever the limits say today; while
+    /// more is pending than they allow, [`Mempool::admit`] refuses.
     ///
-    /// # Panics
-    /// If its sequence number is one this mempool will give out: the start value was too small.
+    /// `false`, and nothing changes, if a batch of its number waits already, or if its number is
+    /// one this mempool will give out.
+    #[must_use]
     pub fn restore(&mut self, batch: &Batch) -> bool {
         let header = batch.header();
-        assert!(header.sequence.get() < self.next_sequence, "sequence numbers grow over restarts");
-        let count = header.transactions_count.get();
-        let bytes = u64::from(header.transactions_size.get());
-        let is_over = self.pending_transactions.saturating_add(count)
-            > self.config.pending_transactions_max
-            || self.pending_bytes.saturating_add(bytes) > self.config.pending_bytes_max;
-        if is_over || self.batches.holds(&batch.digest()) {
+        if header.sequence.get() >= self.next_sequence || self.batches.holds(batch) {
             return false;
         }
-        for (position, entry) in batch.entries().iter().enumerate() {
+        for position in 0..batch.entries().len() {
             if let Some(view) = batch.transaction(position) {
-                self.remember(view.header(), entry.digest);
+                self.remember(view.header());
             }
         }
         self.batches.add(batch, true);
-        self.pending_transactions += count;
-        self.pending_bytes += bytes;
+        self.pending_transactions += u64::from(header.transactions_count.get());
+        self.pending_bytes += u64::from(header.transactions_size.get());
         true
     }
 
@@ -341,7 +349,7 @@ impl Mempool {
 
     /// Transactions admitted and not decided.
     #[must_use]
-    pub const fn pending_transactions(&self) -> u32 {
+    pub const fn pending_transactions(&self) -> u64 {
         self.pending_transactions
     }
 
@@ -355,12 +363,6 @@ impl Mempool {
     #[must_use]
     pub fn batches_count(&self) -> usize {
         self.batches.count()
-    }
-
-    /// Transactions remembered.
-    #[must_use]
-    pub const fn remembered(&self) -> usize {
-        self.memory.count()
     }
 
     /// Height of the block to come.

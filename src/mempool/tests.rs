@@ -13,6 +13,7 @@ use hufu_types::{
 use proptest::prelude::*;
 
 use super::*;
+use crate::hashing::SeededState;
 
 const CHAIN: ChainId = ChainId(Digest([7; 32]));
 const LIMITS: ProposalLimits =
@@ -64,8 +65,7 @@ fn drain(pool: &mut Mempool) -> Vec<Batch> {
 
 #[test]
 fn refusals_have_their_reasons() {
-    let two =
-        MempoolConfig { pending_transactions_max: 2, remembered_transactions_max: 3, ..config() };
+    let two = MempoolConfig { pending_transactions_max: 2, ..config() };
     let mut pool = mempool(two);
     pool.decided(&[], 1);
     let furthest = 2 + TX_VALIDITY_HEIGHTS_MAX;
@@ -73,11 +73,8 @@ fn refusals_have_their_reasons() {
     let long = transaction(1, 1, furthest + 1, 1);
     assert_eq!(pool.admit(&long, 0), Err(RefusalCode::ValidityTooLong));
     let first = transaction(1, 1, furthest, 1);
-    assert!(!pool.recognise(&first.digest()));
     assert_eq!(pool.admit(&first, 0), Ok(()));
-    assert!(pool.recognise(&first.digest()));
     let copy = transaction(1, 1, furthest, 2);
-    assert!(!pool.recognise(&copy.digest()), "another signature is not recognised");
     assert_eq!(pool.admit(&copy, 0), Err(RefusalCode::Duplicate));
     let other = transaction(1, 1, 5, 1);
     assert_eq!(pool.admit(&other, 0), Err(RefusalCode::Duplicate), "same sender and nonce");
@@ -87,16 +84,52 @@ fn refusals_have_their_reasons() {
     pool.seal_now();
     let batch = pool.take_sealed().unwrap();
     pool.decided(&[batch.digest()], 2);
-    assert_eq!(pool.admit(&third, 0), Ok(()));
-    let fourth = transaction(4, 1, 5, 1);
-    assert_eq!(pool.admit(&fourth, 0), Err(RefusalCode::Overloaded), "three are remembered");
+    assert_eq!(pool.admit(&third, 0), Ok(()), "what was refused may come again");
     for height in 3..=5 {
+        let duplicate = pool.admit(&transaction(2, 1, 9, 1), 0);
+        assert_eq!(duplicate, Err(RefusalCode::Duplicate), "at height {height}");
         pool.decided(&[], height);
     }
-    assert_eq!(pool.remembered(), 1);
     assert_eq!(pool.admit(&transaction(2, 1, 9, 1), 0), Ok(()), "a nonce is free after its window");
     let refused: u64 = pool.counters().refusals().map(|(_, count)| count).sum();
-    assert_eq!((pool.counters().transactions_admitted, refused), (4, 6));
+    assert_eq!((pool.counters().transactions_admitted, refused), (4, 8));
+}
+
+/// The memory is full of decided transactions that stay valid for 600 heights, nothing is pending,
+/// so the chain rests and no height comes: whatever waits for one would wait for ever.
+#[test]
+fn a_full_memory_does_not_stop_the_chain() {
+    let small =
+        MempoolConfig { pending_transactions_max: 6, remembered_transactions_max: 6, ..config() };
+    let mut pool = mempool(small);
+    let furthest = 1 + TX_VALIDITY_HEIGHTS_MAX;
+    for nonce in 0..6 {
+        pool.admit(&transaction(1, nonce, furthest, 1), 0).unwrap();
+    }
+    let batches: Vec<BatchDigest> = drain(&mut pool).iter().map(Batch::digest).collect();
+    pool.decided(&batches, 1);
+    assert!(pool.is_empty(), "the chain rests here");
+    assert_eq!(pool.admit(&transaction(1, 6, furthest, 1), 0), Ok(()));
+    assert_eq!(pool.counters().transactions_forgotten, 1);
+    let youngest = pool.admit(&transaction(1, 5, furthest, 1), 0);
+    assert_eq!(youngest, Err(RefusalCode::Duplicate), "the oldest was forgotten, not this one");
+    assert_eq!(pool.admit(&transaction(1, 0, furthest, 1), 0), Ok(()), "execution judges it");
+}
+
+#[test]
+fn what_has_expired_is_not_counted_as_forgotten() {
+    let small =
+        MempoolConfig { pending_transactions_max: 2, remembered_transactions_max: 2, ..config() };
+    let mut pool = mempool(small);
+    for height in 1..5 {
+        for sender in 1..3 {
+            assert_eq!(pool.admit(&transaction(sender, 1, height, 1), 0), Ok(()));
+        }
+        pool.seal_now();
+        let digest = pool.take_sealed().unwrap().digest();
+        pool.decided(&[digest], height);
+    }
+    assert_eq!(pool.counters().transactions_forgotten, 0);
 }
 
 #[test]
@@ -169,7 +202,10 @@ fn only_durable_batches_are_proposed_oldest_first() {
     assert_eq!(pool.batches_count(), 2, "a batch may be decided before it is durable here");
     pool.decided(&[digests[0], digests[2]], 3);
     assert!(pool.is_empty() && pool.pending_bytes() == 0 && pool.batches_count() == 0);
-    assert_eq!(pool.remembered(), 12, "what was included is still known");
+    for nonce in 0..12 {
+        let again = pool.admit(&transaction(1, nonce, 10, 2), 0);
+        assert_eq!(again, Err(RefusalCode::Duplicate), "what was included is still known");
+    }
 }
 
 #[test]
@@ -184,15 +220,62 @@ fn a_restart_takes_back_what_was_durable() {
     assert!(pool.restore(&batch));
     assert!(!pool.restore(&batch), "once");
     let included = transaction(2, 8, 9, 1);
-    pool.remember(included.get().header(), included.digest());
-    assert!(pool.recognise(&included.digest()));
+    pool.remember(included.get().header());
+    assert_eq!(pool.admit(&included, 0), Err(RefusalCode::Duplicate));
     let again = transaction(1, 2, 10, 1);
     assert_eq!(pool.admit(&again, 0), Err(RefusalCode::Duplicate));
     assert_eq!(pool.propose(&LIMITS).batches, [batch.digest()]);
     assert_eq!(pool.pending_transactions(), 3);
-    let past = transaction(2, 9, 4, 1);
-    pool.remember(past.get().header(), past.digest());
-    assert_eq!(pool.remembered(), 4, "what has expired is not remembered");
+    pool.remember(transaction(2, 9, 4, 1).get().header());
+    let past = pool.admit(&transaction(2, 9, 10, 1), 0);
+    assert_eq!(past, Ok(()), "what has expired is not remembered");
+}
+
+/// Limits lowered between two runs: what is durable is taken back all the same, and only what is
+/// new is refused until there is room.
+#[test]
+fn a_restart_with_lower_limits_takes_back_what_was_durable() {
+    let mut before = mempool(config());
+    for nonce in 0..6 {
+        before.admit(&transaction(1, nonce, 10, 1), 0).unwrap();
+    }
+    let batches = drain(&mut before);
+    let lowered = MempoolConfig {
+        pending_transactions_max: 4,
+        remembered_transactions_max: 4,
+        pending_bytes_max: BATCH_SIZE_MAX.into(),
+        ..config()
+    };
+    let hasher = software_provider().hasher;
+    let mut pool = Mempool::new(lowered, CHAIN, Address([1; 20]), hasher, 1, 102, 1);
+    assert!(batches.iter().all(|batch| pool.restore(batch)));
+    assert_eq!(pool.pending_transactions(), 6);
+    let fresh = transaction(2, 0, 10, 1);
+    assert_eq!(pool.admit(&fresh, 0), Err(RefusalCode::Overloaded));
+    let digests: Vec<BatchDigest> = batches.iter().map(Batch::digest).collect();
+    assert_eq!(pool.propose(&LIMITS).batches, digests);
+    pool.decided(&digests[..1], 1);
+    assert_eq!(pool.admit(&fresh, 0), Ok(()));
+    pool.decided(&digests[1..], 2);
+    assert_eq!(pool.pending_transactions(), 1);
+}
+
+/// What a log holds is not believed: neither a number twice nor one that is still to be given out.
+#[test]
+fn a_restart_refuses_batches_that_this_node_cannot_have_left() {
+    let batch = |sender| {
+        let mut before = mempool(config());
+        before.admit(&transaction(sender, 1, 10, 1), 0).unwrap();
+        before.seal_now();
+        before.take_sealed().unwrap()
+    };
+    let (one, other) = (batch(1), batch(2));
+    let mut fresh = mempool(config());
+    assert!(!fresh.restore(&one), "100 is the next number to be given out");
+    let hasher = software_provider().hasher;
+    let mut pool = Mempool::new(config(), CHAIN, Address([1; 20]), hasher, 1, 101, 1);
+    assert!(pool.restore(&one) && !pool.restore(&other), "both have the number 100");
+    assert_eq!((pool.pending_transactions(), pool.batches_count()), (1, 1));
 }
 
 #[test]
@@ -206,6 +289,17 @@ fn configurations_are_judged() {
     assert_eq!(key(bad), Some("remembered_transactions_max"));
     let bad = MempoolConfig { batch_transactions_max: 0, ..good };
     assert_eq!(key(bad), Some("batch_transactions_max"));
+    for pending in [1, 1_024, 524_288, 524_289, 16_777_216, MempoolConfig::REMEMBERED_MAX] {
+        let remembered = MempoolConfig::usual_memory(pending);
+        let derived = MempoolConfig {
+            pending_transactions_max: pending,
+            remembered_transactions_max: remembered,
+            ..good
+        };
+        assert_eq!(derived.fault(), None, "{pending} pending, {remembered} remembered");
+    }
+    let memory = good.memory_bytes() - good.pending_bytes_max;
+    assert_eq!(memory, 64 * 524_288, "64 bytes a pair where their number is a power of two");
 }
 
 #[test]
@@ -239,6 +333,13 @@ struct Model {
 }
 
 impl Model {
+    /// The memory has 20 places; the youngest entry of a pair counts.
+    fn knows(&self, sender: u8, nonce: u64) -> bool {
+        let same = |known: &&(u8, u64, u64)| (known.0, known.1) == (sender, nonce);
+        let youngest = self.known.iter().rev().take(20).find(same);
+        youngest.is_some_and(|(_, _, valid_until)| *valid_until >= self.next_height)
+    }
+
     fn admit(&mut self, sender: u8, nonce: u64, valid_until: u64) -> Result<(), RefusalCode> {
         if valid_until < self.next_height {
             return Err(RefusalCode::Expired);
@@ -246,11 +347,11 @@ impl Model {
         if valid_until > self.next_height + TX_VALIDITY_HEIGHTS_MAX {
             return Err(RefusalCode::ValidityTooLong);
         }
-        if self.known.iter().any(|(one, other, _)| (*one, *other) == (sender, nonce)) {
+        if self.knows(sender, nonce) {
             return Err(RefusalCode::Duplicate);
         }
         let pending = self.open.len() + self.sealed.iter().map(|sealed| sealed.1).sum::<usize>();
-        if pending >= 12 || self.known.len() >= 20 {
+        if pending >= 12 {
             return Err(RefusalCode::Overloaded);
         }
         self.known.push((sender, nonce, valid_until));
@@ -262,7 +363,6 @@ impl Model {
         self.sealed.retain(|sealed| !digests.contains(&sealed.0));
         self.sealed.iter_mut().for_each(|sealed| sealed.3 = false);
         self.next_height += 1;
-        self.known.retain(|(_, _, valid_until)| *valid_until >= self.next_height);
     }
 }
 
@@ -280,7 +380,7 @@ enum Step {
 fn steps() -> impl Strategy<Value = Step> {
     let ahead = prop_oneof![0..5_u64, 598..604_u64];
     prop_oneof![
-        8 => (1..4_u8, 0..6_u64, ahead)
+        8 => (1..6_u8, 0..8_u64, ahead)
             .prop_map(|(sender, nonce, ahead)| Step::Admit { sender, nonce, ahead }),
         1 => (0..200_u64).prop_map(|now| Step::Poll { now }),
         1 => Just(Step::Seal),
@@ -365,15 +465,11 @@ proptest! {
             seal_model(&mut pool, &mut model);
             prop_assert!(model.open.len() < 3, "a full batch is sealed at once");
             let sealed: usize = model.sealed.iter().map(|sealed| sealed.1).sum();
-            prop_assert_eq!(pool.remembered(), model.known.len());
-            prop_assert_eq!(index(pool.pending_transactions()), model.open.len() + sealed);
+            let pending = u64::try_from(model.open.len() + sealed).unwrap();
+            prop_assert_eq!(pool.pending_transactions(), pending);
             prop_assert_eq!(pool.batches_count(), model.sealed.len());
             prop_assert_eq!(pool.is_empty(), model.open.is_empty() && model.sealed.is_empty());
             prop_assert_eq!(pool.pending_bytes() == 0, pool.is_empty());
         }
     }
-}
-
-fn index(count: u32) -> usize {
-    hufu_types::codec::index(count)
 }

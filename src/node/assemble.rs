@@ -8,14 +8,12 @@ use std::sync::Arc;
 use hufu_consensus::LogTicket;
 use hufu_consensus::engine::Timeouts;
 use hufu_crypto::{Provider, Signer, entropy};
-use hufu_mempool::{Mempool, MempoolConfig};
-use hufu_network::SessionConfig;
+use hufu_mempool::Mempool;
 use hufu_runtime::link::{Consumer, LinkStats, Producer};
 use hufu_runtime::net::{self, Reactor};
 use hufu_runtime::thread::Group;
 use hufu_types::codec::index;
-use hufu_types::limits::TX_VALIDITY_HEIGHTS_MAX;
-use hufu_types::{Address, BatchDigest, BlockDigest, Genesis};
+use hufu_types::{Address, Batch, BatchDigest, BlockDigest, Genesis, TxDigest};
 
 use crate::config::{NodeConfig, ReactorChoice};
 use crate::executor::Executor;
@@ -36,12 +34,6 @@ use crate::tiles::query::{QueryLinks, QueryTile};
 use crate::tiles::sign::SignTile;
 use crate::tiles::verify::{VerifyConfig, VerifyLinks, VerifyTile};
 use crate::topology::{self, Links, Threads, rank};
-
-/// Verified digests one verify tile remembers, count: the transactions of some seconds.
-const REMEMBERED_DIGESTS_MAX: usize = 65_536;
-
-/// Transactions the mempool remembers for its duplicate check, count; about 200 bytes each.
-const REMEMBERED_TRANSACTIONS_MAX: u32 = 524_288;
 
 /// Everything a node is made of before its tiles exist.
 pub struct Parts<'a> {
@@ -181,10 +173,17 @@ pub fn assemble(group: &mut Group, parts: Parts<'_>) -> io::Result<Assembled> {
     let uncertified = history.last(roots.height, lag).map_err(io::Error::other)?;
     let core = Core::join(group, &mut links, &threads);
 
-    let checked = shared.add_verify(group, &mut links, &threads, &mut ends);
+    let (mut checked, mut to_verify) = (Vec::new(), Vec::new());
+    for number in 0..threads.verify.len() {
+        let (verdicts, admissions) =
+            shared.add_verify(group, &mut links, &threads, &mut ends, number)?;
+        checked.push(verdicts);
+        to_verify.push(admissions);
+    }
     let spec = topology::MEMPOOL_INGRESS;
     let mempool_links = MempoolLinks {
         checked,
+        to_verify,
         to_ingress: links.fan_out(
             group,
             spec,
@@ -197,7 +196,7 @@ pub fn assemble(group: &mut Group, parts: Parts<'_>) -> io::Result<Assembled> {
         requests: core.requests,
         to_consensus: core.to_consensus,
     };
-    let pool = shared.mempool(&recovered)?;
+    let pool = shared.mempool(&recovered, &mut history)?;
     let tile = MempoolTile::new(pool, recovered.batches.clone(), metrics(), mempool_links);
     group.add(threads.mempool, rank::MEMPOOL, Box::new(tile));
 
@@ -244,45 +243,43 @@ struct Shared<'a> {
 }
 
 impl Shared<'_> {
+    /// Adds the verify tile with this number; returns the mempool's ends of the links between them.
     fn add_verify(
         &self,
         group: &mut Group,
         links: &mut Links,
         threads: &Threads,
         ends: &mut IngressEnds,
-    ) -> Vec<Consumer<Checked>> {
+        number: usize,
+    ) -> io::Result<(Consumer<Checked>, Producer<TxDigest>)> {
+        let (thread, mempool, number_of) = (threads.verify[number], threads.mempool, Some(number));
+        let mut incoming = Vec::new();
+        for (ingress, &from) in threads.ingress.iter().enumerate() {
+            let (producer, consumer) =
+                links.join(group, topology::INGRESS_VERIFY, number_of, from, thread);
+            ends.to_verify[ingress].push(producer);
+            incoming.push(consumer);
+        }
+        let (to_mempool, checked) =
+            links.join(group, topology::VERIFY_MEMPOOL, number_of, thread, mempool);
+        let (to_verify, admitted) =
+            links.join(group, topology::MEMPOOL_VERIFY, number_of, mempool, thread);
+        let statuses = &mut ends.statuses;
+        let to_ingress =
+            links.fan_out(group, topology::VERIFY_INGRESS, thread, &threads.ingress, statuses);
         let verify = &self.config.verify;
         let config = VerifyConfig {
             batch_max: index(verify.batch_max),
             batch_deadline: verify.batch_deadline,
-            remembered_max: REMEMBERED_DIGESTS_MAX,
+            remembered_max: verify.remembered_digests(threads.verify.len()),
+            seed: seed()?,
         };
-        let mut checked = Vec::new();
-        for (number, &thread) in threads.verify.iter().enumerate() {
-            let mut incoming = Vec::new();
-            for (ingress, &from) in threads.ingress.iter().enumerate() {
-                let (producer, consumer) =
-                    links.join(group, topology::INGRESS_VERIFY, Some(number), from, thread);
-                ends.to_verify[ingress].push(producer);
-                incoming.push(consumer);
-            }
-            let (to_mempool, consumer) =
-                links.join(group, topology::VERIFY_MEMPOOL, Some(number), thread, threads.mempool);
-            checked.push(consumer);
-            let to_ingress = links.fan_out(
-                group,
-                topology::VERIFY_INGRESS,
-                thread,
-                &threads.ingress,
-                &mut ends.statuses,
-            );
-            let verify_links = VerifyLinks { incoming, to_mempool, to_ingress };
-            let (chain_id, provider) = (self.genesis.chain_id(), self.provider.clone());
-            let metrics = Arc::clone(&self.metrics);
-            let tile = VerifyTile::new(number, config, chain_id, provider, metrics, verify_links);
-            group.add(thread, rank::VERIFY, Box::new(tile));
-        }
-        checked
+        let verify_links = VerifyLinks { incoming, admitted, to_mempool, to_ingress };
+        let (chain_id, provider) = (self.genesis.chain_id(), self.provider.clone());
+        let metrics = Arc::clone(&self.metrics);
+        let tile = VerifyTile::new(number, config, chain_id, provider, metrics, verify_links);
+        group.add(thread, rank::VERIFY, Box::new(tile));
+        Ok((checked, to_verify))
     }
 
     /// Adds the execute tile and its workers; returns the links of the query tile, which hears of
@@ -324,42 +321,26 @@ impl Shared<'_> {
         QueryLinks { executed, questions, answers }
     }
 
-    fn mempool(&self, recovered: &Recovered) -> io::Result<Mempool> {
-        let mut seed = [0; 8];
-        entropy::fill(&mut seed).map_err(io::Error::other)?;
-        let config = MempoolConfig {
-            pending_transactions_max: self.config.mempool.transactions_max,
-            pending_bytes_max: self.config.mempool.bytes_max,
-            remembered_transactions_max: REMEMBERED_TRANSACTIONS_MAX,
-            batch_wait_nanos: u64::try_from(self.config.mempool.batch_deadline.as_nanos())
-                .unwrap_or(u64::MAX),
-            ..MempoolConfig::default()
-        };
-        let (height, sequence) =
-            (recovered.tip.height, next_sequence(recovered.tip.height, &recovered.batches));
+    fn mempool(&self, recovered: &Recovered, history: &mut History) -> io::Result<Mempool> {
+        let config = self.config.mempool.pool();
+        let height = recovered.tip.height;
         let mut pool = Mempool::new(
             config,
             self.genesis.chain_id(),
             self.address,
             Arc::clone(&self.provider.hasher),
             height + 1,
-            sequence,
-            u64::from_le_bytes(seed),
+            next_sequence(height, &recovered.batches),
+            seed()?,
         );
-        for batch in &recovered.batches {
-            let is_restored = pool.restore(batch);
-            assert!(is_restored, "what the mempool held before fits it again");
-        }
-        // A transaction of the chain is refused as a duplicate after a restart as before it.
-        let mut history = History::new(
-            Arc::clone(recovered.executor.store()),
-            recovered.log.reader(),
-            self.provider.clone(),
-        );
-        let window = height.saturating_sub(TX_VALIDITY_HEIGHTS_MAX).max(1)..=height;
+        // A transaction of the chain is refused as a duplicate after a restart as before it. What
+        // is pending comes last, so that it is remembered longest.
         history
-            .included(window, &mut |header, digest| pool.remember(header, digest))
+            .included(height, config.remembered_transactions_max, &mut |header| {
+                pool.remember(header);
+            })
             .map_err(io::Error::other)?;
+        restore(&mut pool, &recovered.batches)?;
         Ok(pool)
     }
 
@@ -411,24 +392,6 @@ impl Shared<'_> {
         })
     }
 
-    /// What one connection may do; its outgoing buffer grows with what may be in flight.
-    fn session(&self) -> io::Result<SessionConfig> {
-        let mut session = SessionConfig {
-            transactions_in_flight_max: self.config.client.in_flight_transactions_max,
-            ..SessionConfig::default()
-        };
-        if let Some(("outgoing_bytes_max", min)) = session.fault() {
-            session.outgoing_bytes_max = u32::try_from(min).unwrap_or(u32::MAX);
-        }
-        match session.fault() {
-            None => Ok(session),
-            Some((key, min)) => {
-                let text = format!("client session: {key} must be at least {min}");
-                Err(io::Error::new(io::ErrorKind::InvalidInput, text))
-            }
-        }
-    }
-
     /// One listener for each ingress tile; all but the first share the first one's port.
     fn add_ingress(
         &self,
@@ -438,7 +401,7 @@ impl Shared<'_> {
         (roots, block, uncertified): (ExecutedRoots, BlockDigest, Vec<Executed>),
     ) -> io::Result<SocketAddr> {
         let mut address = self.config.client.listen;
-        let session = self.session()?;
+        let session = self.config.client.session();
         let joined = ends
             .to_verify
             .into_iter()
@@ -475,4 +438,23 @@ impl Shared<'_> {
         }
         Ok(address)
     }
+}
+
+/// Takes back what is durable and not ordered.
+fn restore(pool: &mut Mempool, batches: &[Batch]) -> io::Result<()> {
+    match batches.iter().find(|batch| !pool.restore(batch)) {
+        None => Ok(()),
+        Some(batch) => Err(io::Error::other(format!(
+            "block log: number {} of batch {} is used twice or can be no node's",
+            batch.header().sequence,
+            batch.digest()
+        ))),
+    }
+}
+
+/// A number that nobody else knows.
+fn seed() -> io::Result<u64> {
+    let mut seed = [0; 8];
+    entropy::fill(&mut seed).map_err(io::Error::other)?;
+    Ok(u64::from_le_bytes(seed))
 }

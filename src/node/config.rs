@@ -21,7 +21,10 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use hufu_mempool::{MempoolConfig, Recent};
+use hufu_network::SessionConfig;
 use hufu_runtime::placement::CoreSet;
+use hufu_types::TxDigest;
 
 pub(crate) use document::{Document, Table, as_unsigned, nearest, show};
 pub use faults::{Fault, Faults};
@@ -87,6 +90,21 @@ pub struct Client {
     pub send_buffer_bytes: u32,
     /// How sockets are driven.
     pub reactor: ReactorChoice,
+}
+
+impl Client {
+    /// What one connection may do; its outgoing buffer grows with what may be in flight.
+    #[must_use]
+    pub fn session(&self) -> SessionConfig {
+        let mut session = SessionConfig {
+            transactions_in_flight_max: self.in_flight_transactions_max,
+            ..SessionConfig::default()
+        };
+        if let Some(("outgoing_bytes_max", min)) = session.fault() {
+            session.outgoing_bytes_max = u32::try_from(min).unwrap_or(u32::MAX);
+        }
+        session
+    }
 }
 
 /// How sockets are driven.
@@ -155,6 +173,25 @@ pub struct Verify {
     pub batch_deadline: Duration,
 }
 
+impl Verify {
+    /// Digests of admitted transactions that all verify tiles together remember, count: those of
+    /// some seconds.
+    const REMEMBERED_DIGESTS_MAX: u32 = 131_072;
+
+    /// How many of them each of `tiles_count` tiles remembers; every tile has its share of the
+    /// transactions too.
+    #[must_use]
+    pub fn remembered_digests(&self, tiles_count: usize) -> u32 {
+        let tiles_count = u32::try_from(tiles_count.max(1)).unwrap_or(u32::MAX);
+        (Self::REMEMBERED_DIGESTS_MAX / tiles_count).max(1)
+    }
+
+    /// Bytes that the memory of digests takes, all tiles together; a tile rounds its table up.
+    fn memory_bytes() -> u64 {
+        2 * Recent::<TxDigest, ()>::memory_bytes(Self::REMEMBERED_DIGESTS_MAX)
+    }
+}
+
 /// `[mempool]`: pending transactions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mempool {
@@ -164,6 +201,21 @@ pub struct Mempool {
     pub bytes_max: u64,
     /// How long the first transaction of a batch waits for company.
     pub batch_deadline: Duration,
+}
+
+impl Mempool {
+    /// The mempool that this asks for. Its memory follows from what may be pending, so that no
+    /// value an operator can state is at odds with one he cannot.
+    #[must_use]
+    pub fn pool(&self) -> MempoolConfig {
+        MempoolConfig {
+            pending_transactions_max: self.transactions_max,
+            pending_bytes_max: self.bytes_max,
+            remembered_transactions_max: MempoolConfig::usual_memory(self.transactions_max),
+            batch_wait_nanos: u64::try_from(self.batch_deadline.as_nanos()).unwrap_or(u64::MAX),
+            ..MempoolConfig::default()
+        }
+    }
 }
 
 /// `[log]`: the block log.
@@ -197,6 +249,14 @@ pub struct State {
     pub cache_bytes: u64,
     /// Bytes of changes gathered in memory.
     pub write_buffer_bytes: u64,
+}
+
+impl State {
+    /// Half of the cache keeps decoded values, half keeps blocks of the store's files.
+    #[must_use]
+    pub fn cache_half_bytes(&self) -> usize {
+        usize::try_from(self.cache_bytes / 2).unwrap_or(usize::MAX)
+    }
 }
 
 /// `[consensus]`: the engine's timeouts.
@@ -347,7 +407,8 @@ impl NodeConfig {
             u64::from(self.client.receive_buffer_bytes) + u64::from(self.client.send_buffer_bytes);
         let groups = u64::from(self.log.group_bytes_max) * (u64::from(self.log.depth) + 1);
         connection * u64::from(self.client.connections_max)
-            + self.mempool.bytes_max
+            + self.mempool.pool().memory_bytes()
+            + Verify::memory_bytes()
             + groups
             + self.state.cache_bytes
             + self.state.write_buffer_bytes
@@ -362,8 +423,8 @@ impl NodeConfig {
         let planned = self.memory_planned_bytes();
         if planned > self.limits.memory_bytes {
             let rule = format!("is less than the {planned} bytes of all buffers and caches");
-            let remedy = "raise it, or lower client.connections_max, mempool.bytes_max or \
-                          state.cache_bytes";
+            let remedy = "raise it, or lower client.connections_max, mempool.bytes_max, \
+                          mempool.transactions_max or state.cache_bytes";
             let value = self.limits.memory_bytes.to_string();
             reader.relation("limits.memory_bytes", &value, &rule, remedy);
         }

@@ -3,13 +3,13 @@
 //! Every byte read is verified by the log's groups or the store's checksums; what does not fit
 //! together is an error, never an answer.
 
-use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use hufu_crypto::Provider;
 use hufu_storage::block_log::{LogReader, RecordPosition};
 use hufu_storage::state_store::{Family, StateStore};
-use hufu_types::{Batch, TransactionHeader, TxDigest, TxId};
+use hufu_types::limits::TX_VALIDITY_HEIGHTS_MAX;
+use hufu_types::{Batch, TransactionHeader, TxId};
 
 use crate::executor::{ExecuteError, describe};
 use crate::messages::{Executed, ExecutedBlock};
@@ -101,27 +101,34 @@ impl History {
         })))
     }
 
-    /// The transactions included in the heights of `window`, in any order, to `take`: for what must
-    /// be known of them before new ones come.
+    /// The last `transactions_max` transactions of the validity window that ends with `tip`, and
+    /// what else is in the first of their blocks, in the order of the chain, to `take`.
     ///
     /// # Errors
     /// A store or log that fails or is damaged.
     pub fn included(
         &mut self,
-        window: RangeInclusive<u64>,
-        take: &mut dyn FnMut(&TransactionHeader, TxDigest),
+        tip: u64,
+        transactions_max: u32,
+        take: &mut dyn FnMut(&TransactionHeader),
     ) -> Result<(), RecoverError> {
-        for height in window.rev() {
+        let (mut rows, mut count) = (Vec::new(), 0);
+        for height in (tip.saturating_sub(TX_VALIDITY_HEIGHTS_MAX).max(1)..=tip).rev() {
+            if count >= transactions_max {
+                break;
+            }
             let Some(row) = self.store.get(Family::Blocks, &height.to_be_bytes())? else {
                 continue;
             };
             let row = BlockRow::parse(height, &row).map_err(ExecuteError::from)?;
-            for position in &row.bodies {
-                let batch = self.batch(position)?;
-                for (index, entry) in batch.entries().iter().enumerate() {
-                    if let Some(view) = batch.transaction(index) {
-                        take(view.header(), entry.digest);
-                    }
+            count = count.saturating_add(row.roots.receipts_count);
+            rows.push(row);
+        }
+        for position in rows.iter().rev().flat_map(|row| &row.bodies) {
+            let batch = self.batch(position)?;
+            for index in 0..batch.entries().len() {
+                if let Some(view) = batch.transaction(index) {
+                    take(view.header());
                 }
             }
         }

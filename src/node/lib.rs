@@ -20,7 +20,6 @@ pub mod metrics;
 pub mod output;
 pub mod proofs;
 pub mod ready;
-pub mod recent;
 pub mod records;
 pub mod recovery;
 pub mod run;

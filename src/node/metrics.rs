@@ -108,9 +108,11 @@ metrics! {
         ingress_pauses: "hufu_ingress_reads_paused", "Times reading a client's socket was paused by push-back.";
         verify_signatures: "hufu_verify_signatures_checked", "SM2 signatures of transactions verified.";
         verify_batches: "hufu_verify_batches_checked", "Batches of signatures verified.";
-        verify_duplicates: "hufu_verify_duplicates_recognised", "Exact copies recognised before verification.";
+        verify_duplicates: "hufu_verify_duplicates_recognised", "Exact copies of admitted transactions recognised before verification.";
         mempool_batches: "hufu_mempool_batches_sealed", "Batches sealed.";
         mempool_admitted: "hufu_mempool_transactions_admitted", "Transactions admitted.";
+        mempool_untold: "hufu_mempool_admissions_untold", "Admissions a verify tile had no room to hear of; a copy of one is verified again.";
+        mempool_forgotten: "hufu_mempool_transactions_forgotten", "Transactions forgotten while duplicates of them could still come; execution finds those.";
         sign_signatures: "hufu_sign_signatures_made", "Consensus signatures made.";
         consensus_blocks: "hufu_consensus_blocks_decided", "Blocks decided.";
         consensus_rounds: "hufu_consensus_rounds_started", "Rounds started.";

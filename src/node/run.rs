@@ -174,10 +174,8 @@ pub fn storage_options(
         LogBackend::Uring => Backend::Uring,
         LogBackend::Sync => Backend::Sync,
     };
-    // Half of the cache keeps decoded values, half keeps blocks of the store's files.
-    let half = usize::try_from(config.state.cache_bytes / 2).unwrap_or(usize::MAX);
-    options.cache_bytes = half;
-    options.store.cache_bytes = half;
+    options.cache_bytes = config.state.cache_half_bytes();
+    options.store.cache_bytes = config.state.cache_half_bytes();
     options.store.write_buffer_bytes =
         usize::try_from(config.state.write_buffer_bytes).unwrap_or(usize::MAX);
     options

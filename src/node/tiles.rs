@@ -10,3 +10,6 @@ pub mod persist_vote;
 pub mod query;
 pub mod sign;
 pub mod verify;
+
+#[cfg(test)]
+mod tests;

@@ -3,7 +3,8 @@
 //!
 //! ```text
 //! ingress[i] -> verify[j] -> mempool -> persist-log -> execute -> ingress[i]
-//!                   \-> ingress[i]   \-> consensus <-> persist-vote, sign
+//!                   \-> ingress[i]   |-> consensus <-> persist-vote, sign
+//!                                    \-> verify[j] (what was admitted)
 //! ```
 //!
 //! Links are bounded; a full one pushes back to its producer and in the end to the client's socket.
@@ -46,6 +47,7 @@ macro_rules! links {
 links! {
     INGRESS_VERIFY: "ingress-verify", 1024, "Four full batches, so that a verify tile never waits for ingress.";
     VERIFY_MEMPOOL: "verify-mempool", 2048, "Two rounds of verdicts of a SIMD verifier.";
+    MEMPOOL_VERIFY: "mempool-verify", 2048, "Admissions of two rounds of verdicts; what finds no room is only not recognised early.";
     VERIFY_INGRESS: "verify-ingress", 1024, "As many refusals as transactions may be under way.";
     MEMPOOL_INGRESS: "mempool-ingress", 4096, "Admissions come in bursts of a verify batch for each verify tile.";
     MEMPOOL_LOG: "mempool-log", 64, "One block's worth of batches, one mebibyte each.";

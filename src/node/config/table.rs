@@ -3,6 +3,7 @@
 //! Meanings and defaults are not here but in `default.toml`, which is what operators read. A new
 //! key is a row here, a commented line there, and a field in [`super::NodeConfig`].
 
+use hufu_network::limits::SUBMIT_TRANSACTIONS_COUNT_MAX;
 use hufu_types::limits::{BATCH_SIZE_MAX, NAME_SIZE_MAX};
 
 /// What values a key takes.
@@ -103,7 +104,12 @@ pub const KEYS: &[KeySpec] = &[
     key("node", "key", Kind::Path),
     key("client", "listen", Kind::Loopback),
     integer("client", "connections_max", 1, 65_536),
-    integer("client", "in_flight_transactions_max", 1, 1_048_576),
+    integer(
+        "client",
+        "in_flight_transactions_max",
+        SUBMIT_TRANSACTIONS_COUNT_MAX as u64,
+        1_048_576,
+    ),
     integer("client", "receive_buffer_bytes", MIB + 64 * KIB, 64 * MIB),
     integer("client", "send_buffer_bytes", 64 * KIB, 64 * MIB),
     key("client", "reactor", Kind::Choice(&["auto", "uring", "epoll"])),
@@ -123,7 +129,7 @@ pub const KEYS: &[KeySpec] = &[
     blocks("log", "group_bytes_max", 4 * KIB, 8 * MIB),
     integer("log", "depth", 1, 4),
     key("log", "backend", Kind::Choice(&["auto", "uring", "sync"])),
-    integer("state", "cache_bytes", MIB, 1_024 * GIB),
+    integer("state", "cache_bytes", 2 * MIB, 1_024 * GIB),
     integer("state", "write_buffer_bytes", MIB, 64 * GIB),
     integer("consensus", "timeout_propose_millis", 1, TIMEOUT_MILLIS_MAX),
     integer("consensus", "timeout_prevote_millis", 1, TIMEOUT_MILLIS_MAX),

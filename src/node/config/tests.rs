@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use hufu_storage::state_store::{StateStore, StateStoreOptions};
+
 use super::reader::lookup;
 use super::*;
 
@@ -29,7 +31,7 @@ fn with(spec: &KeySpec, value: &str) -> String {
     match (spec.section, spec.name) {
         ("limits", _) => text.push_str(
             "[client]\nconnections_max = 1\n[mempool]\nbytes_max = 4194304\n\
-             [state]\ncache_bytes = 1048576\nwrite_buffer_bytes = 1048576\n",
+             [state]\ncache_bytes = 2097152\nwrite_buffer_bytes = 1048576\n",
         ),
         ("consensus", "timeout_max_millis") => text.push_str(
             "timeout_propose_millis = 1\ntimeout_prevote_millis = 1\n\
@@ -194,6 +196,47 @@ fn relations_between_keys_are_checked() {
     ));
     let keys: Vec<&str> = found.iter().map(|fault| fault.key.as_str()).collect();
     assert_eq!(keys, ["consensus.timeout_prevote_millis", "admin.listen", "limits.memory_bytes",]);
+}
+
+/// What passes here is given to constructors that take a fault for our own mistake.
+#[test]
+fn what_a_range_allows_can_be_built() {
+    for spec in KEYS {
+        let Kind::Integer { min, max, .. } = spec.kind else { continue };
+        for value in [min, max] {
+            let config = parse(&with(spec, &value.to_string())).unwrap();
+            let faults = (config.mempool.pool().fault(), config.client.session().fault());
+            assert_eq!(faults, (None, None), "{} = {value}", spec.path());
+        }
+    }
+    for pending in [524_288, 524_289] {
+        let pool = parse(&format!("{IDENTITY}[mempool]\ntransactions_max = {pending}\n"));
+        assert_eq!(pool.unwrap().mempool.pool().fault(), None, "{pending} pending");
+    }
+}
+
+#[test]
+fn the_smallest_caches_that_are_allowed_open_a_store() {
+    let min = |name| match table::find("state", name).map(|spec| spec.kind) {
+        Some(Kind::Integer { min, .. }) => min,
+        other => panic!("{name} is {other:?}"),
+    };
+    let (cache, buffer) = (min("cache_bytes"), min("write_buffer_bytes"));
+    let text = format!("{IDENTITY}[state]\ncache_bytes = {cache}\nwrite_buffer_bytes = {buffer}\n");
+    let config = parse(&text).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let mut options = StateStoreOptions::new(folder.path());
+    options.cache_bytes = config.state.cache_half_bytes();
+    options.write_buffer_bytes = usize::try_from(config.state.write_buffer_bytes).unwrap();
+    assert!(StateStore::open(&options).is_ok());
+}
+
+#[test]
+fn the_memory_of_the_mempool_is_planned_for() {
+    let found = faults(&format!("{IDENTITY}[mempool]\ntransactions_max = 16777216\n"));
+    let keys: Vec<&str> = found.iter().map(|fault| fault.key.as_str()).collect();
+    assert_eq!(keys, ["limits.memory_bytes"]);
+    assert!(found[0].remedy.contains("mempool.transactions_max"), "{found:?}");
 }
 
 #[test]

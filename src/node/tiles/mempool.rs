@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! verify --Checked--> mempool --Status--> ingress
+//!                     mempool --TxDigest--> verify (admitted: exact copies need no verification)
 //!                     mempool --SealedBatch--> persist-log --BatchDigest--> mempool (durable)
 //! consensus --MempoolRequest--> mempool --Candidates--> consensus
 //! ```
@@ -18,7 +19,7 @@ use hufu_runtime::clock::Nanos;
 use hufu_runtime::link::{Consumer, Producer};
 use hufu_runtime::tile::{Fatal, Progress, Tile};
 use hufu_types::limits::BLOCK_BATCHES_COUNT_MAX;
-use hufu_types::{Batch, BatchDigest};
+use hufu_types::{Batch, BatchDigest, TxDigest};
 
 use crate::messages::{Candidates, Checked, MempoolRequest, SealedBatch, Status};
 use crate::metrics::Metrics;
@@ -37,6 +38,8 @@ const BLOCK_BYTES_MAX: u64 = 32 << 20;
 pub struct MempoolLinks {
     /// From each verify tile.
     pub checked: Vec<Consumer<Checked>>,
+    /// To each verify tile, in the same order: what was admitted of its transactions.
+    pub to_verify: Vec<Producer<TxDigest>>,
     /// To each ingress tile.
     pub to_ingress: Vec<Producer<Status>>,
     /// Batches for the block log.
@@ -80,6 +83,13 @@ impl MempoolTile {
         metrics: Arc<Metrics>,
         links: MempoolLinks,
     ) -> Self {
+        assert_eq!(
+            links.checked.len(),
+            links.to_verify.len(),
+            "every verify tile hears of its admissions"
+        );
+        // Nothing is admitted before all answers are delivered, so more never wait.
+        let statuses_max = CHECKED_PER_POLL_MAX * links.checked.len();
         Self {
             pool,
             metrics,
@@ -87,7 +97,7 @@ impl MempoolTile {
             bodies: recovered.into_iter().map(|batch| (batch.digest(), batch)).collect(),
             proposed: Vec::new(),
             wanted: None,
-            statuses: VecDeque::new(),
+            statuses: VecDeque::with_capacity(statuses_max),
             sealed: VecDeque::new(),
             answer: None,
             is_stopping: false,
@@ -104,17 +114,26 @@ impl MempoolTile {
                 }
                 let Some(checked) = self.links.checked[link].pop() else { break };
                 has_worked = true;
-                let id = checked.transaction.id();
-                let admitted = self.pool.admit(&checked.transaction, now.as_nanos());
-                if admitted.is_ok() {
-                    self.metrics.mempool_admitted.add(1);
-                }
-                let result = admitted.map(|()| id);
-                self.statuses.push_back(Status { source: checked.source, result });
-                self.take_sealed();
+                self.admit_one(link, &checked, now);
             }
         }
         has_worked
+    }
+
+    fn admit_one(&mut self, link: usize, checked: &Checked, now: Nanos) {
+        let transaction = &checked.transaction;
+        let admitted = self.pool.admit(transaction, now.as_nanos());
+        if admitted.is_ok() {
+            self.metrics.mempool_admitted.add(1);
+            // A digest for which there is no room is dropped: a copy is then verified
+            // again and refused by the pool.
+            if self.links.to_verify[link].try_push(transaction.digest()).is_err() {
+                self.metrics.mempool_untold.add(1);
+            }
+        }
+        let result = admitted.map(|()| transaction.id());
+        self.statuses.push_back(Status { source: checked.source, result });
+        self.take_sealed();
     }
 
     fn take_sealed(&mut self) {
@@ -260,8 +279,9 @@ impl Tile for MempoolTile {
     }
 
     fn housekeeping(&mut self, _now: Nanos) {
-        self.metrics.mempool_transactions.set(self.pool.pending_transactions().into());
+        self.metrics.mempool_transactions.set(self.pool.pending_transactions());
         self.metrics.mempool_bytes.set(self.pool.pending_bytes());
+        self.metrics.mempool_forgotten.publish(self.pool.counters().transactions_forgotten);
     }
 
     fn stop(&mut self) {
@@ -273,6 +293,10 @@ impl Tile for MempoolTile {
 /// between runs, and a run that decided nothing left its batches unordered in the log.
 #[must_use]
 pub fn next_sequence(height: u64, unordered: &[Batch]) -> u64 {
-    let left = unordered.iter().map(|batch| batch.header().sequence.get() + 1).max().unwrap_or(0);
+    let left = unordered
+        .iter()
+        .map(|batch| batch.header().sequence.get().saturating_add(1))
+        .max()
+        .unwrap_or(0);
     left.max((height + 1) << 32)
 }

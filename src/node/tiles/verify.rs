@@ -2,12 +2,14 @@
 //!
 //! ```text
 //! ingress --Submitted--> [gather by count or deadline] --verify_many--> mempool (Checked)
-//!                                                               \-----> ingress (Status: refused)
+//!                           ^                                   \-----> ingress (Status: refused)
+//!                           '-- digests of what was admitted <-- mempool
 //! ```
 //!
-//! One tile per verifying core; it owns nothing but the digests of the bytes it has verified
-//! lately. An exact copy of a verified transaction is refused without verifying it again; copies
-//! always arrive at the same tile, because ingress chooses the tile by the signature. It never
+//! One tile per verifying core; it owns nothing but the digests of the transactions it verified and
+//! the mempool admitted lately. An exact copy of one is refused without verifying it again; copies
+//! always arrive at the same tile, because ingress chooses the tile by the signature. What the
+//! mempool refused is not remembered: its client may send the same bytes again. The tile never
 //! judges anything but form, chain and signature.
 
 use std::collections::VecDeque;
@@ -15,14 +17,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hufu_crypto::Provider;
+use hufu_mempool::Recent;
 use hufu_runtime::clock::Nanos;
 use hufu_runtime::link::{Consumer, Producer};
 use hufu_runtime::tile::{Fatal, Progress, Tile};
-use hufu_types::{ChainId, Identified, RefusalCode, verify_identified};
+use hufu_types::{ChainId, Identified, RefusalCode, TxDigest, verify_identified};
 
 use crate::messages::{Checked, Status, Submitted};
 use crate::metrics::Metrics;
-use crate::recent::RecentDigests;
 
 /// How the tile gathers.
 #[derive(Clone, Copy, Debug)]
@@ -31,8 +33,10 @@ pub struct VerifyConfig {
     pub batch_max: usize,
     /// How long the first transaction of a batch waits for others.
     pub batch_deadline: Duration,
-    /// How many verified digests are remembered, count.
-    pub remembered_max: usize,
+    /// How many digests of admitted transactions are remembered, count, at least 1.
+    pub remembered_max: u32,
+    /// Random, for the memory of the digests.
+    pub seed: u64,
 }
 
 /// See the module.
@@ -43,11 +47,12 @@ pub struct VerifyTile {
     provider: Provider,
     metrics: Arc<Metrics>,
     incoming: Vec<Consumer<Submitted>>,
+    admitted: Consumer<TxDigest>,
     to_mempool: Producer<Checked>,
     to_ingress: Vec<Producer<Status>>,
     gathered: Vec<Submitted>,
     gather_until: Option<Nanos>,
-    remembered: RecentDigests,
+    remembered: Recent<TxDigest, ()>,
     checked: VecDeque<Checked>,
     refused: VecDeque<Status>,
     is_stopping: bool,
@@ -58,6 +63,8 @@ pub struct VerifyTile {
 pub struct VerifyLinks {
     /// From each ingress tile.
     pub incoming: Vec<Consumer<Submitted>>,
+    /// From the mempool: what it admitted of this tile's transactions.
+    pub admitted: Consumer<TxDigest>,
     /// To the mempool.
     pub to_mempool: Producer<Checked>,
     /// To each ingress tile, in the same order.
@@ -88,15 +95,28 @@ impl VerifyTile {
             provider,
             metrics,
             incoming: links.incoming,
+            admitted: links.admitted,
             to_mempool: links.to_mempool,
             to_ingress: links.to_ingress,
             gathered: Vec::with_capacity(config.batch_max),
             gather_until: None,
-            remembered: RecentDigests::new(config.remembered_max),
+            remembered: Recent::new(config.remembered_max, config.seed),
             checked: VecDeque::with_capacity(config.batch_max),
             refused: VecDeque::with_capacity(config.batch_max),
             is_stopping: false,
         }
+    }
+
+    /// Remembers what the mempool admitted. Before anything else, also while links downstream are
+    /// full, so that there is always room for what it says.
+    fn learn(&mut self) -> bool {
+        let Self { admitted, remembered, .. } = self;
+        let count = admitted.drain(usize::MAX, |digest| {
+            if remembered.get(&digest).is_none() {
+                remembered.insert(digest, ());
+            }
+        });
+        count > 0
     }
 
     /// Passes verdicts on; `false` while a link downstream is full.
@@ -142,7 +162,7 @@ impl VerifyTile {
         let (mut sources, mut fresh) = (Vec::new(), Vec::new());
         for Submitted { transaction, source } in self.gathered.drain(..) {
             let identified = Identified::new(transaction, self.chain_id);
-            if self.remembered.contains(&identified.digest()) {
+            if self.remembered.get(&identified.digest()).is_some() {
                 self.refused.push_back(Status { source, result: Err(RefusalCode::Duplicate) });
                 self.metrics.verify_duplicates.add(1);
             } else {
@@ -152,31 +172,15 @@ impl VerifyTile {
         }
         self.gather_until = None;
         let count = fresh.len();
-        for (source, verdict) in sources.into_iter().zip(self.judge(fresh)) {
+        let verdicts = verify_identified(&self.provider, self.chain_id, fresh);
+        for (source, verdict) in sources.into_iter().zip(verdicts) {
             match verdict {
-                Ok(checked) => self.checked.push_back(Checked { transaction: checked, source }),
-                Err(result) => self.refused.push_back(Status { source, result: Err(result) }),
+                Ok(transaction) => self.checked.push_back(Checked { transaction, source }),
+                Err((code, _)) => self.refused.push_back(Status { source, result: Err(code) }),
             }
         }
         self.metrics.verify_signatures.add_count(count);
         self.metrics.verify_batches.add(1);
-    }
-
-    fn judge(
-        &mut self,
-        fresh: Vec<Identified>,
-    ) -> Vec<Result<hufu_types::Verified<hufu_types::Transaction>, RefusalCode>> {
-        let mut verdicts = Vec::with_capacity(fresh.len());
-        for verdict in verify_identified(&self.provider, self.chain_id, fresh) {
-            verdicts.push(match verdict {
-                Ok(verified) => {
-                    self.remembered.insert(verified.digest());
-                    Ok(verified)
-                }
-                Err((code, _)) => Err(code),
-            });
-        }
-        verdicts
     }
 
     fn is_finished(&self) -> bool {
@@ -194,6 +198,7 @@ impl Tile for VerifyTile {
     }
 
     fn poll(&mut self, now: Nanos) -> Result<Progress, Fatal> {
+        let has_learned = self.learn();
         if !self.deliver() {
             return Ok(Progress::PushedBack);
         }
@@ -206,7 +211,7 @@ impl Tile for VerifyTile {
         if self.is_finished() {
             return Ok(Progress::Done);
         }
-        Ok(if has_gathered { Progress::Busy } else { Progress::Idle })
+        Ok(if has_gathered || has_learned { Progress::Busy } else { Progress::Idle })
     }
 
     fn deadline(&self) -> Option<Nanos> {
