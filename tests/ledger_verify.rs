@@ -26,6 +26,7 @@ use hufu_node::verify_ledger::{Level, Part, Report, VerifyError, verify};
 use hufu_storage::block_log::{Appended, BlockLog, RecordPosition};
 use hufu_storage::data_dir::{DataDir, Identity};
 use hufu_storage::state_store::Family;
+use hufu_storage::vote_log::Seal;
 use hufu_types::codec::length_u32;
 use hufu_types::operation::{AccountBody, CreateAssetBody, Operation, SupplyBody};
 use hufu_types::receipt::Failure;
@@ -264,7 +265,8 @@ impl Maker {
         let durable = DurableBlock { decided, position, bodies, replay_from: position };
         let executed = self.recovered.executor.execute(durable, &mut Inline).unwrap();
         self.chain.executed(executed.roots);
-        self.recovered.vote_log.seal(height).unwrap();
+        let log_sequence = self.recovered.log.durable().get();
+        self.recovered.vote_log.seal(Seal { height, log_sequence }).unwrap();
     }
 
     fn sign(&self, message: &[u8]) -> Signature {

@@ -15,6 +15,7 @@ use crate::Error;
 mod damage;
 mod failures;
 mod model;
+mod power;
 
 const CHAIN: Digest = Digest([7; 32]);
 const BLOCK: usize = 4096;
@@ -95,7 +96,7 @@ fn stored(folder: &Path, segment: u32) -> Vec<u8> {
 /// The places of all groups of a log that is whole: segment, offset, bytes.
 fn groups(options: &LogOptions) -> Vec<(u32, u64, u64)> {
     let mut found = Vec::new();
-    for segment in super::segment::Listing::read(&options.folder).unwrap().logs {
+    for segment in super::segment::Listing::read(&options.file_system, &options.folder).unwrap().logs {
         let mut scan = super::scan::SegmentScan::open(
             &options.file_system,
             &options.folder,
@@ -293,11 +294,11 @@ fn a_log_of_another_chain_kind_or_version_is_refused() {
     assert!(matches!(refused, Error::Corrupted { damage: Damage::Magic, .. }), "{refused}");
     // A whole header of another version: the checksum is right, the version is not.
     let mut header = stored(folder.path(), 0)[..BLOCK].to_vec();
-    header[12] = 2;
+    header[12] = 99;
     let checksum = crc32c::crc32c(&header[12..]);
     header[8..12].copy_from_slice(&checksum.to_le_bytes());
     overwrite(folder.path(), 0, 0, &header);
-    assert!(matches!(BlockLog::open(options), Err(Error::OtherVersion { found: 2, .. })));
+    assert!(matches!(BlockLog::open(options), Err(Error::OtherVersion { found: 99, .. })));
 }
 
 #[test]
@@ -306,7 +307,7 @@ fn segments_ready_at_open_are_used() {
     let mut options = small(folder.path());
     options.segments_ready_at_open = 3;
     let (mut log, _) = open(&options);
-    let ready = super::segment::Listing::read(folder.path()).unwrap().ready;
+    let ready = super::segment::Listing::read(&options.file_system, folder.path()).unwrap().ready;
     assert_eq!(ready.into_iter().collect::<Vec<_>>(), [1, 2, 3]);
     for index in 0..40 {
         append(&mut log, 1, &payload(index, 12_000));

@@ -11,6 +11,10 @@ fn options(folder: &std::path::Path) -> VoteLogOptions {
     options
 }
 
+fn seal(height: u64) -> Seal {
+    Seal { height, log_sequence: height * 3 }
+}
+
 fn kinds(records: &[VoteRecord]) -> Vec<u16> {
     records.iter().map(|record| record.kind).collect()
 }
@@ -25,7 +29,7 @@ fn what_was_synced_comes_back_split_at_the_newest_seal() {
         votes.append(height * 10, b"intent").unwrap();
         votes.sync().unwrap();
         votes.append(height * 10 + 1, b"vote").unwrap();
-        let durable = votes.seal(u64::from(height)).unwrap();
+        let durable = votes.seal(seal(u64::from(height))).unwrap();
         assert_eq!(durable, votes.durable());
     }
     let position = votes.append(60, &[9; 65_536]).unwrap();
@@ -34,7 +38,7 @@ fn what_was_synced_comes_back_split_at_the_newest_seal() {
     drop(votes);
     let (mut votes, recovery, report) = VoteLog::open(&options).unwrap();
     assert!(!report.sealed && report.torn.is_none());
-    assert_eq!(recovery.sealed_height, Some(5));
+    assert_eq!(recovery.seal, Some(seal(5)));
     assert_eq!(kinds(&recovery.sealed), [40, 41, 50, 51]);
     assert_eq!(kinds(&recovery.open), [60]);
     assert_eq!(recovery.open[0].payload, [9; 65_536]);
@@ -50,11 +54,11 @@ fn recovery_spans_segments_and_a_lost_unsynced_record_is_no_error() {
     let options = options(folder.path());
     for round in 0..3_u64 {
         let (mut votes, recovery, _) = VoteLog::open(&options).unwrap();
-        assert_eq!(recovery.sealed_height, round.checked_sub(1).map(|last| last * 40 + 39));
+        assert_eq!(recovery.seal, round.checked_sub(1).map(|last| seal(last * 40 + 39)));
         for height in round * 40..round * 40 + 40 {
             votes.append(1, &vec![1; 30_000]).unwrap();
             votes.sync().unwrap();
-            votes.seal(height).unwrap();
+            votes.seal(seal(height)).unwrap();
         }
         votes.append(2, b"never synced").unwrap();
     }
@@ -72,12 +76,12 @@ fn old_segments_are_used_again_when_the_option_says_so() {
     let (mut votes, ..) = VoteLog::open(&options).unwrap();
     for height in 0..200 {
         votes.append(7, &vec![u8::try_from(height % 250).unwrap(); 20_000]).unwrap();
-        votes.seal(height).unwrap();
-        assert!(files() <= 7, "{} files at height {height}", files());
+        votes.seal(seal(height)).unwrap();
+        assert!(files() <= 8, "{} files at height {height}", files());
         if height % 33 == 32 {
             drop(votes);
             let (again, recovery, _) = VoteLog::open(&options).unwrap();
-            assert_eq!((recovery.sealed_height, recovery.sealed.len()), (Some(height), 2));
+            assert_eq!((recovery.seal, recovery.sealed.len()), (Some(seal(height)), 2));
             votes = again;
         }
     }

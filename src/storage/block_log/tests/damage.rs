@@ -260,7 +260,8 @@ fn pieces_that_are_missing_are_damage() {
 
     // The last segment gone: only a sequence known from elsewhere tells.
     let sequence = verify(&options, &mut |_, _| {}).unwrap().last_sequence;
-    let last = *super::super::segment::Listing::read(folder.path()).unwrap().logs.last().unwrap();
+    let listing = super::super::segment::Listing::read(&options.file_system, folder.path());
+    let last = *listing.unwrap().logs.last().unwrap();
     std::fs::remove_file(segment_file(folder.path(), last)).unwrap();
     let mut knowing = options;
     knowing.known_durable = sequence;
