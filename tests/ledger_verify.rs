@@ -38,6 +38,9 @@ use hufu_types::{
 };
 use zerocopy::IntoBytes;
 
+#[path = "ledger_verify/start.rs"]
+mod start;
+
 const HEIGHTS: u64 = 9;
 const SEGMENT_BYTES: u64 = 48 << 10;
 /// Short enough that the first nonces leave the state before the end.
@@ -59,6 +62,10 @@ struct Crooked {
     second_vote: bool,
     /// Ends as a killed process does.
     killed: bool,
+    /// The heights are not sealed in the vote log.
+    unsealed: bool,
+    /// A batch of the beginning is ordered by no block, so that every replay begins there.
+    stray_batch: bool,
 }
 
 /// A data folder with a chain in it.
@@ -125,6 +132,7 @@ struct Maker {
     recovered: Recovered,
     chain: Chain,
     crooked: Crooked,
+    replay_from: Option<RecordPosition>,
     _folder: DataDir,
 }
 
@@ -160,10 +168,24 @@ impl Maker {
         let recovered = recover(&genesis, &provider, &metrics, options, &mut |_| ()).unwrap();
         let roots = recovered.executor.recent_roots().to_vec();
         let chain = Chain::new(&genesis, recovered.tip, roots);
-        Self { signer, address, genesis, provider, recovered, chain, crooked, _folder: folder }
+        Self {
+            signer,
+            address,
+            genesis,
+            provider,
+            recovered,
+            chain,
+            crooked,
+            replay_from: None,
+            _folder: folder,
+        }
     }
 
     fn make(mut self) {
+        if self.crooked.stray_batch {
+            let batch = self.batches(HEIGHTS + 1).remove(0);
+            self.replay_from = Some(self.append(RECORD_BATCH, batch.bytes()));
+        }
         for height in 1..=HEIGHTS {
             // An empty block now and then, as an idle chain makes them.
             let batches = if height == 5 { Vec::new() } else { self.batches(height) };
@@ -262,9 +284,13 @@ impl Maker {
         self.recovered.log.flush().unwrap();
         self.chain.decided(block.header());
         let decided = DecidedBlock { block, certificate, batches };
-        let durable = DurableBlock { decided, position, bodies, replay_from: position };
+        let replay_from = self.replay_from.unwrap_or(position);
+        let durable = DurableBlock { decided, position, bodies, replay_from };
         let executed = self.recovered.executor.execute(durable, &mut Inline).unwrap();
         self.chain.executed(executed.roots);
+        if self.crooked.unsealed {
+            return;
+        }
         let log_sequence = self.recovered.log.durable().get();
         self.recovered.vote_log.seal(Seal { height, log_sequence }).unwrap();
     }

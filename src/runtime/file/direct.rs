@@ -156,11 +156,7 @@ impl FileSystem {
     /// The bytes of a small file; `None` where there is no file.
     ///
     /// Reads one byte more than `bytes_max` at most, so that a caller sees that a file is longer.
-    pub fn read_small(
-        &self,
-        path: &Path,
-        bytes_max: usize,
-    ) -> Result<Option<Vec<u8>>, FileError> {
+    pub fn read_small(&self, path: &Path, bytes_max: usize) -> Result<Option<Vec<u8>>, FileError> {
         let opened = match self.open_medium(path, Access::Read) {
             Ok(opened) => opened,
             Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(None),

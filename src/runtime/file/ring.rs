@@ -246,8 +246,7 @@ impl FileRing {
             return;
         }
         // A simulated disk is no file of the kernel's.
-        let (Engine::Uring(uring), Some(descriptor)) =
-            (&mut self.engine, flight.file.descriptor())
+        let (Engine::Uring(uring), Some(descriptor)) = (&mut self.engine, flight.file.descriptor())
         else {
             run_inline(flight, 0);
             signal(&self.event);

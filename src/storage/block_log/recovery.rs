@@ -117,10 +117,10 @@ pub(super) fn recover(options: &LogOptions) -> Result<Option<Recovered>, Error> 
 /// Makes what was read durable, and zeroes what is behind it, so that no byte of a torn group is
 /// ever looked at again.
 ///
-/// What a killed process wrote and renamed is seen, whether it was synced or not, and the groups
-/// that come next would vouch for it. So nothing is built on it before it is on the disk.
+/// What a killed process wrote is seen, whether it was synced or not, and the groups that come next
+/// would vouch for it. So nothing is built on it before it is on the disk. The names are made
+/// durable by the claim of the epoch, which follows.
 pub(super) fn secure_tail(options: &LogOptions, tail: &Tail) -> Result<(), Error> {
-    options.file_system.sync_dir(&options.folder)?;
     let path = segment::path(&options.folder, tail.facts.segment, State::Log);
     let file = options.file_system.open_write(&path)?;
     assert!(tail.offset >= SEGMENT_HEADER_BYTES);

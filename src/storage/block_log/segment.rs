@@ -53,7 +53,9 @@ pub(crate) fn path(folder: &Path, segment: u32, state: State) -> PathBuf {
     folder.join(format!("{segment:010}.{}", state.extension()))
 }
 
-/// Claims `epoch`, so that no later open takes it again: durable when this returns.
+/// Claims `epoch`, so that no later open takes it again: durable when this returns, and with it
+/// every name in the folder that recovery saw, also those that a killed process gave and never
+/// synced.
 ///
 /// A group is known by (epoch, sequence), and encryption will make its nonce from the two. What the
 /// groups themselves say does not do: the one group of an epoch may be the torn one.

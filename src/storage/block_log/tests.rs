@@ -96,7 +96,9 @@ fn stored(folder: &Path, segment: u32) -> Vec<u8> {
 /// The places of all groups of a log that is whole: segment, offset, bytes.
 fn groups(options: &LogOptions) -> Vec<(u32, u64, u64)> {
     let mut found = Vec::new();
-    for segment in super::segment::Listing::read(&options.file_system, &options.folder).unwrap().logs {
+    for segment in
+        super::segment::Listing::read(&options.file_system, &options.folder).unwrap().logs
+    {
         let mut scan = super::scan::SegmentScan::open(
             &options.file_system,
             &options.folder,
@@ -212,6 +214,40 @@ fn positions_that_name_no_record_are_refused() {
         assert!(reader.read(&position).is_err(), "{position:?}");
         assert_eq!(reader.read(&good).unwrap().payload, b"one");
     }
+}
+
+#[test]
+fn positions_inside_a_loaded_group_that_name_no_record_move_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut log, _) = open(&small(folder.path()));
+    let first = append(&mut log, 1, b"one");
+    let second = append(&mut log, 1, b"two");
+    log.flush().unwrap();
+    let third = append(&mut log, 1, b"next group");
+    log.flush().unwrap();
+    for offset in [0, 1, 255] {
+        let wrong = RecordPosition { record_offset: offset, ..first };
+        let mut reader = log.reader();
+        assert_eq!(reader.read(&first).unwrap().payload, b"one");
+        let refused = reader.read(&wrong);
+        assert!(matches!(refused, Err(Error::NoSuchRecord { .. })), "{offset}");
+        assert_eq!(reader.next().unwrap().unwrap().position, second, "{offset}");
+        for start in [Start::At(wrong), Start::After(wrong)] {
+            assert!(matches!(reader.seek(start), Err(Error::NoSuchRecord { .. })), "{offset}");
+        }
+    }
+    // Behind the last record of its group: not the first record of the next one.
+    let behind = RecordPosition { record_offset: second.record_offset + 11, ..second };
+    for beyond in [behind, RecordPosition { record_offset: 4_000, ..second }] {
+        let mut reader = log.reader();
+        reader.seek(Start::At(beyond)).unwrap();
+        assert!(matches!(reader.next(), Err(Error::NoSuchRecord { .. })), "{beyond:?}");
+        let after = log.reader().seek(Start::After(beyond));
+        assert!(matches!(after, Err(Error::NoSuchRecord { .. })), "{beyond:?}");
+    }
+    let mut reader = log.reader();
+    reader.seek(Start::After(second)).unwrap();
+    assert_eq!(reader.next().unwrap().unwrap().position, third);
 }
 
 #[test]

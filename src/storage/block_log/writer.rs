@@ -116,7 +116,11 @@ impl BlockLog {
         options.file_system.make_folder(&options.folder)?;
         let (tail, segments, report, preparer, epoch) = match recovered {
             Some(Recovered { segments, tail, report }) => {
-                let next = tail.facts.segment.checked_add(1).ok_or_else(|| segments_end(&options, &tail))?;
+                let next = tail
+                    .facts
+                    .segment
+                    .checked_add(1)
+                    .ok_or_else(|| segments_end(&options, &tail))?;
                 recovery::secure_tail(&options, &tail)?;
                 let epoch = begin_epoch(&options, tail.link.epoch)?;
                 (tail, segments, report, new_preparer(&options, next)?, epoch)

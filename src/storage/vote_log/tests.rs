@@ -2,6 +2,7 @@ use std::os::unix::fs::FileExt;
 
 use hufu_crypto::software_provider;
 use hufu_runtime::file::{DirectIo, Fault, FaultOperation, FaultPlan};
+use hufu_runtime::sim::disk::SimDisk;
 
 use super::*;
 
@@ -145,4 +146,46 @@ fn options_that_forget_what_recovery_needs_are_refused() {
     wrong.heights_kept = None;
     wrong.heights_recovered = 0;
     assert!(matches!(VoteLog::open(&wrong), Err(Error::Option { .. })));
+}
+
+#[test]
+fn a_sync_is_one_write_and_one_fdatasync_and_segments_are_prepared_between() {
+    let disk = SimDisk::new();
+    let mut options = options(std::path::Path::new("/votes"));
+    options.file_system =
+        FileSystem::simulated(DirectIo::WherePossible, disk.clone(), Arc::default());
+    let (mut votes, ..) = VoteLog::open(&options).unwrap();
+    let (mut rotations, mut prepared) = (0, 0);
+    for height in 1..=200 {
+        votes.append(1, &[3; 9_000]).unwrap();
+        let before = disk.operations();
+        votes.sync().unwrap();
+        match disk.operations() - before {
+            2 => {}
+            // Header, sync, rename, sync of the folder: the segment itself was ready.
+            6 => rotations += 1,
+            other => panic!("height {height}: {other} operations for one sync"),
+        }
+        let before = disk.operations();
+        while votes.prepare().unwrap() {}
+        prepared += disk.operations() - before;
+    }
+    assert!(rotations > 5 && prepared > rotations, "{rotations} {prepared}");
+}
+
+#[test]
+fn the_newest_seal_is_found_without_opening_the_log() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = options(folder.path());
+    let (mut votes, ..) = VoteLog::open(&options).unwrap();
+    assert_eq!(VoteLog::last_seal(&options).unwrap(), None);
+    for height in 1..=30 {
+        votes.append(1, &vec![1; 30_000]).unwrap();
+        votes.seal(seal(height)).unwrap();
+    }
+    for _more in 0..20 {
+        votes.append(1, &vec![1; 30_000]).unwrap();
+        votes.sync().unwrap();
+    }
+    assert_eq!(VoteLog::last_seal(&options).unwrap(), Some(seal(30)));
 }

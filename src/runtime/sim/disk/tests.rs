@@ -21,10 +21,7 @@ fn bytes_of(system: &FileSystem, path: &Path) -> Option<Vec<u8>> {
 }
 
 /// What a power cut can leave of `work`, over many seeds.
-fn outcomes<T: Ord>(
-    work: impl Fn(&FileSystem),
-    look: impl Fn(&FileSystem) -> T,
-) -> BTreeSet<T> {
+fn outcomes<T: Ord>(work: impl Fn(&FileSystem), look: impl Fn(&FileSystem) -> T) -> BTreeSet<T> {
     let one = |seed| {
         let disk = SimDisk::new();
         let (system, _) = system(&disk, DirectIo::WherePossible);
