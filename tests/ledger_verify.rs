@@ -29,6 +29,7 @@ use hufu_node::verify_ledger::{Level, Part, Report, VerifyError, verify};
 use hufu_storage::block_log::{Appended, BlockLog, RecordPosition};
 use hufu_storage::data_dir::{DataDir, Identity};
 use hufu_storage::state_store::Family;
+use hufu_storage::vote_log::Seal;
 use hufu_types::codec::length_u32;
 use hufu_types::operation::{AccountBody, CreateAssetBody, Operation, SupplyBody};
 use hufu_types::receipt::Failure;
@@ -39,6 +40,9 @@ use hufu_types::{
     VoteStep, verify_transactions, vote,
 };
 use zerocopy::IntoBytes;
+
+#[path = "ledger_verify/start.rs"]
+mod start;
 
 const HEIGHTS: u64 = 9;
 const BUCKETS_LOG2: u8 = 4;
@@ -66,6 +70,10 @@ struct Crooked {
     late_copy: bool,
     /// Ends as a killed process does.
     killed: bool,
+    /// The heights are not sealed in the vote log.
+    unsealed: bool,
+    /// A batch of the beginning is ordered by no block, so that every replay begins there.
+    stray_batch: bool,
 }
 
 /// A data folder with a chain in it.
@@ -132,6 +140,7 @@ struct Maker {
     recovered: Recovered,
     chain: Chain,
     crooked: Crooked,
+    replay_from: Option<RecordPosition>,
     _folder: DataDir,
 }
 
@@ -170,10 +179,24 @@ impl Maker {
         let recovered = recover(&genesis, &provider, &metrics, options, &mut |_| ()).unwrap();
         let roots = recovered.executor.recent_roots().to_vec();
         let chain = Chain::new(&genesis, recovered.tip, roots);
-        Self { signer, address, genesis, provider, recovered, chain, crooked, _folder: folder }
+        Self {
+            signer,
+            address,
+            genesis,
+            provider,
+            recovered,
+            chain,
+            crooked,
+            replay_from: None,
+            _folder: folder,
+        }
     }
 
     fn make(mut self) {
+        if self.crooked.stray_batch {
+            let batch = self.batches(HEIGHTS + 1).remove(0);
+            self.replay_from = Some(self.append(RECORD_BATCH, batch.bytes()));
+        }
         for height in 1..=HEIGHTS {
             // An empty block now and then, as an idle chain makes them.
             let batches = if height == 5 { Vec::new() } else { self.batches(height) };
@@ -294,10 +317,15 @@ impl Maker {
         self.recovered.log.flush().unwrap();
         self.chain.decided(block.header());
         let decided = DecidedBlock { block, certificate, batches };
-        let durable = DurableBlock { decided, position, bodies, replay_from: position };
+        let replay_from = self.replay_from.unwrap_or(position);
+        let durable = DurableBlock { decided, position, bodies, replay_from };
         let executed = self.recovered.executor.execute(durable, &mut Inline).unwrap();
         self.chain.executed(executed.roots);
-        self.recovered.vote_log.seal(height).unwrap();
+        if self.crooked.unsealed {
+            return;
+        }
+        let log_sequence = self.recovered.log.durable().get();
+        self.recovered.vote_log.seal(Seal { height, log_sequence }).unwrap();
     }
 
     fn sign(&self, message: &[u8]) -> Signature {

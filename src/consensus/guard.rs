@@ -138,12 +138,22 @@ pub enum GuardError {
         /// The last position admitted.
         last: Position,
     },
+    /// The height is decided: nothing new is to be said about it.
+    #[error("refused to sign at {position}, height {decided} is decided")]
+    Decided {
+        /// The position asked for.
+        position: Position,
+        /// The last height decided.
+        decided: u64,
+    },
 }
 
 /// What was admitted, and the rule over it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Guard {
     admitted: BTreeMap<Position, SignIntent>,
+    /// Up to this height nothing new is admitted, also where nothing is remembered of it.
+    decided: u64,
 }
 
 impl Guard {
@@ -165,6 +175,13 @@ impl Guard {
         self.admitted.get(&position)
     }
 
+    /// Everything up to `height` is decided and durable: nothing new is admitted there. What was
+    /// signed for such a height may be long forgotten, or this validator took no part in it.
+    pub fn decide(&mut self, height: u64) {
+        assert!(self.decided <= height, "decided heights only rise");
+        self.decided = height;
+    }
+
     /// Decides, and remembers what it admits.
     ///
     /// # Errors
@@ -182,6 +199,9 @@ impl Guard {
         }
         if before.is_some() {
             return Err(GuardError::SecondMessage { position });
+        }
+        if position.height <= self.decided {
+            return Err(GuardError::Decided { position, decided: self.decided });
         }
         if let Some(last) = self.last().filter(|last| *last > position) {
             return Err(GuardError::Backwards { position, last });
@@ -240,6 +260,20 @@ mod tests {
     }
 
     #[test]
+    fn nothing_new_is_signed_at_a_decided_height() {
+        let mut guard = Guard::new();
+        let early = vote(4, 0, VoteStep::Prevote, 1);
+        assert_eq!(guard.admit(&early), Ok(Admission::First));
+        guard.decide(5);
+        assert_eq!(guard.admit(&early), Ok(Admission::Again), "the same bytes may be signed again");
+        for intent in [proposal(1, 0, 1), vote(4, 1, VoteStep::Prevote, 1), proposal(5, 9, 1)] {
+            let refused = guard.admit(&intent);
+            assert!(matches!(refused, Err(GuardError::Decided { decided: 5, .. })), "{refused:?}");
+        }
+        assert_eq!(guard.admit(&proposal(6, 0, 1)), Ok(Admission::First));
+    }
+
+    #[test]
     fn memory_is_bounded_and_forgotten_positions_stay_refused() {
         let mut guard = Guard::new();
         let rounds = u32::try_from(POSITIONS_COUNT_MAX).unwrap() + 10;
@@ -292,6 +326,7 @@ mod tests {
                         record.push(intent);
                     }
                     Ok(Admission::Again) => prop_assert!(record.contains(&intent)),
+                    Err(GuardError::Decided { .. }) => prop_assert!(false, "none is decided"),
                     Err(GuardError::SecondMessage { position }) => {
                         let same = record.iter().find(|before| before.position() == position);
                         prop_assert!(same.is_some_and(|before| *before != intent));

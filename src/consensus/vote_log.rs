@@ -2,7 +2,7 @@
 //! Codec only, no I/O.
 //!
 //! ```text
-//! engine -> Record::write -> persist-vote tile -> disk -> Record::parse -> RecoveredLog -> engine
+//! engine -> Record::to_bytes -> persist-vote tile -> disk -> Record::parse -> RecoveredLog -> engine
 //! ```
 //!
 //! A height's records, in the order of appends, are the inputs that moved the engine (with the
@@ -377,7 +377,8 @@ pub struct RecoveredLog {
 
 impl RecoveredLog {
     /// Reads all records in the order in which they were appended. Those up to `decided_height`,
-    /// the last height whose block is durable in the block log, only rebuild the guard.
+    /// the last height whose block is durable in the block log, only rebuild the guard, which
+    /// admits nothing new there.
     ///
     /// # Errors
     /// [`RecoverError`]: the node must not vote.
@@ -398,6 +399,7 @@ impl RecoveredLog {
                 log.heights.entry(record.height()).or_default().push(record);
             }
         }
+        log.guard.decide(decided_height);
         Ok(log)
     }
 

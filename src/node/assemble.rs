@@ -213,7 +213,9 @@ pub fn assemble(group: &mut Group, parts: Parts<'_>) -> io::Result<Assembled> {
     group.add(threads.consensus, rank::CONSENSUS, Box::new(tile));
     let tile = SignTile::new(signer, metrics(), core.sign.0, core.sign.1);
     group.add(threads.sign, rank::DURABLE, Box::new(tile));
-    let tile = PersistVoteTile::new(recovered.vote_log, metrics(), core.vote.0, core.vote.1);
+    let blocks = recovered.log.durable_mark();
+    let tile =
+        PersistVoteTile::new(recovered.vote_log, blocks, metrics(), core.vote.0, core.vote.1);
     group.add(threads.persist_vote, rank::DURABLE, Box::new(tile));
     let tile = PersistLogTile::new(recovered.log, recovered.unordered, metrics(), core.log);
     group.add(threads.persist_log, rank::DURABLE, Box::new(tile));

@@ -229,6 +229,8 @@ pub struct BlockLog {
     pub depth: u32,
     /// How the disk is reached.
     pub backend: LogBackend,
+    /// Decided heights whose votes are kept, count.
+    pub vote_heights_kept: u32,
 }
 
 /// How the disk is reached.
@@ -376,6 +378,7 @@ impl NodeConfig {
                 group_bytes_max: reader.integer_u32("log", "group_bytes_max"),
                 depth: reader.integer_u32("log", "depth"),
                 backend: reader.choice("log", "backend", LOG_BACKENDS, LogBackend::Auto),
+                vote_heights_kept: reader.integer_u32("log", "vote_heights_kept"),
             },
             state: State {
                 cache_bytes: reader.integer("state", "cache_bytes"),

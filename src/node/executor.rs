@@ -342,7 +342,8 @@ impl Executor {
         let mark = AppliedMark {
             height: outcome.height,
             block_digest: durable.decided.block.digest().0,
-            log_position: durable.replay_from,
+            log_position: durable.position,
+            replay_from: durable.replay_from,
             state_root: applied.root,
         };
         self.store.commit(batch, &mark)?;

@@ -6,17 +6,15 @@
 //!
 //! Its SM3 is the chain id that the folder's identity names, so it needs no checksum of its own.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::Path;
 
+use hufu_runtime::file::FileSystem;
 use hufu_types::Genesis;
 
 /// Name of the copy in the data folder.
 pub const GENESIS_COPY: &str = "genesis.bin";
-
-const GENESIS_COPY_NEW: &str = "genesis.bin.new";
 
 /// Bytes read at most; the largest genesis there can be is far below.
 const GENESIS_SIZE_MAX: u64 = 1 << 20;
@@ -47,12 +45,5 @@ pub fn keep(folder: &Path, genesis: &Genesis) -> io::Result<()> {
     if read(folder)?.as_ref() == Some(&bytes) {
         return Ok(());
     }
-    let (new, path) = (folder.join(GENESIS_COPY_NEW), folder.join(GENESIS_COPY));
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true).mode(0o600);
-    let mut file = options.open(&new)?;
-    file.write_all(&bytes)?;
-    file.sync_all()?;
-    std::fs::rename(&new, &path)?;
-    File::open(folder)?.sync_all()
+    FileSystem::default().replace(&folder.join(GENESIS_COPY), &bytes).map_err(io::Error::other)
 }

@@ -1,15 +1,19 @@
 //! Recovery: the block log is the history; the state store is brought up to it.
 //!
 //! ```text
-//! data folder -> block log (torn tail cut, damage refused) -> replay from the applied mark
-//!             -> state at the log's end
-//!             -> vote log -> records of the height under way -> engine
+//! data folder -> state store -> the last block applied
+//!             -> vote log -> the last height sealed       } what the block log must hold at least
+//!             -> block log (torn tail cut, damage refused) -> replay from the applied mark
+//!             -> state at the log's end, records of the height under way -> engine
 //! ```
+//!
+//! The vote log comes first: its seals vouch for the end of the block log, and a node makes it
+//! before its first block log, so that a block log without a vote log is one whose votes are lost.
 //!
 //! Runs once, before any tile. What it cannot make whole it refuses, with the place.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use hufu_consensus::RecoveredLog;
@@ -17,7 +21,7 @@ use hufu_crypto::Provider;
 use hufu_storage::block_log::{BlockLog, LogKind, LogOptions, LogReader, RecoveryReport, Start};
 use hufu_storage::data_dir::DataDir;
 use hufu_storage::state_store::{StateStore, StateStoreOptions};
-use hufu_storage::vote_log::VoteLog;
+use hufu_storage::vote_log::{VoteLog, VoteRecovery};
 use hufu_types::{Batch, BatchDigest, ChainId, Genesis};
 
 use crate::blocks::ChainTip;
@@ -41,6 +45,24 @@ pub enum RecoverError {
     /// The vote log holds what the engine never wrote, or contradicts itself.
     #[error("vote log: {0}")]
     VoteLog(#[from] hufu_consensus::vote_log::RecoverError),
+    /// There are blocks and no vote log: what this key signed for the next height is unknown.
+    #[error(
+        "{} holds no vote log, but there are blocks: this key may have voted on the next height, \
+         and would vote again; put the folder back, or start with an empty data folder and a new key",
+        folder.display()
+    )]
+    VotesMissing {
+        /// Folder of the vote log.
+        folder: PathBuf,
+    },
+    /// The vote log has sealed a height whose block is not in the block log.
+    #[error("vote log: height {sealed} is sealed, the block log ends at height {tip}")]
+    SealedAhead {
+        /// The last height sealed.
+        sealed: u64,
+        /// The last block of the block log.
+        tip: u64,
+    },
     /// A record of the block log is not what was written.
     #[error("block log record at {place}: {reason}")]
     Record {
@@ -62,6 +84,8 @@ pub struct Recovered {
     pub log: BlockLog,
     /// What was found when it was opened.
     pub report: RecoveryReport,
+    /// What was found when the vote log was opened.
+    pub vote_report: RecoveryReport,
     /// Batches on disk that no block has ordered.
     pub batches: Vec<Batch>,
     /// Where they lie.
@@ -125,22 +149,54 @@ pub fn recover(
 ) -> Result<Recovered, RecoverError> {
     let store = Arc::new(StateStore::open(&options.store)?);
     let applied = store.applied()?;
-    options.log.known_durable = applied.as_ref().map_or(0, |mark| mark.log_position.sequence);
+    let (vote_log, records, vote_report) = open_votes(&mut options, applied.is_some())?;
+    let sealed = records.seal.map_or(0, |seal| seal.log_sequence);
+    let executed = applied.as_ref().map_or(0, |mark| mark.log_position.sequence);
+    options.log.known_durable = sealed.max(executed);
     let mut executor =
         Executor::open(genesis, provider.clone(), store, options.cache_bytes, Arc::clone(metrics))?;
     let (log, report) = BlockLog::open(options.log)?;
-    let start = applied.map_or(Start::Beginning, |mark| Start::At(mark.log_position));
+    let start = applied.map_or(Start::Beginning, |mark| Start::At(mark.replay_from));
     let mut reader = log.reader();
     reader.seek(start)?;
     let mut replay = Replay::new(provider, genesis.chain_id());
     let replayed = replay.run(&mut reader, &mut executor, progress)?;
     let tip = tip(&executor, &mut reader, genesis, provider)?;
-    let (vote_log, records, _) = VoteLog::open(&options.vote_log)?;
+    if let Some(sealed) = records.seal.map(|seal| seal.height).filter(|sealed| *sealed > tip.height)
+    {
+        return Err(RecoverError::SealedAhead { sealed, tip: tip.height });
+    }
     let records =
         records.sealed.iter().chain(&records.open).map(|record| record.payload.as_slice());
     let votes = RecoveredLog::read(records, tip.height, &*provider.hasher)?;
     let (batches, unordered) = replay.finish();
-    Ok(Recovered { executor, log, report, batches, unordered, vote_log, votes, tip, replayed })
+    Ok(Recovered {
+        executor,
+        log,
+        report,
+        vote_report,
+        batches,
+        unordered,
+        vote_log,
+        votes,
+        tip,
+        replayed,
+    })
+}
+
+/// Opens the vote log; where there are blocks, it must be there.
+fn open_votes(
+    options: &mut StorageOptions,
+    has_state: bool,
+) -> Result<(VoteLog, VoteRecovery, RecoveryReport), RecoverError> {
+    if has_state || BlockLog::exists(&options.log)? {
+        if !VoteLog::exists(&options.vote_log)? {
+            return Err(RecoverError::VotesMissing { folder: options.vote_log.folder.clone() });
+        }
+        // Its first group was durable before the block log was made.
+        options.vote_log.known_durable = 1;
+    }
+    Ok(VoteLog::open(&options.vote_log)?)
 }
 
 /// Reads the log's records in order, executing the blocks that the state has not seen.

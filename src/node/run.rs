@@ -174,6 +174,7 @@ pub fn storage_options(
         LogBackend::Uring => Backend::Uring,
         LogBackend::Sync => Backend::Sync,
     };
+    options.vote_log.heights_kept = Some(config.log.vote_heights_kept);
     options.cache_bytes = config.state.cache_half_bytes();
     options.store.cache_bytes = config.state.cache_half_bytes();
     options.store.write_buffer_bytes =
@@ -193,9 +194,17 @@ fn log_recovery(recovered: &recovery::Recovered) {
     let fields: Vec<(&str, &str)> =
         fields.iter().map(|(key, value)| (*key, value.as_str())).collect();
     log::info("recovered", &fields);
-    if let Some(torn) = &report.torn {
+    let tails = [
+        ("tail of the block log cut off", &report.torn),
+        ("tail of the vote log cut off", &recovered.vote_report.torn),
+    ];
+    for (message, torn) in tails {
+        let Some(torn) = torn else { continue };
         let place = format!("segment {} offset {}", torn.segment, torn.offset);
-        log::warn("torn tail of the block log cut off", &[("place", &place)]);
+        let damage = torn.damage.to_string();
+        // A crash leaves such a tail behind, and so does a disk that lost what it had acknowledged:
+        // only an operator can tell.
+        log::error(message, &[("place", &place), ("damage", &damage)]);
     }
 }
 

@@ -10,6 +10,7 @@ pub mod link;
 pub mod net;
 pub mod placement;
 pub mod process;
+pub mod sim;
 mod sys;
 pub mod thread;
 pub mod tile;

@@ -419,7 +419,7 @@ impl Reactor {
     pub fn consume(&mut self, conn: ConnToken, bytes: usize) {
         self.table.consume(conn, bytes);
         if let Driver::Uring(driver) = &mut self.driver {
-            driver.refill(&mut self.table, conn.slot);
+            driver.refill(&mut self.table, conn);
         }
     }
 

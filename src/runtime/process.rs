@@ -3,6 +3,7 @@
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::time::Duration;
@@ -198,12 +199,28 @@ pub struct FileLock {
 /// When another process (or another lock of this one) holds it, or the file cannot be opened.
 pub fn lock_file(path: &Path) -> Result<FileLock, LockError> {
     let host = |error| LockError::Host { path: path.to_owned(), error };
-    let options = OpenOptions::new().read(true).write(true).create(true).truncate(false).clone();
-    let file = options.open(path).map_err(host)?;
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    lock(path, options.open(path).map_err(host)?)
+}
+
+/// As [`lock_file`], but changes nothing on the disk: `None` where there is no such file.
+///
+/// # Errors
+/// As [`lock_file`].
+pub fn lock_existing(path: &Path) -> Result<Option<FileLock>, LockError> {
+    match File::open(path) {
+        Ok(file) => lock(path, file).map(Some),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(LockError::Host { path: path.to_owned(), error }),
+    }
+}
+
+fn lock(path: &Path, file: File) -> Result<FileLock, LockError> {
     match file.try_lock() {
         Ok(()) => Ok(FileLock { _file: file }),
         Err(TryLockError::WouldBlock) => Err(LockError::Held { path: path.to_owned() }),
-        Err(TryLockError::Error(error)) => Err(host(error)),
+        Err(TryLockError::Error(error)) => Err(LockError::Host { path: path.to_owned(), error }),
     }
 }
 

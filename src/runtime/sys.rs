@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::ptr::NonNull;
 use std::time::Duration;
 
 /// Turns the usual "-1 and errno" answer into a result.
@@ -22,6 +23,62 @@ pub(crate) fn eventfd() -> io::Result<File> {
     let fd = check(answer)?;
     // SAFETY: the kernel has just made this descriptor, and nobody else knows its number.
     Ok(File::from(unsafe { OwnedFd::from_raw_fd(fd) }))
+}
+
+/// Zeroed memory of the kernel's, page-aligned, that never moves; given back when dropped.
+#[derive(Debug)]
+pub(crate) struct Mapping {
+    base: NonNull<u8>,
+    size: usize,
+    is_leaked: bool,
+}
+
+// SAFETY: the mapping belongs to this value alone. It hands out no reference, only its address.
+unsafe impl Send for Mapping {}
+// SAFETY: as above: nothing can be changed or read through a shared reference.
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    /// Maps at least one byte; pages become resident when first touched.
+    pub(crate) fn new(size: usize) -> io::Result<Self> {
+        let size = size.max(1);
+        let access = libc::PROT_READ | libc::PROT_WRITE;
+        let kind = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+        // SAFETY: a new anonymous mapping at an address of the kernel's choice touches nothing.
+        let base = unsafe { libc::mmap(std::ptr::null_mut(), size, access, kind, -1, 0) };
+        if base == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let base = NonNull::new(base.cast()).ok_or_else(|| io::Error::other("mapped at null"))?;
+        Ok(Self { base, size, is_leaked: false })
+    }
+
+    /// Address of the first byte; valid for [`Mapping::size`] bytes while this value lives.
+    pub(crate) const fn base(&self) -> NonNull<u8> {
+        self.base
+    }
+
+    /// Bytes mapped.
+    pub(crate) const fn size(&self) -> usize {
+        self.size
+    }
+
+    /// Keeps the mapping for ever, because the kernel may still use it.
+    pub(crate) const fn leak(&mut self) {
+        self.is_leaked = true;
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        if self.is_leaked {
+            return;
+        }
+        // SAFETY: the mapping was made by `new` with this size, and its owner has made sure that
+        // nobody uses it any more.
+        let answer = unsafe { libc::munmap(self.base.as_ptr().cast(), self.size) };
+        assert_eq!(answer, 0, "unmapping {} bytes failed", self.size);
+    }
 }
 
 /// Waits until a descriptor is ready or the timeout is over; `None` waits for ever. Returns the

@@ -212,6 +212,10 @@ impl Group {
     /// # Errors
     /// The first failure of a start; the threads that did start are stopped and joined before.
     pub fn start(self) -> Result<Running, Failure> {
+        self.start_with(&mut spawn)
+    }
+
+    fn start_with(self, spawn: Spawn<'_>) -> Result<Running, Failure> {
         let mut ranks: Vec<u16> =
             self.threads.iter().flat_map(|t| t.tiles.iter().map(|(rank, _)| *rank)).collect();
         ranks.sort_unstable();
@@ -233,10 +237,16 @@ impl Group {
         let mut running = Running { stop, threads: Vec::new(), stats: Vec::new() };
         let mut failed = None;
         for planned in self.threads {
-            let launched = running.launch(planned, &ranks, &self.fatal, &report);
-            if let Err(failure) = launched {
-                failed = Some(failure);
-                break;
+            let tiles: Vec<u16> = planned.tiles.iter().map(|(rank, _)| *rank).collect();
+            let launched = match failed {
+                None => running.launch(planned, &ranks, &self.fatal, &report, spawn),
+                Some(failure) => Err(failure),
+            };
+            failed = launched.err();
+            if failed.is_some() {
+                // Tiles that never run are over, or those of later ranks would wait for them.
+                let places = tiles.iter().map(|rank| place_of(&ranks, *rank));
+                places.for_each(|place| running.stop.tile_done(place));
             }
         }
         drop(report);
@@ -253,6 +263,21 @@ impl Group {
             }
         }
     }
+}
+
+/// What a thread does.
+type Work = Box<dyn FnOnce() -> Result<(), Failure> + Send>;
+
+/// How a thread of a name is made: the seam at which tests let the host refuse.
+type Spawn<'a> = &'a mut dyn FnMut(&str, Work) -> io::Result<JoinHandle<Result<(), Failure>>>;
+
+fn spawn(name: &str, work: Work) -> io::Result<JoinHandle<Result<(), Failure>>> {
+    std::thread::Builder::new().name(name.to_owned()).spawn(work)
+}
+
+/// Index of a rank among all ranks, which ascend.
+fn place_of(ranks: &[u16], rank: u16) -> usize {
+    ranks.partition_point(|other| *other < rank)
 }
 
 /// A started group.
@@ -289,6 +314,7 @@ impl Running {
         ranks: &[u16],
         fatal: &FatalHandler,
         report: &mpsc::Sender<Result<(), Failure>>,
+        spawn: Spawn<'_>,
     ) -> Result<(), Failure> {
         let Planned { config, parker, tiles } = planned;
         let name = config.name.clone();
@@ -297,15 +323,13 @@ impl Running {
             .map(|(rank, tile)| {
                 let stats = TileStats::new(tile.name(), &name);
                 self.stats.push(Arc::clone(&stats));
-                Slot::new(tile, ranks.partition_point(|other| *other < rank), stats)
+                Slot::new(tile, place_of(ranks, rank), stats)
             })
             .collect();
         let runner = Runner::new(config, parker, slots, Arc::clone(&self.stop), Arc::clone(fatal));
         let report = report.clone();
-        let spawned = std::thread::Builder::new()
-            .name(name.clone())
-            .spawn(move || runner.run(move |started| drop(report.send(started))));
-        match spawned {
+        let work = move || runner.run(move |started| drop(report.send(started)));
+        match spawn(&name, Box::new(work)) {
             Ok(handle) => {
                 self.threads.push((name, handle));
                 Ok(())

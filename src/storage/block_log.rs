@@ -14,12 +14,18 @@
 //! when it was handed to the device. A group that does not check out is *damage* if anything later
 //! proves that it was durable: a later header whose durable mark reaches it, a later segment
 //! (activated only when everything before it is durable), or the sequence the caller knows from
-//! elsewhere. Otherwise it is a *torn tail*: it was never acknowledged, also when groups behind it
-//! (in flight at the same time) are complete. A torn tail is zeroed at the next open, and each
-//! open begins a new epoch with a marker group, so old tail bytes never become valid again.
+//! elsewhere. Otherwise it is taken for a *torn tail*, also when groups behind it (in flight at the
+//! same time) are complete. A torn tail is zeroed at the next open, and each open begins a new
+//! epoch with a marker group, so old tail bytes never become valid again.
 //!
-//! **Not covered.** Damage to the last groups of a log that was not closed, that nothing later and
-//! no known sequence vouches for, looks like a torn tail; it is reported as such, never ignored.
+//! **Not covered.** The last groups acknowledged before a stop that was not clean: unless a known
+//! sequence vouches for them, damage there looks like a torn tail, for nothing later was written.
+//! [`RecoveryReport::torn`] says that something was cut off; who opens the log must tell its
+//! operator, and bring every sequence it can know: the state store's and the vote log's marks.
+//!
+//! **Trusting the disk.** Between a kill and the next open nobody knows what was synced. An open
+//! makes the folder and the last segment durable before it writes its marker; earlier segments were
+//! durable before the last one began.
 
 mod format;
 mod group;
@@ -35,7 +41,7 @@ mod verify;
 mod writer;
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -145,6 +151,18 @@ impl DurableSequence {
     #[must_use]
     pub fn covers(self, position: &RecordPosition) -> bool {
         position.sequence <= self.0
+    }
+}
+
+/// What a log has on the disk, for others than its owner. Cheap to clone; never goes back.
+#[derive(Debug, Clone)]
+pub struct DurableMark(Arc<Shared>);
+
+impl DurableMark {
+    /// The highest sequence that is durable now.
+    #[must_use]
+    pub fn get(&self) -> DurableSequence {
+        DurableSequence(self.0.durable())
     }
 }
 

@@ -3,30 +3,29 @@
 //! ```text
 //! identity    magic, format version, chain, node address, checksum; written once
 //! lock        held by the process that has the folder open
-//! blocks/     block log         votes/   vote log         state/   state store
+//! log/        block log         votes/   vote log         state/   state store
 //! ```
 //!
 //! `node` opens it before anything else. It never changes an identity, and refuses a folder of
 //! another chain, node or format instead of guessing.
 
-use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use hufu_crypto::{Address, Digest};
 use hufu_runtime::file::{FileError, FileSystem};
+use hufu_runtime::process::{FileLock, LockError, lock_existing, lock_file};
 use zerocopy::little_endian::U32;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::error::Error;
 
 /// Version of the folder's layout and of everything in it.
+///
+/// The one version of everything that storage writes: both logs and the state store carry it too.
 pub const DATA_FORMAT_VERSION: u32 = 2;
 
 const MAGIC: [u8; 8] = *b"HUFUDATA";
 const IDENTITY: &str = "identity";
-const IDENTITY_NEW: &str = "identity.new";
 const LOCK: &str = "lock";
 /// Folder of the block log.
 pub const BLOCKS: &str = "log";
@@ -61,20 +60,26 @@ const CHECKED_BYTES: usize = size_of::<StoredIdentity>() - size_of::<U32>();
 pub struct DataDir {
     path: PathBuf,
     identity: Identity,
-    _lock: File,
+    _lock: FileLock,
 }
 
 impl DataDir {
     /// Opens the folder, making it for `identity` if it is empty or not there.
     pub fn open(path: &Path, identity: &Identity) -> Result<Self, Error> {
-        std::fs::create_dir_all(path).map_err(|source| io("mkdir", path, source))?;
-        let lock = lock(path)?;
+        let system = FileSystem::default();
+        system.make_folder(path)?;
+        let lock = lock_file(&path.join(LOCK)).map_err(not_locked)?;
         match read_identity(path)? {
-            Some(found) => check_identity(path, &found, identity)?,
+            Some(found) => {
+                check_identity(path, &found, identity)?;
+                // A process that was killed may have left the name in memory alone.
+                system.sync_dir(path)?;
+            }
             None if has_data(path) => {
                 return Err(Error::IdentityMissing { path: path.to_path_buf() });
             }
-            None => write_identity(path, identity)?,
+            // Whole or not there at all.
+            None => system.replace(&path.join(IDENTITY), &encode(identity))?,
         }
         let written = read_identity(path)?;
         assert!(written.as_ref() == Some(identity), "what was written is what is read");
@@ -89,19 +94,9 @@ impl DataDir {
     /// Keeps nodes out of a folder while a tool reads it, and changes nothing in it. `None` where
     /// no node ever ran, so that there is no lock to hold.
     ///
-    /// Dropping the file lets go of the lock.
-    pub fn hold(path: &Path) -> Result<Option<File>, Error> {
-        let path = path.join(LOCK);
-        let file = match File::open(&path) {
-            Ok(file) => file,
-            Err(source) if source.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(source) => return Err(io("open", &path, source)),
-        };
-        match file.try_lock() {
-            Ok(()) => Ok(Some(file)),
-            Err(TryLockError::WouldBlock) => Err(Error::Locked { path }),
-            Err(TryLockError::Error(source)) => Err(io("lock", &path, source)),
-        }
+    /// Dropping it lets go of the lock.
+    pub fn hold(path: &Path) -> Result<Option<FileLock>, Error> {
+        lock_existing(&path.join(LOCK)).map_err(not_locked)
     }
 
     /// Whose data this is.
@@ -153,15 +148,12 @@ impl DataDir {
     }
 }
 
-fn lock(path: &Path) -> Result<File, Error> {
-    let path = path.join(LOCK);
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(false).mode(0o600);
-    let file = options.open(&path).map_err(|source| io("open", &path, source))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(Error::Locked { path }),
-        Err(TryLockError::Error(source)) => Err(io("lock", &path, source)),
+fn not_locked(error: LockError) -> Error {
+    match error {
+        LockError::Held { path } => Error::Locked { path },
+        LockError::Host { path, error: source } => {
+            Error::File(FileError::Io { operation: "lock", path, source })
+        }
     }
 }
 
@@ -171,16 +163,8 @@ fn has_data(path: &Path) -> bool {
 
 fn read_identity(folder: &Path) -> Result<Option<Identity>, Error> {
     let path = folder.join(IDENTITY);
-    let mut bytes = Vec::with_capacity(size_of::<StoredIdentity>());
-    let limit = crate::widths::offset(size_of::<StoredIdentity>()) + 1;
-    match File::open(&path) {
-        Ok(file) => {
-            let read = file.take(limit).read_to_end(&mut bytes);
-            read.map_err(|source| io("read", &path, source))?;
-        }
-        Err(source) if source.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(source) => return Err(io("open", &path, source)),
-    }
+    let found = FileSystem::default().read_small(&path, size_of::<StoredIdentity>())?;
+    let Some(bytes) = found else { return Ok(None) };
     let damaged = |reason| Error::IdentityDamaged { path: path.clone(), reason };
     let Ok(stored) = StoredIdentity::read_from_bytes(&bytes) else {
         return Err(damaged("wrong length"));
@@ -212,8 +196,7 @@ fn check_identity(folder: &Path, found: &Identity, expected: &Identity) -> Resul
     Ok(())
 }
 
-/// Writes the identity so that it is either whole or not there: sync, rename, sync the folder.
-fn write_identity(folder: &Path, identity: &Identity) -> Result<(), Error> {
+fn encode(identity: &Identity) -> Vec<u8> {
     let mut stored = StoredIdentity {
         magic: MAGIC,
         version: U32::new(DATA_FORMAT_VERSION),
@@ -222,29 +205,12 @@ fn write_identity(folder: &Path, identity: &Identity) -> Result<(), Error> {
         checksum: U32::ZERO,
     };
     stored.checksum = U32::new(checksum(stored.as_bytes()));
-    let path = folder.join(IDENTITY_NEW);
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true).mode(0o600);
-    let mut file = options.open(&path).map_err(|source| io("create", &path, source))?;
-    file.write_all(stored.as_bytes()).map_err(|source| io("write", &path, source))?;
-    file.sync_all().map_err(|source| io("fsync", &path, source))?;
-    let system = FileSystem::default();
-    system.rename(&path, &folder.join(IDENTITY))?;
-    system.sync_dir(folder)?;
-    // The folder may be new itself, and its name must last as long as what is in it.
-    let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty());
-    system.sync_dir(parent.unwrap_or(Path::new(".")))?;
-    assert!(!path.exists());
-    Ok(())
+    stored.as_bytes().to_vec()
 }
 
 fn checksum(bytes: &[u8]) -> u32 {
     assert!(bytes.len() == size_of::<StoredIdentity>());
     crc32c::crc32c(bytes.get(..CHECKED_BYTES).unwrap_or_default())
-}
-
-fn io(operation: &'static str, path: &Path, source: std::io::Error) -> Error {
-    Error::File(FileError::Io { operation, path: path.to_path_buf(), source })
 }
 
 #[cfg(test)]

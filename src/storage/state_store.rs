@@ -120,6 +120,9 @@ pub struct AppliedMark {
     pub block_digest: Digest,
     /// Where its block record lies in the block log; its sequence is durable.
     pub log_position: RecordPosition,
+    /// Where a replay of the blocks after it begins: at this record, or at the oldest batch before
+    /// it that no block had ordered.
+    pub replay_from: RecordPosition,
     /// Root of the state after the block.
     pub state_root: Digest,
 }
@@ -131,10 +134,11 @@ struct StoredMark {
     height: U64,
     block_digest: Digest,
     log_position: [u8; RecordPosition::STORED_BYTES],
+    replay_from: [u8; RecordPosition::STORED_BYTES],
     state_root: Digest,
 }
 
-const MARK_VERSION: u32 = 1;
+const MARK_VERSION: u32 = crate::data_dir::DATA_FORMAT_VERSION;
 
 /// A key and its new value, or `None` to remove it.
 type Change = (Vec<u8>, Option<Vec<u8>>);
@@ -470,9 +474,11 @@ fn encode_mark(mark: &AppliedMark) -> Vec<u8> {
         height: U64::new(mark.height),
         block_digest: mark.block_digest,
         log_position: mark.log_position.to_bytes(),
+        replay_from: mark.replay_from.to_bytes(),
         state_root: mark.state_root,
     };
     assert!(mark.log_position.sequence > 0 || mark.height == 0);
+    assert!(mark.replay_from <= mark.log_position, "a block's batches lie before it");
     assert!(decode_mark(stored.as_bytes()).is_ok_and(|read| read == *mark));
     stored.as_bytes().to_vec()
 }
@@ -488,6 +494,7 @@ fn decode_mark(bytes: &[u8]) -> Result<AppliedMark, Error> {
         height: stored.height.get(),
         block_digest: stored.block_digest,
         log_position: RecordPosition::from_bytes(&stored.log_position),
+        replay_from: RecordPosition::from_bytes(&stored.replay_from),
         state_root: stored.state_root,
     })
 }

@@ -7,10 +7,13 @@
 //!
 //! One tile owns it, apart from the block log, so that a vote never waits behind a block. It has
 //! the format and the recovery of the block log under its own magic, with one group in flight on
-//! the caller's thread: one pwrite and one fdatasync per sync, into a segment written ahead.
+//! the caller's thread: one pwrite and one fdatasync per sync. The next segment is written ahead in
+//! [`VoteLog::prepare`], which the tile calls when no vote waits; a sync pays for a segment only
+//! where it was never called.
 //!
 //! Sealing a height keeps its records as audit; recovery hands out what came after the newest seal
-//! and, for the guard's last sign intents, the records of the last few sealed heights.
+//! and, for the guard's last sign intents, the records of the last few sealed heights. A seal also
+//! notes how far the block log was durable, and so vouches for the end of that log.
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -18,6 +21,8 @@ use std::sync::Arc;
 
 use hufu_crypto::{Digest, Hasher};
 use hufu_runtime::file::{Backend, FileSystem};
+use zerocopy::little_endian::U64;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::block_log::{
     Appended, BlockLog, DurableSequence, LogKind, LogOptions, LogReader, RecordPosition,
@@ -46,8 +51,8 @@ pub struct VoteLogOptions {
     pub segment_bytes: u64,
     /// Sealed heights whose records recovery still hands out, at least 1.
     pub heights_recovered: u32,
-    /// Sealed heights kept on disk; `None` keeps all of them as audit. Older segments are used
-    /// again. At least `heights_recovered`.
+    /// Sealed heights kept on disk, whole segments at least; `None` keeps all of them as audit.
+    /// Older segments are used again. At least `heights_recovered`.
     pub heights_kept: Option<u32>,
     /// A group sequence known from elsewhere to have been durable, 0 if nothing is known.
     pub known_durable: u64,
@@ -107,11 +112,41 @@ pub struct VoteRecord {
     pub payload: Vec<u8>,
 }
 
+/// What a seal says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seal {
+    /// The height that is decided, and whose block record is durable in the block log.
+    pub height: u64,
+    /// A group of the block log that was durable then, that of the block record or a later one.
+    pub log_sequence: u64,
+}
+
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct StoredSeal {
+    height: U64,
+    log_sequence: U64,
+}
+
+impl Seal {
+    /// Reads the payload of a record of kind [`KIND_SEAL`]; `None` where it is not one.
+    #[must_use]
+    pub fn parse(payload: &[u8]) -> Option<Self> {
+        let stored = StoredSeal::read_from_bytes(payload).ok()?;
+        Some(Self { height: stored.height.get(), log_sequence: stored.log_sequence.get() })
+    }
+
+    fn stored(self) -> StoredSeal {
+        let (height, log_sequence) = (U64::new(self.height), U64::new(self.log_sequence));
+        StoredSeal { height, log_sequence }
+    }
+}
+
 /// What the vote log knows after a restart.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct VoteRecovery {
-    /// The newest sealed height.
-    pub sealed_height: Option<u64>,
+    /// The newest seal.
+    pub seal: Option<Seal>,
     /// Records of the last sealed heights, oldest first.
     pub sealed: Vec<VoteRecord>,
     /// Records since the newest seal, oldest first: what the engine replays.
@@ -130,6 +165,11 @@ pub struct VoteLog {
 }
 
 impl VoteLog {
+    /// Whether there is a vote log in `options.folder`.
+    pub fn exists(options: &VoteLogOptions) -> Result<bool, Error> {
+        BlockLog::exists(&options.log())
+    }
+
     /// Opens the log and tells what consensus must know before it acts.
     pub fn open(options: &VoteLogOptions) -> Result<(Self, VoteRecovery, RecoveryReport), Error> {
         options.check()?;
@@ -143,7 +183,7 @@ impl VoteLog {
             seals: VecDeque::new(),
         };
         let recovery = votes.recover()?;
-        votes.sealed_height = recovery.sealed_height;
+        votes.sealed_height = recovery.seal.map(|seal| seal.height);
         assert!(votes.sealed_height.is_some() || recovery.sealed.is_empty());
         Ok((votes, recovery, report))
     }
@@ -161,10 +201,17 @@ impl VoteLog {
         Ok(durable)
     }
 
-    /// Marks `height` as decided, durably. Its records stay as audit and are not replayed again.
-    pub fn seal(&mut self, height: u64) -> Result<DurableSequence, Error> {
+    /// Writes a piece of the next segment ahead, if it is due; false when nothing was done. To be
+    /// called when no vote waits.
+    pub fn prepare(&mut self) -> Result<bool, Error> {
+        self.log.prepare()
+    }
+
+    /// Marks a height as decided, durably. Its records stay as audit and are not replayed again.
+    pub fn seal(&mut self, seal: Seal) -> Result<DurableSequence, Error> {
+        let height = seal.height;
         assert!(self.sealed_height.is_none_or(|sealed| sealed < height), "heights only grow");
-        let position = self.place(KIND_SEAL, &height.to_le_bytes())?;
+        let position = self.place(KIND_SEAL, seal.stored().as_bytes())?;
         let durable = self.sync()?;
         assert!(durable.covers(&position));
         self.sealed_height = Some(height);
@@ -191,10 +238,10 @@ impl VoteLog {
         reader.seek(begin.map_or(Start::Beginning, Start::After))?;
         while let Some(record) = reader.next()? {
             if record.kind == KIND_SEAL {
-                let Ok(height) = record.payload.try_into().map(u64::from_le_bytes) else {
+                let Some(seal) = Seal::parse(record.payload) else {
                     return Err(seal_damaged(&record.position));
                 };
-                recovery.sealed_height = Some(height);
+                recovery.seal = Some(seal);
                 recovery.sealed.append(&mut recovery.open);
                 continue;
             }
@@ -204,7 +251,7 @@ impl VoteLog {
                 payload: record.payload.to_vec(),
             });
         }
-        assert!(recovery.sealed_height.is_some() || recovery.sealed.is_empty());
+        assert!(recovery.seal.is_some() || recovery.sealed.is_empty());
         Ok(recovery)
     }
 
@@ -224,6 +271,30 @@ impl VoteLog {
     pub fn reader(options: &VoteLogOptions) -> Result<(LogReader, RecoveryReport), Error> {
         options.check()?;
         LogReader::open(options.log())
+    }
+
+    /// The newest seal of a vote log that nobody writes.
+    pub fn last_seal(options: &VoteLogOptions) -> Result<Option<Seal>, Error> {
+        let (mut reader, _) = Self::reader(options)?;
+        let mut newest = None;
+        for segment in reader.segments().into_iter().rev() {
+            reader.seek_segment(segment);
+            while let Some(record) = reader.next()? {
+                if record.position.segment != segment {
+                    break;
+                }
+                if record.kind == KIND_SEAL {
+                    let Some(seal) = Seal::parse(record.payload) else {
+                        return Err(seal_damaged(&record.position));
+                    };
+                    newest = Some(seal);
+                }
+            }
+            if newest.is_some() {
+                break;
+            }
+        }
+        Ok(newest)
     }
 
     /// Checks every byte of a vote log that nobody writes.
@@ -277,7 +348,7 @@ impl VoteLog {
     }
 }
 
-/// A seal whose payload is not a height: its group was whole, so its writer was not ours.
+/// A seal whose payload is not one: its group was whole, so its writer was not ours.
 fn seal_damaged(position: &RecordPosition) -> Error {
     let (segment, offset, sequence) = (position.segment, position.offset(), position.sequence);
     Error::NoSuchRecord { segment, offset, sequence }

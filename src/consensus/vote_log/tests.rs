@@ -132,9 +132,15 @@ fn a_log_with_two_intents_at_one_position_is_refused() {
     let (first, second) = (intent(1), intent(2));
     let again = RecoveredLog::read([&*first, &*first], 0, &*hasher()).unwrap();
     assert_eq!(again.heights().collect::<Vec<_>>(), [9]);
-    let decided = RecoveredLog::read([&*first], 9, &*hasher()).unwrap();
+    let mut decided = RecoveredLog::read([&*first], 9, &*hasher()).unwrap();
     assert_eq!(decided.heights().count(), 0);
     assert_eq!(decided.guard.last().map(|position| position.height), Some(9));
+    // Also where the records of decided heights are gone, as those that came by sync always are.
+    let mut forgotten = RecoveredLog::read([], 9, &*hasher()).unwrap();
+    let later = SignIntent::Vote(vote(VoteStep::Precommit, 1, 1).vote);
+    for log in [&mut decided, &mut forgotten] {
+        assert!(matches!(log.guard.admit(&later), Err(GuardError::Decided { decided: 9, .. })));
+    }
     assert!(matches!(
         RecoveredLog::read([&*first, &*second], 0, &*hasher()),
         Err(RecoverError::Guard { index: 1, .. })

@@ -6,7 +6,8 @@
 //!
 //! It owns the vote log and has a thread of its own: one write and one `fdatasync` for each sync,
 //! waited for on the spot, which has the best latency with one in flight; it never waits behind the
-//! block log. Any error ends the node.
+//! block log. The next segment is prepared when no vote waits. A seal notes how far the block log is
+//! durable, which vouches for its end at the next start. Any error ends the node.
 
 use std::sync::Arc;
 
@@ -14,7 +15,8 @@ use hufu_consensus::LogTicket;
 use hufu_runtime::clock::Nanos;
 use hufu_runtime::link::{Consumer, Producer};
 use hufu_runtime::tile::{Fatal, Progress, Tile};
-use hufu_storage::vote_log::VoteLog;
+use hufu_storage::block_log::DurableMark;
+use hufu_storage::vote_log::{Seal, VoteLog};
 
 use crate::messages::VoteLogCommand;
 use crate::metrics::Metrics;
@@ -25,6 +27,7 @@ const RECORD_CONSENSUS: u16 = 1;
 /// See the module.
 pub struct PersistVoteTile {
     log: Option<VoteLog>,
+    blocks: DurableMark,
     metrics: Arc<Metrics>,
     commands: Consumer<VoteLogCommand>,
     durable: Producer<LogTicket>,
@@ -34,16 +37,18 @@ pub struct PersistVoteTile {
 }
 
 impl PersistVoteTile {
-    /// A tile on an open log.
+    /// A tile on an open log; `blocks` tells how far the block log is durable.
     #[must_use]
     pub const fn new(
         log: VoteLog,
+        blocks: DurableMark,
         metrics: Arc<Metrics>,
         commands: Consumer<VoteLogCommand>,
         durable: Producer<LogTicket>,
     ) -> Self {
         Self {
             log: Some(log),
+            blocks,
             metrics,
             commands,
             durable,
@@ -72,7 +77,8 @@ impl PersistVoteTile {
                     wants_sync = true;
                 }
                 VoteLogCommand::Seal(height) => {
-                    log.seal(height)?;
+                    // The block was durable before its height came here, so the mark covers it.
+                    log.seal(Seal { height, log_sequence: self.blocks.get().get() })?;
                     self.metrics.vote_log_syncs.add(1);
                 }
             }
@@ -107,6 +113,11 @@ impl Tile for PersistVoteTile {
                 log.close()?;
             }
             return Ok(Progress::Done);
+        }
+        if let Some(log) = self.log.as_mut()
+            && log.prepare()?
+        {
+            return Ok(Progress::Busy);
         }
         Ok(Progress::Idle)
     }

@@ -1,11 +1,9 @@
 //! Every byte of the block log and the vote log, and what their ends mean together.
 
 use hufu_storage::block_log::{self, Damage, VerifyReport};
-use hufu_storage::state_store::Family;
 use hufu_storage::vote_log::VoteLog;
 
 use super::{Check, Part, Report, State};
-use crate::state_keys::BlockRow;
 
 /// File of the segment that every log begins with.
 const FIRST_SEGMENT: &str = "0000000000.log";
@@ -17,7 +15,7 @@ pub(super) struct Tails {
 
 /// Checks both logs byte by byte.
 pub(super) fn verify(check: &mut Check<'_>, state: Option<&State>) -> Tails {
-    let known = state.map_or(0, known_durable);
+    let known = state.map_or(0, known_durable).max(sealed_sequence(check));
     check.options.log.known_durable = known;
     let mut ends = Vec::new();
     let progress = &mut check.progress;
@@ -41,10 +39,13 @@ pub(super) fn verify(check: &mut Check<'_>, state: Option<&State>) -> Tails {
 
 /// The last group that the state store proves to have been durable: that of the last block applied.
 fn known_durable(state: &State) -> u64 {
-    let Some(mark) = &state.mark else { return 0 };
-    let row = state.store.get(Family::Blocks, &mark.height.to_be_bytes()).ok().flatten();
-    let row = row.and_then(|row| BlockRow::parse(mark.height, &row).ok());
-    row.map_or(0, |row| row.position.sequence).max(mark.log_position.sequence)
+    state.mark.as_ref().map_or(0, |mark| mark.log_position.sequence)
+}
+
+/// The last group that the vote log vouches for. Its own damage is found in its turn.
+fn sealed_sequence(check: &Check<'_>) -> u64 {
+    let last = VoteLog::last_seal(&check.options.vote_log).ok().flatten();
+    last.map_or(0, |seal| seal.log_sequence)
 }
 
 fn take(
@@ -58,8 +59,10 @@ fn take(
     };
     match checked {
         Ok(report) => {
-            // A node removes nothing from its logs, so both begin with their first segment.
-            if report.segments_count > 0 && !folder.join(FIRST_SEGMENT).exists() {
+            // A node removes nothing from its block log, so it begins with its first segment; of
+            // the vote log it keeps the newest heights.
+            let is_whole = part == Part::BlockLog && report.segments_count > 0;
+            if is_whole && !folder.join(FIRST_SEGMENT).exists() {
                 check.report.fault(part, "segment 0 offset 0", Damage::Missing);
             }
             for fault in &report.faults {
@@ -87,7 +90,7 @@ impl Tails {
                 let what = format!("{}, although the node was stopped cleanly", torn.damage);
                 report.fault(*part, place, what);
             } else {
-                let what = "a tail that was never acknowledged, as a crash leaves it; the next start cuts it off";
+                let what = "a tail that nothing vouches for, as a crash leaves it; the next start cuts it off";
                 report.notices.push(format!("{place} of the {part:?}: {what} ({})", torn.damage));
             }
         }

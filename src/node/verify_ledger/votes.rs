@@ -2,7 +2,7 @@
 //! decided is what the block log holds.
 
 use hufu_consensus::{Guard, Record};
-use hufu_storage::vote_log::{KIND_SEAL, VoteLog};
+use hufu_storage::vote_log::{KIND_SEAL, Seal, VoteLog};
 
 use super::chain::Chain;
 use super::{Check, Part};
@@ -75,8 +75,7 @@ impl Votes {
     }
 
     fn seal(&mut self, payload: &[u8]) -> Result<(), String> {
-        let height = payload.try_into().map(u64::from_le_bytes);
-        let height = height.map_err(|_| "seal is no height".to_owned())?;
+        let height = Seal::parse(payload).ok_or("seal is not one")?.height;
         if height <= self.sealed {
             return Err(format!("height {height} is sealed after height {}", self.sealed));
         }

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use super::fault::{Fault, FaultOperation, FaultPlan};
 use super::{AlignedBuffer, BLOCK_BYTES, FileError};
+use crate::sim::disk::{SimDisk, SimFile};
 
 /// Whether files bypass the page cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -19,70 +20,186 @@ pub enum DirectIo {
     /// `O_DIRECT` where the file system takes it, the page cache elsewhere.
     #[default]
     WherePossible,
-    /// Always through the page cache. Slower; a power-cut test needs it, because a loop device
-    /// keeps what was written directly even without a sync.
+    /// Always through the page cache: for file systems on which `O_DIRECT` misbehaves. Slower.
     Never,
 }
 
-/// How files are opened: with or without the page cache, and with which faults armed.
+/// How files are opened: on which disk, with or without the page cache, with which faults armed.
 #[derive(Debug, Clone, Default)]
 pub struct FileSystem {
     direct: DirectIo,
     faults: Option<Arc<FaultPlan>>,
+    /// `None` is the host.
+    disk: Option<SimDisk>,
 }
 
 impl FileSystem {
     /// The host's file system.
     #[must_use]
     pub fn new(direct: DirectIo) -> Self {
-        Self { direct, faults: None }
+        Self { direct, faults: None, disk: None }
     }
 
     /// The host's file system with faults armed by a test.
     #[must_use]
     pub fn with_faults(direct: DirectIo, faults: Arc<FaultPlan>) -> Self {
-        Self { direct, faults: Some(faults) }
+        Self { direct, faults: Some(faults), disk: None }
+    }
+
+    /// A disk in memory. `direct` decides what a failed sync leaves behind, as on a host.
+    #[must_use]
+    pub fn simulated(direct: DirectIo, disk: SimDisk, faults: Arc<FaultPlan>) -> Self {
+        Self { direct, faults: Some(faults), disk: Some(disk) }
     }
 
     /// Opens a file for reading.
     pub fn open_read(&self, path: &Path) -> Result<DirectFile, FileError> {
-        self.open(path, OpenOptions::new().read(true), "open")
+        self.open(path, Access::Read)
     }
 
     /// Opens an existing file for reading and writing.
     pub fn open_write(&self, path: &Path) -> Result<DirectFile, FileError> {
-        self.open(path, OpenOptions::new().read(true).write(true), "open")
+        self.open(path, Access::Write)
     }
 
     /// Creates a file that must not exist yet, readable by the owner only.
     pub fn create(&self, path: &Path) -> Result<DirectFile, FileError> {
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create_new(true).mode(0o600);
-        self.open(path, &mut options, "create")
+        self.open(path, Access::Create)
     }
 
     /// Renames within a file system. Durable only after [`FileSystem::sync_dir`].
     pub fn rename(&self, from: &Path, to: &Path) -> Result<(), FileError> {
-        std::fs::rename(from, to).map_err(|source| FileError::io("rename", from, source))
+        let renamed = match &self.disk {
+            Some(disk) => disk.rename(from, to),
+            None => std::fs::rename(from, to),
+        };
+        renamed.map_err(|source| FileError::io("rename", from, source))
     }
 
     /// Removes a file. Durable only after [`FileSystem::sync_dir`].
     pub fn remove(&self, path: &Path) -> Result<(), FileError> {
-        std::fs::remove_file(path).map_err(|source| FileError::io("remove", path, source))
+        let removed = match &self.disk {
+            Some(disk) => disk.remove(path),
+            None => std::fs::remove_file(path),
+        };
+        removed.map_err(|source| FileError::io("remove", path, source))
     }
 
     /// Makes the names inside a folder durable.
     pub fn sync_dir(&self, path: &Path) -> Result<(), FileError> {
-        let folder = File::open(path).map_err(|source| FileError::io("open", path, source))?;
-        self.strike_sync().map_err(|source| FileError::io("fsync", path, source))?;
-        if cfg!(hufu_planted_bug = "no_fsync") {
-            return Ok(());
+        let failed = |source| FileError::io("fsync", path, source);
+        self.strike_sync().map_err(failed)?;
+        match &self.disk {
+            Some(disk) => disk.sync_dir(path).map_err(failed),
+            None => {
+                let opened = File::open(path);
+                let folder = opened.map_err(|source| FileError::io("open", path, source))?;
+                if cfg!(hufu_planted_bug = "no_fsync") {
+                    return Ok(());
+                }
+                folder.sync_all().map_err(failed)
+            }
         }
-        folder.sync_all().map_err(|source| FileError::io("fsync", path, source))
+    }
+
+    /// Whether a folder or a file is there.
+    pub fn exists(&self, path: &Path) -> Result<bool, FileError> {
+        let found = match &self.disk {
+            Some(disk) => disk.kind(path).map(|kind| kind.is_some()),
+            None => path.try_exists(),
+        };
+        found.map_err(|source| FileError::io("stat", path, source))
+    }
+
+    /// The names inside a folder, in order; names that are no Unicode are left out.
+    pub fn names(&self, folder: &Path) -> Result<Vec<String>, FileError> {
+        let failed = |source| FileError::io("list", folder, source);
+        let mut names = Vec::new();
+        if let Some(disk) = &self.disk {
+            for path in disk.names(folder).map_err(failed)? {
+                names.extend(path.file_name().and_then(|name| name.to_str()).map(str::to_owned));
+            }
+        } else {
+            for entry in std::fs::read_dir(folder).map_err(failed)? {
+                names.extend(entry.map_err(failed)?.file_name().into_string().ok());
+            }
+        }
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    /// Makes a folder and all folders above it that are missing; durable when this returns, also
+    /// where an earlier process made it and was killed before it could say so.
+    pub fn make_folder(&self, path: &Path) -> Result<(), FileError> {
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        if !self.exists(path)? {
+            if let Some(parent) = parent {
+                self.make_folder(parent)?;
+            }
+            let made = match &self.disk {
+                Some(disk) => disk.make_folder(path),
+                None => std::fs::create_dir(path),
+            };
+            match made {
+                // Another process was faster; whether it is a folder shows when it is used.
+                Err(source) if source.kind() == io::ErrorKind::AlreadyExists => {}
+                other => other.map_err(|source| FileError::io("mkdir", path, source))?,
+            }
+        }
+        match parent {
+            Some(parent) => self.sync_dir(parent),
+            None if path.has_root() => Ok(()),
+            None => self.sync_dir(Path::new(".")),
+        }
+    }
+
+    /// The bytes of a small file; `None` where there is no file.
+    ///
+    /// Reads one byte more than `bytes_max` at most, so that a caller sees that a file is longer.
+    pub fn read_small(&self, path: &Path, bytes_max: usize) -> Result<Option<Vec<u8>>, FileError> {
+        let opened = match self.open_medium(path, Access::Read) {
+            Ok(opened) => opened,
+            Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(FileError::io("open", path, source)),
+        };
+        let mut bytes = vec![0; bytes_max.saturating_add(1)];
+        let mut done = 0;
+        while let Some(rest) = bytes.get_mut(done..).filter(|rest| !rest.is_empty()) {
+            match opened.read_at(rest, to_u64(done)) {
+                Ok(0) => break,
+                Ok(count) => done += count,
+                Err(source) if source.kind() == io::ErrorKind::Interrupted => {}
+                Err(source) => return Err(FileError::io("read", path, source)),
+            }
+        }
+        bytes.truncate(done);
+        Ok(Some(bytes))
+    }
+
+    /// Puts a small file in place of another or of none, durably: whoever looks later finds the old
+    /// bytes or the new ones, whole. The file beside it that this needs ends in `.new`.
+    pub fn replace(&self, path: &Path, bytes: &[u8]) -> Result<(), FileError> {
+        let mut name = path.as_os_str().to_owned();
+        name.push(".new");
+        let new = PathBuf::from(name);
+        if self.exists(&new)? {
+            self.remove(&new)?;
+        }
+        let created = self.open_medium(&new, Access::Create);
+        let medium = created.map_err(|source| FileError::io("create", &new, source))?;
+        let file = DirectFile { medium, path: new, direct: false, faults: self.clone() };
+        file.write_bytes(0, bytes)?;
+        file.sync_data()?;
+        self.rename(&file.path, path)?;
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        self.sync_dir(parent.unwrap_or(Path::new(".")))
     }
 
     /// Bytes an unprivileged process may still write to the file system that holds `path`.
     pub fn available_bytes(&self, path: &Path) -> Result<u64, FileError> {
+        if self.disk.is_some() {
+            return Ok(u64::MAX);
+        }
         let failed = |source| FileError::io("statvfs", path, source);
         let name = c_path(path).map_err(failed)?;
         let mut stats = MaybeUninit::<libc::statvfs>::zeroed();
@@ -104,25 +221,68 @@ impl FileSystem {
         }
     }
 
-    fn open(
-        &self,
-        path: &Path,
-        options: &mut OpenOptions,
-        operation: &'static str,
-    ) -> Result<DirectFile, FileError> {
-        let failed = |source| FileError::io(operation, path, source);
-        let file = options.open(path).map_err(failed)?;
+    fn open(&self, path: &Path, access: Access) -> Result<DirectFile, FileError> {
+        let operation = if access == Access::Create { "create" } else { "open" };
+        let opened = self.open_medium(path, access);
+        let medium = opened.map_err(|source| FileError::io(operation, path, source))?;
         let direct = self.direct == DirectIo::WherePossible
-            && accepts_direct(&file)
-            && set_direct(&file).is_ok();
-        Ok(DirectFile { file, path: path.to_path_buf(), direct, faults: self.clone() })
+            && match &medium {
+                Medium::Host(file) => accepts_direct(file) && set_direct(file).is_ok(),
+                Medium::Simulated(_) => true,
+            };
+        Ok(DirectFile { medium, path: path.to_path_buf(), direct, faults: self.clone() })
+    }
+
+    fn open_medium(&self, path: &Path, access: Access) -> io::Result<Medium> {
+        if let Some(disk) = &self.disk {
+            let create = access == Access::Create;
+            let file = if create { disk.create(path) } else { disk.open(path) };
+            return file.map(Medium::Simulated);
+        }
+        let mut options = OpenOptions::new();
+        options.read(true).write(access != Access::Read);
+        options.create_new(access == Access::Create).mode(0o600);
+        options.open(path).map(Medium::Host)
+    }
+}
+
+/// What a file is opened for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Access {
+    Read,
+    /// And to read.
+    Write,
+    /// To write and read a file that is not there yet.
+    Create,
+}
+
+/// Where a file's bytes are.
+#[derive(Debug)]
+enum Medium {
+    Host(File),
+    Simulated(SimFile),
+}
+
+impl Medium {
+    fn read_at(&self, target: &mut [u8], offset: u64) -> io::Result<usize> {
+        match self {
+            Self::Host(file) => file.read_at(target, offset),
+            Self::Simulated(file) => file.read_at(target, offset),
+        }
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        match self {
+            Self::Host(file) => file.write_at(bytes, offset),
+            Self::Simulated(file) => file.write_at(bytes, offset),
+        }
     }
 }
 
 /// One file, read and written in whole blocks.
 #[derive(Debug)]
 pub struct DirectFile {
-    file: File,
+    medium: Medium,
     path: PathBuf,
     direct: bool,
     faults: FileSystem,
@@ -143,7 +303,11 @@ impl DirectFile {
 
     /// Size of the file in bytes.
     pub fn bytes(&self) -> Result<u64, FileError> {
-        self.file.metadata().map(|data| data.len()).map_err(|source| self.failed("stat", source))
+        let bytes = match &self.medium {
+            Medium::Host(file) => file.metadata().map(|data| data.len()),
+            Medium::Simulated(file) => file.bytes(),
+        };
+        bytes.map_err(|source| self.failed("stat", source))
     }
 
     /// Reads `bytes` at `offset` into the start of `buffer`; all of them or an error.
@@ -159,7 +323,7 @@ impl DirectFile {
         };
         self.check_aligned("read", offset, bytes)?;
         while let Some(rest) = target.get_mut(done..).filter(|rest| !rest.is_empty()) {
-            match self.file.read_at(rest, offset + to_u64(done)) {
+            match self.medium.read_at(rest, offset + to_u64(done)) {
                 Ok(0) => {
                     return Err(FileError::EndOfFile { path: self.path.clone(), offset, bytes });
                 }
@@ -199,13 +363,20 @@ impl DirectFile {
 
     /// Makes all writes that returned before this call durable. A failure is final.
     pub fn sync_data(&self) -> Result<(), FileError> {
-        self.faults.strike_sync().map_err(|source| self.failed("fdatasync", source))?;
+        if let Err(source) = self.faults.strike_sync() {
+            self.sync_failed()?;
+            return Err(self.failed("fdatasync", source));
+        }
         self.sync_unstruck()
     }
 
     /// Sets the size of the file.
     pub fn set_bytes(&self, bytes: u64) -> Result<(), FileError> {
-        self.file.set_len(bytes).map_err(|source| self.failed("truncate", source))
+        let set = match &self.medium {
+            Medium::Host(file) => file.set_len(bytes),
+            Medium::Simulated(file) => file.set_bytes(bytes),
+        };
+        set.map_err(|source| self.failed("truncate", source))
     }
 
     /// Reserves room for `bytes` from the start, so that a full disk shows now and not later.
@@ -215,12 +386,13 @@ impl DirectFile {
         if let Some(Fault::Error(errno)) = self.strike(FaultOperation::Allocate) {
             return Err(self.failed("fallocate", io::Error::from_raw_os_error(errno)));
         }
+        let Medium::Host(file) = &self.medium else { return Ok(()) };
         let Ok(length) = libc::off_t::try_from(bytes) else {
             return Err(self.failed("fallocate", io::Error::from_raw_os_error(libc::EFBIG)));
         };
         loop {
-            // SAFETY: a plain system call on a descriptor that `self.file` keeps open.
-            let result = unsafe { libc::fallocate(self.file.as_raw_fd(), 0, 0, length) };
+            // SAFETY: a plain system call on a descriptor that `file` keeps open.
+            let result = unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, length) };
             if result == 0 {
                 return Ok(());
             }
@@ -233,8 +405,12 @@ impl DirectFile {
         }
     }
 
-    pub(super) fn descriptor(&self) -> RawFd {
-        self.file.as_raw_fd()
+    /// The kernel's number of the file; `None` on a simulated disk.
+    pub(super) fn descriptor(&self) -> Option<RawFd> {
+        match &self.medium {
+            Medium::Host(file) => Some(file.as_raw_fd()),
+            Medium::Simulated(_) => None,
+        }
     }
 
     pub(super) fn strike(&self, operation: FaultOperation) -> Option<Fault> {
@@ -256,18 +432,24 @@ impl DirectFile {
         &self,
         offset: u64,
         buffer: &AlignedBuffer,
-        mut done: usize,
+        done: usize,
         bytes: usize,
     ) -> Result<(), FileError> {
-        while let Some(rest) = buffer.get(done..bytes).filter(|rest| !rest.is_empty()) {
-            match self.file.write_at(rest, offset + to_u64(done)) {
+        let rest = buffer.get(done..bytes).unwrap_or_default();
+        self.write_bytes(offset + to_u64(done), rest)
+    }
+
+    fn write_bytes(&self, offset: u64, bytes: &[u8]) -> Result<(), FileError> {
+        let mut done = 0;
+        while let Some(rest) = bytes.get(done..).filter(|rest| !rest.is_empty()) {
+            match self.medium.write_at(rest, offset + to_u64(done)) {
                 Ok(0) => return Err(self.failed("write", io::ErrorKind::WriteZero.into())),
                 Ok(count) => done += count,
                 Err(source) if source.kind() == io::ErrorKind::Interrupted => {}
                 Err(source) => return Err(self.failed("write", source)),
             }
         }
-        assert!(done >= bytes);
+        assert!(done == bytes.len());
         Ok(())
     }
 
@@ -276,7 +458,22 @@ impl DirectFile {
         if cfg!(hufu_planted_bug = "no_fsync") {
             return Ok(());
         }
-        self.file.sync_data().map_err(|source| self.failed("fdatasync", source))
+        let synced = match &self.medium {
+            Medium::Host(file) => file.sync_data(),
+            Medium::Simulated(file) => file.sync(),
+        };
+        synced.map_err(|source| self.failed("fdatasync", source))
+    }
+
+    /// Lets a sync that fails on purpose leave behind what a real one does: pages that read well
+    /// and are never written. A disk that was written directly keeps its cache.
+    pub(super) fn sync_failed(&self) -> Result<(), FileError> {
+        match &self.medium {
+            Medium::Simulated(file) if !self.direct => {
+                file.forget_waiting().map_err(|source| self.failed("fdatasync", source))
+            }
+            _ => Ok(()),
+        }
     }
 
     pub(super) fn failed(&self, operation: &'static str, source: io::Error) -> FileError {

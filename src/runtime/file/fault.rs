@@ -45,6 +45,11 @@ impl FaultPlan {
         armed.push(Armed { operation, remaining: skip, fault });
     }
 
+    /// Takes back what has not fired.
+    pub fn disarm(&self) {
+        self.armed.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     /// Counts one operation and returns the fault that falls on it.
     pub(super) fn strike(&self, operation: FaultOperation) -> Option<Fault> {
         let mut armed = self.armed.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,17 +1,23 @@
 //! Groups of bytes made durable in order: write, then fdatasync, up to `depth` groups at a time.
 
 use std::collections::VecDeque;
-use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
 use std::sync::Arc;
 
 use super::direct::DirectFile;
 use super::fault::{Fault, FaultOperation};
-use super::uring::{Half, Uring};
+use super::uring::{Half, Started, Uring};
 use super::{AlignedBuffer, FileError};
+use crate::sys;
 
 /// Groups that may be in flight, at most. More gained nothing in `facts/storage.md`.
 pub(super) const DEPTH_MAX: u32 = 64;
+
+/// What failed when the kernel does not take part any more.
+const ENTER: &str = "io_uring_enter";
 
 /// How a ring reaches the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -87,7 +93,7 @@ enum Engine {
 /// after a failed fdatasync nobody knows what the disk holds.
 pub struct FileRing {
     engine: Engine,
-    event: OwnedFd,
+    event: File,
     flights: VecDeque<Flight>,
     token_next: u64,
     depth: u32,
@@ -109,7 +115,8 @@ impl FileRing {
         let capacity = usize::try_from(depth).unwrap_or(1);
         Ok(Self {
             engine,
-            event: event_descriptor()?,
+            event: sys::eventfd()
+                .map_err(|source| FileError::io("eventfd", Path::new("eventfd"), source))?,
             flights: VecDeque::with_capacity(capacity),
             token_next: 0,
             depth,
@@ -222,7 +229,8 @@ impl FileRing {
                 && let Err(source) = uring.enter(1)
             {
                 self.failed = true;
-                return Err(FileError::RingUnavailable { source });
+                let file = self.flights.front().map(|flight| Arc::clone(&flight.file));
+                return Err(file.map_or(FileError::RingFailed, |file| file.failed(ENTER, source)));
             }
         }
     }
@@ -237,21 +245,25 @@ impl FileRing {
             signal(&self.event);
             return;
         }
-        match &mut self.engine {
-            Engine::Sync => {
-                run_inline(flight, 0);
-                signal(&self.event);
+        // A simulated disk is no file of the kernel's.
+        let (Engine::Uring(uring), Some(descriptor)) = (&mut self.engine, flight.file.descriptor())
+        else {
+            run_inline(flight, 0);
+            signal(&self.event);
+            return;
+        };
+        let (token, bytes) = (flight.token, flight.bytes);
+        match uring.start(token, descriptor, flight.offset, &flight.buffer, bytes) {
+            Started::Whole => {}
+            // Nothing of it will ever complete, so nobody may wait for it.
+            Started::Nothing(source) => {
+                let error = flight.file.failed(ENTER, source);
+                finish(flight, Some(error));
             }
-            Engine::Uring(uring) => {
-                let (token, bytes) = (flight.token, flight.bytes);
-                let started =
-                    uring.start(token, &flight.file, flight.offset, &flight.buffer, bytes);
-                if let Err(source) = started {
-                    // The pair may sit in the submission queue: it is not marked as finished, so
-                    // that a drop waits for it or leaks its buffer.
-                    flight.error = Some(flight.file.failed("submit", source));
-                }
-            }
+            // The rest of the pair sits in the submission queue, and a sync that was cut off from
+            // its write may still be carried out and succeed. The group is not marked as finished,
+            // so that a drop waits for it or leaks its buffer.
+            Started::Part(source) => flight.error = Some(flight.file.failed(ENTER, source)),
         }
     }
 
@@ -261,19 +273,8 @@ impl FileRing {
             return;
         };
         let flights = &mut self.flights;
-        uring.reap(|token, half, result| {
-            let first = flights.front().map_or(token, |flight| flight.token);
-            let index = token.checked_sub(first).and_then(|index| usize::try_from(index).ok());
-            let Some(flight) = index.and_then(|index| flights.get_mut(index)) else { return };
-            assert!(flight.token == token);
-            match half {
-                Half::Write => flight.write = Some(result),
-                Half::Sync => flight.sync = Some(result),
-            }
-        });
-        for flight in flights.iter_mut().filter(|flight| flight.is_finished()) {
-            judge(flight);
-        }
+        uring.reap(|token, half, result| note(flights, token, half, result));
+        flights.iter_mut().for_each(judge);
     }
 
     /// Waits until the kernel is done with every buffer. False when it cannot be known.
@@ -310,6 +311,18 @@ impl std::fmt::Debug for FileRing {
             .field("in_flight", &self.flights.len())
             .field("failed", &self.failed)
             .finish()
+    }
+}
+
+/// Takes down what the kernel said about one half of a group.
+fn note(flights: &mut VecDeque<Flight>, token: u64, half: Half, result: i32) {
+    let first = flights.front().map_or(token, |flight| flight.token);
+    let index = token.checked_sub(first).and_then(|index| usize::try_from(index).ok());
+    let Some(flight) = index.and_then(|index| flights.get_mut(index)) else { return };
+    assert!(flight.token == token);
+    match half {
+        Half::Write => flight.write = Some(result),
+        Half::Sync => flight.sync = Some(result),
     }
 }
 
@@ -358,9 +371,10 @@ fn fail_on_purpose(flight: &mut Flight, write: Option<Fault>, sync: Option<Fault
         (None, Some(Fault::Error(errno))) => ("fdatasync", errno, bytes),
         (None, _) => ("fdatasync", libc::EIO, bytes),
     };
-    let error = flight
-        .file
-        .write_torn(flight.offset, &flight.buffer, reached)
+    let written = flight.file.write_torn(flight.offset, &flight.buffer, reached);
+    let synced = if operation == "fdatasync" { flight.file.sync_failed() } else { Ok(()) };
+    let error = written
+        .and(synced)
         .err()
         .unwrap_or_else(|| flight.file.failed(operation, io::Error::from_raw_os_error(errno)));
     finish(flight, Some(error));
@@ -372,27 +386,15 @@ fn finish(flight: &mut Flight, error: Option<FileError>) {
     flight.error = error;
 }
 
-fn event_descriptor() -> Result<OwnedFd, FileError> {
-    // SAFETY: a plain system call without pointers.
-    let raw = unsafe { libc::eventfd(0, libc::EFD_NONBLOCK | libc::EFD_CLOEXEC) };
-    if raw < 0 {
-        let source = io::Error::last_os_error();
-        return Err(FileError::io("eventfd", std::path::Path::new("eventfd"), source));
-    }
-    // SAFETY: the descriptor was just made, is open, and nobody else owns it.
-    Ok(unsafe { OwnedFd::from_raw_fd(raw) })
-}
-
 /// Makes the event descriptor readable. A full counter already is, so the result does not matter.
-fn signal(event: &OwnedFd) {
-    let one = 1_u64.to_ne_bytes();
-    // SAFETY: `one` is valid for the eight bytes read from it; the descriptor is open.
-    let _written = unsafe { libc::write(event.as_raw_fd(), one.as_ptr().cast(), one.len()) };
+fn signal(mut event: &File) {
+    let _written = event.write(&1_u64.to_ne_bytes());
 }
 
 /// Makes the event descriptor unreadable until the next signal.
-fn clear(event: &OwnedFd) {
-    let mut count = [0_u8; 8];
-    // SAFETY: `count` is valid for the eight bytes written to it; the descriptor is open.
-    let _read = unsafe { libc::read(event.as_raw_fd(), count.as_mut_ptr().cast(), count.len()) };
+fn clear(mut event: &File) {
+    let _read = event.read(&mut [0; 8]);
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,11 +1,10 @@
 //! The io_uring side of a file ring: one write and one linked fdatasync per group.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
 use io_uring::{IoUring, opcode, squeue, types};
 
-use super::direct::DirectFile;
 use super::{AlignedBuffer, FileError};
 
 /// Which half of a group a completion belongs to.
@@ -15,6 +14,17 @@ pub(super) enum Half {
     Write,
     /// The fdatasync linked behind it.
     Sync,
+}
+
+/// What became of a pair that was handed over.
+#[derive(Debug)]
+pub(super) enum Started {
+    /// The kernel has both halves, linked.
+    Whole,
+    /// Nothing of it reached the submission queue.
+    Nothing(io::Error),
+    /// It is in the submission queue, and the kernel has one half of it or none.
+    Part(io::Error),
 }
 
 /// A ring that carries linked write and sync pairs.
@@ -35,18 +45,18 @@ impl Uring {
 
     /// Hands one group to the kernel.
     ///
-    /// The caller keeps `buffer` and `file` alive and untouched until [`Uring::reap`] has returned
+    /// The caller keeps `buffer` and the file alive and untouched until [`Uring::reap`] has returned
     /// both halves of `token`.
     pub(super) fn start(
         &mut self,
         token: u64,
-        file: &DirectFile,
+        descriptor: RawFd,
         offset: u64,
         buffer: &AlignedBuffer,
         bytes: u32,
-    ) -> io::Result<()> {
+    ) -> Started {
         assert!(buffer.len() >= usize::try_from(bytes).unwrap_or(usize::MAX));
-        let descriptor = types::Fd(file.descriptor());
+        let descriptor = types::Fd(descriptor);
         let write = opcode::Write::new(descriptor, buffer.as_kernel_ptr(), bytes)
             .offset(offset)
             .build()
@@ -64,8 +74,10 @@ impl Uring {
         // drop waits for them or leaks the buffer, so the kernel never reads freed memory.
         let pushed = unsafe { queue.push_multiple(&pair) };
         drop(queue);
-        pushed.map_err(|_full| io::Error::from_raw_os_error(libc::EBUSY))?;
-        self.enter(0)
+        if pushed.is_err() {
+            return Started::Nothing(io::Error::from_raw_os_error(libc::EBUSY));
+        }
+        self.submit(0).map_or_else(Started::Part, judge_taken)
     }
 
     /// Gives every completion that is there to `each`: token, half, result as the kernel gave it.
@@ -78,9 +90,14 @@ impl Uring {
 
     /// Enters the kernel and waits until at least `want` completions are there.
     pub(super) fn enter(&mut self, want: usize) -> io::Result<()> {
+        self.submit(want).map(|_taken| ())
+    }
+
+    /// Hands over what is in the submission queue; returns how many entries the kernel took.
+    fn submit(&mut self, want: usize) -> io::Result<usize> {
         loop {
             match self.ring.submit_and_wait(want) {
-                Ok(_submitted) => return Ok(()),
+                Ok(taken) => return Ok(taken),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
@@ -91,5 +108,29 @@ impl Uring {
     pub(super) fn descriptor(&self) -> BorrowedFd<'_> {
         // SAFETY: the ring keeps its descriptor open for as long as `self` is borrowed.
         unsafe { BorrowedFd::borrow_raw(self.ring.as_raw_fd()) }
+    }
+}
+
+/// Tells whether the kernel took a pair as a pair.
+///
+/// When it takes the write alone, the link ends there: the sync goes in later as a request of its
+/// own and may be finished before the write is.
+fn judge_taken(taken: usize) -> Started {
+    match taken {
+        2 => Started::Whole,
+        other => Started::Part(io::Error::other(format!("the kernel took {other} of 2 requests"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pair_that_the_kernel_did_not_take_as_one_is_a_failure() {
+        assert!(matches!(judge_taken(2), Started::Whole));
+        for taken in [0, 1, 3] {
+            assert!(matches!(judge_taken(taken), Started::Part(_)), "{taken}");
+        }
     }
 }

@@ -25,7 +25,7 @@ use io_uring::{opcode, types};
 
 use super::pool::{GROUP, Pool};
 use super::table::{Phase, Table, index};
-use super::{CloseReason, Config, Event};
+use super::{CloseReason, Config, ConnToken, Event};
 use crate::clock::Nanos;
 use crate::sys;
 
@@ -66,6 +66,8 @@ pub(super) struct Held {
     count: u16,
     /// The peer's end of input came behind these bytes.
     is_end_behind: bool,
+    /// The socket failed behind these bytes, which are the owner's before it hears of that.
+    failure_behind: Option<io::ErrorKind>,
 }
 
 impl Held {
@@ -203,7 +205,15 @@ impl Driver {
             }
             // Ours, or nothing lost: the receive is started again if it is still wanted.
             libc::ECANCELED | libc::EINTR | libc::EAGAIN => {}
-            errno => table.fail(slot, &io::Error::from_raw_os_error(errno)),
+            errno => {
+                let error = io::Error::from_raw_os_error(errno);
+                let held = &mut table.at(slot).held;
+                if held.is_empty() {
+                    table.fail(slot, &error);
+                } else {
+                    held.failure_behind = Some(error.kind());
+                }
+            }
         }
     }
 
@@ -231,9 +241,12 @@ impl Driver {
         }
     }
 
-    /// Moves held bytes on after the owner has made room.
-    pub(super) fn refill(&mut self, table: &mut Table, slot: u32) {
-        while let Some(connection) = table.connections.get_mut(index(slot)) {
+    /// Moves held bytes on after the owner has made room. A connection that is being closed gets
+    /// none: its owner was promised to hear of no more input.
+    pub(super) fn refill(&mut self, table: &mut Table, conn: ConnToken) {
+        let slot = conn.slot;
+        while table.find(conn).is_some_and(|connection| connection.phase == Phase::Open) {
+            let connection = table.at(slot);
             let held = connection.held;
             if held.is_empty() {
                 return;
@@ -248,9 +261,9 @@ impl Driver {
             connection.held.count -= 1;
             let is_last = connection.held.is_empty();
             table.input_arrived(slot, link.len);
-            if is_last && held.is_end_behind {
+            if is_last {
                 table.at(slot).held = Held::default();
-                table.input_ended(slot);
+                come_behind(table, slot, held);
             }
         }
     }
@@ -264,9 +277,7 @@ impl Driver {
             held.first = next;
             held.count -= 1;
         }
-        if held.is_end_behind {
-            table.input_ended(slot);
-        }
+        come_behind(table, slot, held);
     }
 
     /// Starts the receives again that found no buffer. When unread bytes hold all buffers for too
@@ -470,6 +481,15 @@ impl Driver {
     }
 }
 
+/// What happened to a connection behind the bytes that were held, now that they are gone.
+fn come_behind(table: &mut Table, slot: u32, held: Held) {
+    if let Some(kind) = held.failure_behind {
+        table.fail(slot, &io::Error::from(kind));
+    } else if held.is_end_behind {
+        table.input_ended(slot);
+    }
+}
+
 fn on_accept(table: &mut Table, completion: &Completion, now: Nanos, events: &mut Vec<Event>) {
     let place = completion.slot;
     let listener = &mut table.listeners[index(place)];
@@ -519,3 +539,6 @@ fn on_connect(table: &mut Table, slot: u32) {
         Ok(None) => {}
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -54,8 +54,11 @@ fn a_lock_is_exclusive_until_it_is_dropped() {
     let path = dir.path().join("lock");
     let lock = lock_file(&path).unwrap();
     assert!(matches!(lock_file(&path), Err(LockError::Held { .. })));
+    assert!(matches!(lock_existing(&path), Err(LockError::Held { .. })));
     drop(lock);
     drop(lock_file(&path).unwrap());
+    assert!(lock_existing(&path).unwrap().is_some());
+    assert!(lock_existing(&path.with_extension("none")).unwrap().is_none());
     let missing = dir.path().join("missing/lock");
     assert!(matches!(lock_file(&missing), Err(LockError::Host { .. })));
 }

@@ -306,6 +306,54 @@ fn a_core_that_is_not_there_fails_the_start() {
     assert!(matches!(group.start().unwrap_err().cause, Cause::Host(_)));
 }
 
+/// Runs until it is asked to stop.
+struct Patient {
+    is_stopping: bool,
+}
+
+impl Tile for Patient {
+    fn name(&self) -> &str {
+        "patient"
+    }
+    fn poll(&mut self, _: Nanos) -> Result<Progress, Fatal> {
+        Ok(if self.is_stopping { Progress::Done } else { Progress::Idle })
+    }
+    fn stop(&mut self) {
+        self.is_stopping = true;
+    }
+}
+
+#[test]
+fn a_thread_the_host_refuses_fails_the_start_and_stops_the_others() {
+    for refused in 0..3 {
+        let (fatal, seen) = recorder();
+        let mut group = Group::new(fatal);
+        for rank in 0..3 {
+            let thread = group.thread(ThreadConfig::new(&format!("thread {rank}"))).unwrap();
+            // The refused thread has tiles of the first rank, for which all others wait.
+            group.add(thread, 0, Box::new(Patient { is_stopping: false }));
+            group.add(thread, rank, Box::new(Patient { is_stopping: false }));
+        }
+        let (done, is_done) = mpsc::channel();
+        std::thread::spawn(move || {
+            let mut count = 0;
+            let started = group.start_with(&mut |name, work| {
+                count += 1;
+                if count == refused + 1 {
+                    return Err(io::ErrorKind::WouldBlock.into());
+                }
+                spawn(name, work)
+            });
+            done.send(started.map(drop)).unwrap();
+        });
+        let started = is_done.recv_timeout(Duration::from_secs(20));
+        let failure = started.expect("the start hangs").unwrap_err();
+        assert_eq!(failure.thread, format!("thread {refused}"));
+        assert!(matches!(failure.cause, Cause::Host(_)), "{failure}");
+        assert!(seen.lock().unwrap().is_empty(), "a start that fails is its caller's to handle");
+    }
+}
+
 /// Echoes over the reactor; the thread sleeps in `ppoll` on the reactor's descriptor.
 struct Echo {
     reactor: crate::net::Reactor,

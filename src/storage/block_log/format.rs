@@ -27,7 +27,7 @@ use super::tree::stored_root;
 use crate::widths;
 
 /// Version of the layout in this file.
-pub(crate) const FORMAT_VERSION: u32 = 1;
+pub(crate) const FORMAT_VERSION: u32 = crate::data_dir::DATA_FORMAT_VERSION;
 /// Size of a block of the device and of everything that is written.
 pub(crate) const BLOCK: usize = hufu_runtime::file::BLOCK_BYTES;
 /// Bytes before the first group of a segment.

@@ -106,16 +106,17 @@ impl LogReader {
         Ok((Self::attached(options, shared), report))
     }
 
-    /// Moves the reader. Whether a record is there shows at the next read.
+    /// Moves the reader. Whether a record is there shows at the next read, if not before.
     pub fn seek(&mut self, start: Start) -> Result<(), Error> {
-        self.loaded = None;
-        self.cursor = None;
         let (position, skip) = match start {
-            Start::Beginning => return Ok(()),
+            Start::Beginning => {
+                (self.loaded, self.cursor) = (None, None);
+                return Ok(());
+            }
             Start::At(position) => (position, false),
             Start::After(position) => (position, true),
         };
-        self.jump(&position);
+        self.jump(&position)?;
         assert!(self.cursor.is_some());
         if skip && self.next()?.is_none() {
             return Err(no_such_record(&position));
@@ -135,6 +136,10 @@ impl LogReader {
             let end = GROUP_HEADER_BYTES + widths::index(header.payload_bytes.get());
             assert!(cursor.record_offset >= GROUP_HEADER_BYTES);
             if cursor.record_offset >= end {
+                if !cursor.on_boundary {
+                    // Only a jump comes here, with an offset that is in none of the group's records.
+                    return Err(no_such_record(&cursor.position()));
+                }
                 self.next_group(&header);
                 continue;
             }
@@ -153,6 +158,9 @@ impl LogReader {
 
     /// The record at `position`, with its whole group verified. The reader then stands behind it.
     pub fn read(&mut self, position: &RecordPosition) -> Result<Record<'_>, Error> {
+        if widths::index(position.record_offset) < GROUP_HEADER_BYTES {
+            return Err(no_such_record(position));
+        }
         let held = self.loaded.as_ref().is_some_and(|loaded| loaded.sequence == position.sequence);
         let here = self.cursor.is_some_and(|cursor| {
             cursor.segment == position.segment
@@ -167,9 +175,6 @@ impl LogReader {
             self.seek(Start::At(*position))?;
         }
         let asked = *position;
-        if widths::index(asked.record_offset) < GROUP_HEADER_BYTES {
-            return Err(no_such_record(&asked));
-        }
         match self.next()? {
             Some(record) if record.position == asked => Ok(record),
             _ => Err(no_such_record(&asked)),
@@ -194,16 +199,20 @@ impl LogReader {
         assert!(self.cursor.is_some());
     }
 
-    fn jump(&mut self, position: &RecordPosition) {
+    fn jump(&mut self, position: &RecordPosition) -> Result<(), Error> {
+        if widths::index(position.record_offset) < GROUP_HEADER_BYTES {
+            return Err(no_such_record(position));
+        }
         self.loaded = None;
         self.cursor = Some(Cursor {
             segment: position.segment,
             group_offset: u64::from(position.group_offset),
             sequence: position.sequence,
-            record_offset: widths::index(position.record_offset).max(GROUP_HEADER_BYTES),
+            record_offset: widths::index(position.record_offset),
             on_boundary: false,
             link: None,
         });
+        Ok(())
     }
 
     /// Puts the cursor on the oldest group. False when the log is empty.

@@ -1,7 +1,9 @@
 //! What a log holds after a stop of any kind: the good part, and what to do with the rest.
 
+use std::collections::BTreeSet;
+
 use hufu_crypto::{Digest, Hasher};
-use hufu_runtime::file::AlignedBuffer;
+use hufu_runtime::file::{AlignedBuffer, DirectFile};
 
 use super::SegmentEntry;
 use super::format::{BLOCK, ChainLink, Damage, FLAG_SEAL, SEGMENT_HEADER_BYTES, SegmentFacts};
@@ -72,14 +74,17 @@ struct Walk {
 
 /// Reads the log in `options.folder`. `None` means that there is none yet.
 pub(super) fn recover(options: &LogOptions) -> Result<Option<Recovered>, Error> {
-    let logs = Listing::read(&options.folder)?.logs;
+    let logs = match options.file_system.exists(&options.folder)? {
+        true => Listing::read(&options.file_system, &options.folder)?.logs,
+        false => BTreeSet::new(),
+    };
     let known = options.known_durable;
     let (Some(first), Some(last)) = (logs.first().copied(), logs.last().copied()) else {
         let damage = Damage::EndsEarly { last: 0, known };
         return if known == 0 { Ok(None) } else { Err(corrupted(options, 0, 0, damage)) };
     };
     assert!(first <= last);
-    let facts = read_headers(options, first, last)?;
+    let facts = read_headers(options, &logs)?;
     let checked_from = last.saturating_sub(options.segments_checked_at_open - 1).max(first);
     let mut window = SegmentScan::new_window();
     let mut groups = 0;
@@ -99,7 +104,7 @@ pub(super) fn recover(options: &LogOptions) -> Result<Option<Recovered>, Error> 
         .map(|facts| SegmentEntry { segment: facts.segment, first_sequence: facts.first_sequence })
         .collect();
     let report = RecoveryReport {
-        segments_count: last - first + 1,
+        segments_count: widths::length(facts.len()),
         segments_checked: last - checked_from + 1,
         groups_checked: groups,
         last_sequence: tail.sequence,
@@ -109,38 +114,64 @@ pub(super) fn recover(options: &LogOptions) -> Result<Option<Recovered>, Error> 
     Ok(Some(Recovered { segments, tail, report }))
 }
 
-/// Zeroes everything behind the tail, so that no byte of a torn group is ever looked at again.
-pub(super) fn cut_tail(options: &LogOptions, tail: &Tail) -> Result<(), Error> {
+/// Makes what was read durable, and zeroes what is behind it, so that no byte of a torn group is
+/// ever looked at again.
+///
+/// What a killed process wrote is seen, whether it was synced or not, and the groups that come next
+/// would vouch for it. So nothing is built on it before it is on the disk. The names are made
+/// durable by the claim of the epoch, which follows.
+pub(super) fn secure_tail(options: &LogOptions, tail: &Tail) -> Result<(), Error> {
     let path = segment::path(&options.folder, tail.facts.segment, State::Log);
     let file = options.file_system.open_write(&path)?;
+    assert!(tail.offset >= SEGMENT_HEADER_BYTES);
+    if !file.is_direct() {
+        // After a failed sync the page cache takes its pages for written: only writing them again
+        // makes the next sync mean something.
+        rewrite(&file, tail.offset)?;
+    }
+    zero(&file, tail.offset, tail.facts.segment_bytes)?;
+    Ok(file.sync_data()?)
+}
+
+/// Writes the first `end` bytes of a file where they are.
+fn rewrite(file: &DirectFile, end: u64) -> Result<(), Error> {
+    let mut piece = AlignedBuffer::new(ZEROES_BYTES);
+    let mut offset = 0;
+    while offset < end {
+        let left = usize::try_from(end - offset).unwrap_or(usize::MAX);
+        let bytes = left.min(ZEROES_BYTES);
+        file.read(offset, &mut piece, bytes)?;
+        file.write(offset, &piece, bytes)?;
+        offset += widths::offset(bytes);
+    }
+    assert!(offset == end);
+    Ok(())
+}
+
+/// Zeroes what is not zero from `offset` to `end`.
+fn zero(file: &DirectFile, mut offset: u64, end: u64) -> Result<(), Error> {
     let (mut found, zeroes) = (AlignedBuffer::new(ZEROES_BYTES), AlignedBuffer::new(ZEROES_BYTES));
-    let mut offset = tail.offset;
-    let mut written = false;
-    assert!(offset >= SEGMENT_HEADER_BYTES);
-    while offset < tail.facts.segment_bytes {
-        let left = usize::try_from(tail.facts.segment_bytes - offset).unwrap_or(usize::MAX);
+    while offset < end {
+        let left = usize::try_from(end - offset).unwrap_or(usize::MAX);
         let bytes = left.min(ZEROES_BYTES);
         file.read(offset, &mut found, bytes)?;
         if found.get(..bytes) != zeroes.get(..bytes) {
             file.write(offset, &zeroes, bytes)?;
-            written = true;
         }
         offset += widths::offset(bytes);
     }
-    if written {
-        file.sync_data()?;
-    }
-    assert!(offset == tail.facts.segment_bytes);
+    assert!(offset == end);
     Ok(())
 }
 
 /// The headers of all segments, each continuing the one before.
-fn read_headers(options: &LogOptions, first: u32, last: u32) -> Result<Vec<SegmentFacts>, Error> {
+fn read_headers(options: &LogOptions, logs: &BTreeSet<u32>) -> Result<Vec<SegmentFacts>, Error> {
     let mut all: Vec<SegmentFacts> = Vec::new();
-    for segment in first..=last {
-        let path = segment::path(&options.folder, segment, State::Log);
-        if !path.exists() {
-            return Err(corrupted(options, segment, 0, Damage::Missing));
+    for &segment in logs {
+        if let Some(expected) = all.last().and_then(|before| before.segment.checked_add(1))
+            && expected != segment
+        {
+            return Err(corrupted(options, expected, 0, Damage::Missing));
         }
         let (_file, facts) = segment::open(
             &options.file_system,
@@ -270,5 +301,5 @@ fn corrupted(options: &LogOptions, segment: u32, offset: u64, damage: Damage) ->
     Error::Corrupted { folder: options.folder.clone(), segment, offset, damage }
 }
 
-/// Chain link before the first group there is.
-pub(super) const FIRST_LINK: ChainLink = ChainLink { hash: Digest::ZERO, epoch: 1 };
+/// Hash that the first group there is must hold.
+pub(super) const FIRST_HASH: Digest = Digest::ZERO;

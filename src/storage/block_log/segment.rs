@@ -3,6 +3,7 @@
 //! ```text
 //! NNNNNNNNNN.tmp   --zeroes written, synced-->  NNNNNNNNNN.ready
 //! NNNNNNNNNN.ready --header written, synced-->  NNNNNNNNNN.log     (rename, folder synced)
+//! NNNNNNNNNNNNNNNNNNNN.epoch                     empty; its name is the newest epoch claimed
 //! ```
 //!
 //! A `.log` file therefore always has a valid header: one that has not is damaged, never torn. A
@@ -23,6 +24,11 @@ use crate::widths;
 const ZEROES_BYTES: usize = 1 << 20;
 /// Old segments kept for reuse at most.
 const SPARES_MAX: usize = 2;
+
+/// Extension of the empty file whose name is the newest epoch claimed.
+const EPOCH: &str = "epoch";
+/// Digits of its name, as many as the largest epoch has.
+const EPOCH_DIGITS: usize = 20;
 
 /// The three states of a segment file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,26 +53,51 @@ pub(crate) fn path(folder: &Path, segment: u32, state: State) -> PathBuf {
     folder.join(format!("{segment:010}.{}", state.extension()))
 }
 
+/// Claims `epoch`, so that no later open takes it again: durable when this returns, and with it
+/// every name in the folder that recovery saw, also those that a killed process gave and never
+/// synced.
+///
+/// A group is known by (epoch, sequence), and encryption will make its nonce from the two. What the
+/// groups themselves say does not do: the one group of an epoch may be the torn one.
+pub(crate) fn claim_epoch(
+    file_system: &FileSystem,
+    folder: &Path,
+    claimed: &BTreeSet<u64>,
+    epoch: u64,
+) -> Result<(), Error> {
+    assert!(claimed.iter().all(|before| *before < epoch));
+    let name = |epoch: u64| folder.join(format!("{epoch:0EPOCH_DIGITS$}.{EPOCH}"));
+    let mut before = claimed.iter();
+    match before.next_back() {
+        Some(last) => file_system.rename(&name(*last), &name(epoch))?,
+        None => drop(file_system.create(&name(epoch))?),
+    }
+    for older in before {
+        file_system.remove(&name(*older))?;
+    }
+    Ok(file_system.sync_dir(folder)?)
+}
+
 /// The segment files of a folder. Names that are not segments are left alone.
 #[derive(Debug, Default)]
 pub(crate) struct Listing {
     pub(crate) logs: BTreeSet<u32>,
     pub(crate) ready: BTreeSet<u32>,
     pub(crate) temporary: BTreeSet<u32>,
+    /// Epochs that were claimed; the newest counts.
+    pub(crate) epochs: BTreeSet<u64>,
 }
 
 impl Listing {
-    pub(crate) fn read(folder: &Path) -> Result<Self, Error> {
-        let failed =
-            |source| FileError::Io { operation: "list", path: folder.to_path_buf(), source };
+    pub(crate) fn read(file_system: &FileSystem, folder: &Path) -> Result<Self, Error> {
         let mut listing = Self::default();
-        for entry in std::fs::read_dir(folder).map_err(failed)? {
-            let name = entry.map_err(failed)?.file_name();
-            let Some((stem, extension)) = name.to_str().and_then(|name| name.split_once('.'))
-            else {
-                continue;
-            };
-            let digits = stem.len() == 10 && stem.bytes().all(|byte| byte.is_ascii_digit());
+        for name in file_system.names(folder)? {
+            let Some((stem, extension)) = name.split_once('.') else { continue };
+            let digits = stem.bytes().all(|byte| byte.is_ascii_digit());
+            if digits && stem.len() == EPOCH_DIGITS && extension == EPOCH {
+                listing.epochs.extend(stem.parse::<u64>().ok());
+            }
+            let digits = digits && stem.len() == 10;
             let Some(segment) = stem.parse().ok().filter(|_| digits) else { continue };
             match extension {
                 "log" => drop(listing.logs.insert(segment)),
@@ -167,7 +198,7 @@ impl Preparer {
 
     /// Takes over the segments an earlier process prepared and removes what it left half done.
     fn adopt(&mut self, next: u32) -> Result<(), Error> {
-        let listing = Listing::read(&self.folder)?;
+        let listing = Listing::read(&self.file_system, &self.folder)?;
         for segment in &listing.temporary {
             self.file_system.remove(&path(&self.folder, *segment, State::Temporary))?;
         }
@@ -257,6 +288,8 @@ impl Preparer {
             && let Some(oldest) = self.spares.pop_front()
         {
             self.file_system.remove(&path(&self.folder, oldest, State::Log))?;
+            // Were a later removal to last and this one not, there would be a gap.
+            self.file_system.sync_dir(&self.folder)?;
         }
         Ok(())
     }
@@ -267,9 +300,12 @@ impl Preparer {
         let from = path(&self.folder, oldest, State::Log);
         if self.file_system.open_read(&from)?.bytes()? != self.segment_bytes {
             self.file_system.remove(&from)?;
+            self.file_system.sync_dir(&self.folder)?;
             return Ok(false);
         }
         self.file_system.rename(&from, &path(&self.folder, self.next, State::Ready))?;
+        // Otherwise the header of its new life could be found under the old name.
+        self.file_system.sync_dir(&self.folder)?;
         self.ready.push_back((self.next, true));
         self.next += 1;
         assert!(!self.ready.is_empty());

@@ -15,6 +15,7 @@ use crate::Error;
 mod damage;
 mod failures;
 mod model;
+mod power;
 
 const CHAIN: Digest = Digest([7; 32]);
 const BLOCK: usize = 4096;
@@ -95,7 +96,9 @@ fn stored(folder: &Path, segment: u32) -> Vec<u8> {
 /// The places of all groups of a log that is whole: segment, offset, bytes.
 fn groups(options: &LogOptions) -> Vec<(u32, u64, u64)> {
     let mut found = Vec::new();
-    for segment in super::segment::Listing::read(&options.folder).unwrap().logs {
+    for segment in
+        super::segment::Listing::read(&options.file_system, &options.folder).unwrap().logs
+    {
         let mut scan = super::scan::SegmentScan::open(
             &options.file_system,
             &options.folder,
@@ -214,6 +217,40 @@ fn positions_that_name_no_record_are_refused() {
 }
 
 #[test]
+fn positions_inside_a_loaded_group_that_name_no_record_move_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut log, _) = open(&small(folder.path()));
+    let first = append(&mut log, 1, b"one");
+    let second = append(&mut log, 1, b"two");
+    log.flush().unwrap();
+    let third = append(&mut log, 1, b"next group");
+    log.flush().unwrap();
+    for offset in [0, 1, 255] {
+        let wrong = RecordPosition { record_offset: offset, ..first };
+        let mut reader = log.reader();
+        assert_eq!(reader.read(&first).unwrap().payload, b"one");
+        let refused = reader.read(&wrong);
+        assert!(matches!(refused, Err(Error::NoSuchRecord { .. })), "{offset}");
+        assert_eq!(reader.next().unwrap().unwrap().position, second, "{offset}");
+        for start in [Start::At(wrong), Start::After(wrong)] {
+            assert!(matches!(reader.seek(start), Err(Error::NoSuchRecord { .. })), "{offset}");
+        }
+    }
+    // Behind the last record of its group: not the first record of the next one.
+    let behind = RecordPosition { record_offset: second.record_offset + 11, ..second };
+    for beyond in [behind, RecordPosition { record_offset: 4_000, ..second }] {
+        let mut reader = log.reader();
+        reader.seek(Start::At(beyond)).unwrap();
+        assert!(matches!(reader.next(), Err(Error::NoSuchRecord { .. })), "{beyond:?}");
+        let after = log.reader().seek(Start::After(beyond));
+        assert!(matches!(after, Err(Error::NoSuchRecord { .. })), "{beyond:?}");
+    }
+    let mut reader = log.reader();
+    reader.seek(Start::After(second)).unwrap();
+    assert_eq!(reader.next().unwrap().unwrap().position, third);
+}
+
+#[test]
 fn a_reader_follows_a_writer_on_another_thread() {
     for (backend, depth) in [(Backend::Sync, 1), (Backend::Uring, 4)] {
         let folder = tempfile::tempdir().unwrap();
@@ -293,11 +330,11 @@ fn a_log_of_another_chain_kind_or_version_is_refused() {
     assert!(matches!(refused, Error::Corrupted { damage: Damage::Magic, .. }), "{refused}");
     // A whole header of another version: the checksum is right, the version is not.
     let mut header = stored(folder.path(), 0)[..BLOCK].to_vec();
-    header[12] = 2;
+    header[12] = 99;
     let checksum = crc32c::crc32c(&header[12..]);
     header[8..12].copy_from_slice(&checksum.to_le_bytes());
     overwrite(folder.path(), 0, 0, &header);
-    assert!(matches!(BlockLog::open(options), Err(Error::OtherVersion { found: 2, .. })));
+    assert!(matches!(BlockLog::open(options), Err(Error::OtherVersion { found: 99, .. })));
 }
 
 #[test]
@@ -306,7 +343,7 @@ fn segments_ready_at_open_are_used() {
     let mut options = small(folder.path());
     options.segments_ready_at_open = 3;
     let (mut log, _) = open(&options);
-    let ready = super::segment::Listing::read(folder.path()).unwrap().ready;
+    let ready = super::segment::Listing::read(&options.file_system, folder.path()).unwrap().ready;
     assert_eq!(ready.into_iter().collect::<Vec<_>>(), [1, 2, 3]);
     for index in 0..40 {
         append(&mut log, 1, &payload(index, 12_000));

@@ -10,7 +10,7 @@ use super::format::{
 use super::options::LogOptions;
 use super::recovery::Torn;
 use super::scan::SegmentScan;
-use super::segment::{Listing, State};
+use super::segment::Listing;
 use crate::error::Error;
 use crate::widths;
 
@@ -75,7 +75,7 @@ pub fn verify(
     progress: &mut dyn FnMut(u32, u32),
 ) -> Result<VerifyReport, Error> {
     options.check()?;
-    let logs = Listing::read(&options.folder)?.logs;
+    let logs = Listing::read(&options.file_system, &options.folder)?.logs;
     let mut walk = Verification {
         options,
         report: VerifyReport::default(),
@@ -84,14 +84,18 @@ pub fn verify(
         window: Some(SegmentScan::new_window()),
     };
     let last = logs.last().copied().unwrap_or(0);
-    if let Some(first) = logs.first().copied() {
-        let total = last - first + 1;
-        for segment in first..=last {
-            walk.segment(segment, segment == last)?;
-            progress(walk.report.segments_count, total);
+    let total = widths::length(logs.len());
+    let mut expected = logs.first().copied();
+    for &segment in &logs {
+        if let Some(missing) = expected.filter(|expected| *expected != segment) {
+            // One fault, however many are missing: a stray name may be far away.
+            walk.gap(missing);
         }
-        assert!(walk.report.segments_count == total);
+        walk.segment(segment, segment == last)?;
+        expected = segment.checked_add(1);
+        progress(walk.report.segments_count, total);
     }
+    assert!(walk.report.segments_count == total);
     let mut report = walk.report;
     let (known, found) = (options.known_durable, report.last_sequence);
     if found < known {
@@ -105,6 +109,14 @@ pub fn verify(
 }
 
 impl Verification<'_> {
+    /// Takes into account that segments from `segment` on are not there.
+    fn gap(&mut self, segment: u32) {
+        self.fault(segment, 0, Damage::Missing);
+        // Their groups cannot be read, so the next segment has nothing to continue.
+        self.anchor = None;
+        self.before = None;
+    }
+
     /// Checks one segment; whatever is wrong goes into the report.
     fn segment(&mut self, segment: u32, is_last: bool) -> Result<(), Error> {
         self.report.segments_count += 1;
@@ -141,13 +153,8 @@ impl Verification<'_> {
         Ok(())
     }
 
-    /// Opens a segment; a damaged or missing one is a fault, one of another chain an error.
+    /// Opens a segment; a damaged one is a fault, one of another chain an error.
     fn open(&mut self, segment: u32) -> Result<Option<SegmentScan>, Error> {
-        let path = super::segment::path(&self.options.folder, segment, State::Log);
-        if !path.exists() {
-            self.fault(segment, 0, Damage::Missing);
-            return Ok(None);
-        }
         let window = self.window.take().unwrap_or_else(SegmentScan::new_window);
         let (options, system) = (self.options, &self.options.file_system);
         let (folder, chain) = (&options.folder, &options.chain);

@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::Path;
 use std::sync::Arc;
 
 use hufu_runtime::file::{
@@ -16,9 +15,9 @@ use super::format::{
 use super::group::{GroupSlot, OpenGroup, SealedGroup};
 use super::options::LogOptions;
 use super::reader::LogReader;
-use super::recovery::{self, FIRST_LINK, Recovered, RecoveryReport, Tail};
-use super::segment::{self, Preparer, State};
-use super::{DurableSequence, RecordPosition, SegmentEntry, Shared};
+use super::recovery::{self, FIRST_HASH, Recovered, RecoveryReport, Tail};
+use super::segment::{self, Listing, Preparer, State};
+use super::{Damage, DurableMark, DurableSequence, RecordPosition, SegmentEntry, Shared};
 use crate::error::Error;
 use crate::widths;
 
@@ -100,18 +99,31 @@ pub struct BlockLog {
 }
 
 impl BlockLog {
+    /// Whether there is a log in `options.folder`: an open of it has returned at least once, or was
+    /// about to.
+    pub fn exists(options: &LogOptions) -> Result<bool, Error> {
+        let (system, folder) = (&options.file_system, &options.folder);
+        Ok(system.exists(folder)? && !Listing::read(system, folder)?.logs.is_empty())
+    }
+
     /// Opens the log in `options.folder`, making it if there is none, after recovery.
     ///
     /// A torn tail is cut off and reported; damage, a full disk or another chain is an error. When
     /// this returns, a marker group of the new epoch is durable.
     pub fn open(options: LogOptions) -> Result<(Self, RecoveryReport), Error> {
         options.check()?;
-        make_folder(&options)?;
-        let (tail, segments, report, preparer, epoch) = match recovery::recover(&options)? {
+        let recovered = recovery::recover(&options)?;
+        options.file_system.make_folder(&options.folder)?;
+        let (tail, segments, report, preparer, epoch) = match recovered {
             Some(Recovered { segments, tail, report }) => {
-                recovery::cut_tail(&options, &tail)?;
-                let preparer = new_preparer(&options, tail.facts.segment + 1)?;
-                (tail, segments, report, preparer, tail.link.epoch + 1)
+                let next = tail
+                    .facts
+                    .segment
+                    .checked_add(1)
+                    .ok_or_else(|| segments_end(&options, &tail))?;
+                recovery::secure_tail(&options, &tail)?;
+                let epoch = begin_epoch(&options, tail.link.epoch)?;
+                (tail, segments, report, new_preparer(&options, next)?, epoch)
             }
             None => create(&options)?,
         };
@@ -211,7 +223,16 @@ impl BlockLog {
         })
     }
 
-    /// Makes everything appended so far durable before it returns.
+    /// Writes a piece of the next segment ahead if this one is filled so far that it is due; false
+    /// when nothing is. [`BlockLog::poll`] does it by itself; who only calls [`BlockLog::flush`]
+    /// calls this when nobody waits.
+    pub fn prepare(&mut self) -> Result<bool, Error> {
+        self.check_running()?;
+        self.guarded(|log| log.prepare_step())
+    }
+
+    /// Makes everything appended so far durable before it returns: one write and one sync for each
+    /// group, and nothing else while the segment has room.
     pub fn flush(&mut self) -> Result<DurableSequence, Error> {
         self.check_running()?;
         self.seal_open();
@@ -219,7 +240,7 @@ impl BlockLog {
             loop {
                 log.hand_over()?;
                 if log.sealed.is_empty() && log.in_flight.is_empty() {
-                    return log.prepare_ahead(0);
+                    return Ok(());
                 }
                 log.wait()?;
             }
@@ -240,6 +261,12 @@ impl BlockLog {
     #[must_use]
     pub fn durable(&self) -> DurableSequence {
         DurableSequence(self.shared.durable())
+    }
+
+    /// Tells others what is on the disk, also while this log goes on.
+    #[must_use]
+    pub fn durable_mark(&self) -> DurableMark {
+        DurableMark(Arc::clone(&self.shared))
     }
 
     /// A reader of what is durable, also while this log goes on.
@@ -465,17 +492,25 @@ impl BlockLog {
 
     /// Writes the next segment ahead at the pace at which this one fills, an eighth in front.
     fn prepare_ahead(&mut self, written: u64) -> Result<(), Error> {
-        let end = self.active.facts.segment_bytes;
-        let target = (self.planned.offset + end / 8).min(self.options.segment_bytes);
         let steps = 1 + written.div_ceil(1 << 20);
-        assert!(target > 0 && steps > 0);
+        assert!(steps > 0);
         for _step in 0..steps {
-            if self.preparer.ready_count() > 0 || self.preparer.filled_bytes() >= target {
+            if !self.prepare_step()? {
                 break;
             }
-            self.preparer.step()?;
         }
         Ok(())
+    }
+
+    fn prepare_step(&mut self) -> Result<bool, Error> {
+        let end = self.active.facts.segment_bytes;
+        let target = (self.planned.offset + end / 8).min(self.options.segment_bytes);
+        assert!(target > 0);
+        if self.preparer.ready_count() > 0 || self.preparer.filled_bytes() >= target {
+            return Ok(false);
+        }
+        self.preparer.step()?;
+        Ok(true)
     }
 }
 
@@ -511,14 +546,15 @@ fn create(options: &LogOptions) -> Result<Beginning, Error> {
         segment: 0,
         recycled: false,
         segment_bytes: options.segment_bytes,
-        epoch: FIRST_LINK.epoch,
+        epoch: begin_epoch(options, 0)?,
         first_sequence: 1,
-        previous: FIRST_LINK.hash,
+        previous: FIRST_HASH,
         salt,
     };
     let mut preparer = new_preparer(options, 0)?;
     drop(preparer.activate(facts)?);
-    let tail = Tail { facts, offset: SEGMENT_HEADER_BYTES, sequence: 0, link: FIRST_LINK };
+    let link = ChainLink { hash: FIRST_HASH, epoch: facts.epoch };
+    let tail = Tail { facts, offset: SEGMENT_HEADER_BYTES, sequence: 0, link };
     let report = RecoveryReport {
         segments_count: 1,
         segments_checked: 1,
@@ -537,16 +573,17 @@ fn new_preparer(options: &LogOptions, next: u32) -> Result<Preparer, Error> {
     Preparer::new(options.file_system.clone(), &options.folder, options.segment_bytes, next)
 }
 
-/// Makes the folder of the log, durably.
-fn make_folder(options: &LogOptions) -> Result<(), Error> {
-    let folder = &options.folder;
-    if folder.is_dir() {
-        return Ok(());
-    }
-    let failed = |source| FileError::Io { operation: "mkdir", path: folder.clone(), source };
-    std::fs::create_dir_all(folder).map_err(failed)?;
-    assert!(folder.is_dir());
-    let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty());
-    options.file_system.sync_dir(parent.unwrap_or(Path::new(".")))?;
-    Ok(())
+/// Begins an epoch later than `last`, the one of the last good group, and than all claimed before.
+fn begin_epoch(options: &LogOptions, last: u64) -> Result<u64, Error> {
+    let claimed = Listing::read(&options.file_system, &options.folder)?.epochs;
+    let epoch = claimed.last().map_or(last, |newest| last.max(*newest)).saturating_add(1);
+    segment::claim_epoch(&options.file_system, &options.folder, &claimed, epoch)?;
+    assert!(epoch > last);
+    Ok(epoch)
+}
+
+/// The name of the last segment leaves no name for the next one: no log of ours came so far.
+fn segments_end(options: &LogOptions, tail: &Tail) -> Error {
+    let (segment, damage) = (tail.facts.segment, Damage::HeaderFields);
+    Error::Corrupted { folder: options.folder.clone(), segment, offset: 0, damage }
 }

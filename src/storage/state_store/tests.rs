@@ -14,6 +14,12 @@ fn mark(height: u64) -> AppliedMark {
             group_offset: 4096,
             record_offset: 256,
         },
+        replay_from: RecordPosition {
+            sequence: height / 2,
+            segment: 2,
+            group_offset: 8192,
+            record_offset: 300,
+        },
         state_root: Digest([2; 32]),
     }
 }

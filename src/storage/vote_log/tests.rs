@@ -2,6 +2,7 @@ use std::os::unix::fs::FileExt;
 
 use hufu_crypto::software_provider;
 use hufu_runtime::file::{DirectIo, Fault, FaultOperation, FaultPlan};
+use hufu_runtime::sim::disk::SimDisk;
 
 use super::*;
 
@@ -9,6 +10,10 @@ fn options(folder: &std::path::Path) -> VoteLogOptions {
     let mut options = VoteLogOptions::new(folder, Digest([3; 32]), software_provider().hasher);
     options.segment_bytes = 256 << 10;
     options
+}
+
+fn seal(height: u64) -> Seal {
+    Seal { height, log_sequence: height * 3 }
 }
 
 fn kinds(records: &[VoteRecord]) -> Vec<u16> {
@@ -25,7 +30,7 @@ fn what_was_synced_comes_back_split_at_the_newest_seal() {
         votes.append(height * 10, b"intent").unwrap();
         votes.sync().unwrap();
         votes.append(height * 10 + 1, b"vote").unwrap();
-        let durable = votes.seal(u64::from(height)).unwrap();
+        let durable = votes.seal(seal(u64::from(height))).unwrap();
         assert_eq!(durable, votes.durable());
     }
     let position = votes.append(60, &[9; 65_536]).unwrap();
@@ -34,7 +39,7 @@ fn what_was_synced_comes_back_split_at_the_newest_seal() {
     drop(votes);
     let (mut votes, recovery, report) = VoteLog::open(&options).unwrap();
     assert!(!report.sealed && report.torn.is_none());
-    assert_eq!(recovery.sealed_height, Some(5));
+    assert_eq!(recovery.seal, Some(seal(5)));
     assert_eq!(kinds(&recovery.sealed), [40, 41, 50, 51]);
     assert_eq!(kinds(&recovery.open), [60]);
     assert_eq!(recovery.open[0].payload, [9; 65_536]);
@@ -50,11 +55,11 @@ fn recovery_spans_segments_and_a_lost_unsynced_record_is_no_error() {
     let options = options(folder.path());
     for round in 0..3_u64 {
         let (mut votes, recovery, _) = VoteLog::open(&options).unwrap();
-        assert_eq!(recovery.sealed_height, round.checked_sub(1).map(|last| last * 40 + 39));
+        assert_eq!(recovery.seal, round.checked_sub(1).map(|last| seal(last * 40 + 39)));
         for height in round * 40..round * 40 + 40 {
             votes.append(1, &vec![1; 30_000]).unwrap();
             votes.sync().unwrap();
-            votes.seal(height).unwrap();
+            votes.seal(seal(height)).unwrap();
         }
         votes.append(2, b"never synced").unwrap();
     }
@@ -72,12 +77,12 @@ fn old_segments_are_used_again_when_the_option_says_so() {
     let (mut votes, ..) = VoteLog::open(&options).unwrap();
     for height in 0..200 {
         votes.append(7, &vec![u8::try_from(height % 250).unwrap(); 20_000]).unwrap();
-        votes.seal(height).unwrap();
-        assert!(files() <= 7, "{} files at height {height}", files());
+        votes.seal(seal(height)).unwrap();
+        assert!(files() <= 8, "{} files at height {height}", files());
         if height % 33 == 32 {
             drop(votes);
             let (again, recovery, _) = VoteLog::open(&options).unwrap();
-            assert_eq!((recovery.sealed_height, recovery.sealed.len()), (Some(height), 2));
+            assert_eq!((recovery.seal, recovery.sealed.len()), (Some(seal(height)), 2));
             votes = again;
         }
     }
@@ -141,4 +146,46 @@ fn options_that_forget_what_recovery_needs_are_refused() {
     wrong.heights_kept = None;
     wrong.heights_recovered = 0;
     assert!(matches!(VoteLog::open(&wrong), Err(Error::Option { .. })));
+}
+
+#[test]
+fn a_sync_is_one_write_and_one_fdatasync_and_segments_are_prepared_between() {
+    let disk = SimDisk::new();
+    let mut options = options(std::path::Path::new("/votes"));
+    options.file_system =
+        FileSystem::simulated(DirectIo::WherePossible, disk.clone(), Arc::default());
+    let (mut votes, ..) = VoteLog::open(&options).unwrap();
+    let (mut rotations, mut prepared) = (0, 0);
+    for height in 1..=200 {
+        votes.append(1, &[3; 9_000]).unwrap();
+        let before = disk.operations();
+        votes.sync().unwrap();
+        match disk.operations() - before {
+            2 => {}
+            // Header, sync, rename, sync of the folder: the segment itself was ready.
+            6 => rotations += 1,
+            other => panic!("height {height}: {other} operations for one sync"),
+        }
+        let before = disk.operations();
+        while votes.prepare().unwrap() {}
+        prepared += disk.operations() - before;
+    }
+    assert!(rotations > 5 && prepared > rotations, "{rotations} {prepared}");
+}
+
+#[test]
+fn the_newest_seal_is_found_without_opening_the_log() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = options(folder.path());
+    let (mut votes, ..) = VoteLog::open(&options).unwrap();
+    assert_eq!(VoteLog::last_seal(&options).unwrap(), None);
+    for height in 1..=30 {
+        votes.append(1, &vec![1; 30_000]).unwrap();
+        votes.seal(seal(height)).unwrap();
+    }
+    for _more in 0..20 {
+        votes.append(1, &vec![1; 30_000]).unwrap();
+        votes.sync().unwrap();
+    }
+    assert_eq!(VoteLog::last_seal(&options).unwrap(), Some(seal(30)));
 }

@@ -67,6 +67,12 @@ impl Completion {
         cqueue::more(self.flags)
     }
 
+    /// A last completion without a buffer, as the kernel would give it.
+    #[cfg(test)]
+    pub(super) const fn for_test(op: Op, slot: u32, result: i32) -> Self {
+        Self { op, slot, result, flags: 0 }
+    }
+
     /// The provided buffer that came with it.
     pub(super) fn buffer(&self) -> Option<u16> {
         cqueue::buffer_select(self.flags)

@@ -260,7 +260,8 @@ fn pieces_that_are_missing_are_damage() {
 
     // The last segment gone: only a sequence known from elsewhere tells.
     let sequence = verify(&options, &mut |_, _| {}).unwrap().last_sequence;
-    let last = *super::super::segment::Listing::read(folder.path()).unwrap().logs.last().unwrap();
+    let listing = super::super::segment::Listing::read(&options.file_system, folder.path());
+    let last = *listing.unwrap().logs.last().unwrap();
     std::fs::remove_file(segment_file(folder.path(), last)).unwrap();
     let mut knowing = options;
     knowing.known_durable = sequence;
@@ -273,4 +274,22 @@ fn pieces_that_are_missing_are_damage() {
     let empty = tempfile::tempdir().unwrap();
     knowing.folder = empty.path().to_path_buf();
     assert!(matches!(BlockLog::open(knowing), Err(Error::Corrupted { .. })));
+}
+
+#[test]
+fn a_stray_segment_far_away_is_one_gap() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = closed_log(folder.path());
+    let last = groups(&options).last().unwrap().0;
+    let stray = segment_file(folder.path(), u32::MAX);
+    std::fs::copy(segment_file(folder.path(), 0), &stray).unwrap();
+    let report = verify(&options, &mut |_, _| {}).unwrap();
+    let found: Vec<_> = report.faults.iter().map(|fault| (fault.segment, fault.damage)).collect();
+    let expected = [(last + 1, Damage::Missing), (u32::MAX, Damage::Segment { found: 0 })];
+    assert_eq!(found, expected, "one fault for the gap, and no overflow");
+    let refused = BlockLog::open(options).unwrap_err();
+    let Error::Corrupted { segment, damage: Damage::Missing, .. } = refused else {
+        panic!("{refused}");
+    };
+    assert_eq!(segment, last + 1);
 }
