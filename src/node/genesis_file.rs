@@ -302,6 +302,12 @@ fn is_on_curve(key: &PublicKey) -> bool {
     software_provider().verifier.verify(item) != Verdict::KeyInvalid
 }
 
+/// The text of a genesis that has no fault, for tests of what reads one.
+#[cfg(test)]
+pub(crate) fn example() -> String {
+    write(&tests::example())
+}
+
 #[cfg(test)]
 mod tests {
     use hufu_crypto::{Signer, SoftwareSigner};
@@ -312,7 +318,7 @@ mod tests {
         *SoftwareSigner::from_bytes(&[seed; 32]).unwrap().public_key()
     }
 
-    fn example() -> Genesis {
+    pub(super) fn example() -> Genesis {
         let validator = |seed, power| {
             let name = format!("node-{seed}");
             Validator { name, key: key(seed), power }

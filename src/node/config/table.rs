@@ -3,6 +3,7 @@
 //! Meanings and defaults are not here but in `default.toml`, which is what operators read. A new
 //! key is a row here, a commented line there, and a field in [`super::NodeConfig`].
 
+use hufu_network::limits::SUBMIT_TRANSACTIONS_COUNT_MAX;
 use hufu_types::limits::{BATCH_SIZE_MAX, NAME_SIZE_MAX};
 
 /// What values a key takes.
@@ -103,7 +104,12 @@ pub const KEYS: &[KeySpec] = &[
     key("node", "key", Kind::Path),
     key("client", "listen", Kind::Loopback),
     integer("client", "connections_max", 1, 65_536),
-    integer("client", "in_flight_transactions_max", 1, 1_048_576),
+    integer(
+        "client",
+        "in_flight_transactions_max",
+        SUBMIT_TRANSACTIONS_COUNT_MAX as u64,
+        1_048_576,
+    ),
     integer("client", "receive_buffer_bytes", MIB + 64 * KIB, 64 * MIB),
     integer("client", "send_buffer_bytes", 64 * KIB, 64 * MIB),
     key("client", "reactor", Kind::Choice(&["auto", "uring", "epoll"])),
