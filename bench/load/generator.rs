@@ -1,21 +1,24 @@
 //! Sends signed transactions over several connections and gathers the last word on each.
 //!
 //! ```text
-//! SignedChunk -> shares, one per connection -> writer --frames--> node
+//! Parcel -> its part of each connection -> writer --frames--> node
 //!                          Tracker <- reader <--statuses, receipts--/
 //! ```
 //!
-//! The loop is open: at a given rate a transaction is due at its place in the schedule, whether or
-//! not earlier ones were answered, and its latency runs from then, so that a stalled node cannot
-//! hide its stall (no coordinated omission). At full speed a transaction is due when it is sent,
-//! and the bounded number in flight pushes back.
+//! The loop is open: where a schedule says when a transaction is due it is sent then, whether or not
+//! earlier ones were answered, and its latency runs from then, so that a stalled node cannot hide
+//! its stall (no coordinated omission). Without one it is due when it is sent, and the bounded
+//! number in flight pushes back.
 //!
-//! A lost connection is made again and everything unanswered is sent again; the node knows a
-//! transaction by its id, and what it knows already is waited for. Two threads per connection, a
-//! writer and a reader, share one [`Tracker`].
+//! The connections last for the whole run, whoever feeds them: [`Generator::feed`] may be called
+//! while earlier parcels are under way. A lost connection is made again and everything unanswered
+//! is sent again; the node knows a transaction by its id, and what it knows already is waited for.
+//! Two threads per connection, a writer and a reader, share one [`Tracker`].
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -31,8 +34,9 @@ use hufu_types::{ChainId, Strength};
 
 use crate::Error;
 use crate::receipts::ReceiptFile;
-use crate::sign::SignedChunk;
+use crate::sign::{Signed, SignedChunk};
 use crate::tracker::{Counts, Tracker, latencies};
+use crate::workload::Scheduled;
 
 /// Longest sleep of a thread that waits for the other or for the schedule.
 const NAP_MAX: Duration = Duration::from_millis(50);
@@ -92,137 +96,252 @@ impl SendOptions {
     }
 }
 
-/// Outcome of sending one chunk.
+/// Signed transactions to be sent, with what is known of each.
 #[derive(Debug)]
-pub struct Sent {
-    /// What became of the transactions.
-    pub counts: Counts,
-    /// Latencies in nanoseconds, of everything that has a receipt.
-    pub latency: Histogram<u64>,
-    /// From the first due transaction to the last answer.
-    pub elapsed: Duration,
-    /// Indices into the chunk of transactions whose last height had passed.
-    pub expired: Vec<usize>,
+pub struct Parcel {
+    /// The bytes.
+    pub chunk: SignedChunk,
+    /// What was signed and when it is due, in the order of the chunk.
+    pub tasks: Vec<Scheduled>,
+    /// Last valid height of all of them.
+    pub valid_until: u64,
 }
 
-/// One connection's part of a chunk: every `step`-th transaction from `first` on.
-struct Share<'a> {
-    chunk: &'a SignedChunk,
-    offsets: &'a [u64],
-    pace: Pace,
-    options: &'a SendOptions,
-    receipts: Option<&'a ReceiptFile>,
-    valid_until: u64,
-    node: SocketAddr,
-    start: Nanos,
+/// One connection's part of a parcel: every `step`-th transaction from `first` on.
+struct Part {
+    parcel: Arc<Parcel>,
     first: usize,
     step: usize,
+    /// Place in the tracker of the part's first transaction.
+    place: usize,
+    /// Place behind its last.
+    end: usize,
+}
+
+impl Part {
+    /// Index in the parcel of the transaction at `place`.
+    const fn at(&self, place: usize) -> usize {
+        self.first + (place - self.place) * self.step
+    }
+}
+
+/// The connections of a run; see the module.
+pub struct Generator<'a> {
+    shares: Vec<Share<'a>>,
+    /// Transactions fed, so that parcels smaller than the number of connections take turns.
+    fed: AtomicUsize,
+    height: AtomicU64,
+}
+
+/// One connection and all that it was given.
+struct Share<'a> {
+    options: &'a SendOptions,
+    receipts: Option<&'a ReceiptFile>,
+    node: SocketAddr,
+    number: usize,
     state: Mutex<Shared>,
     changed: Condvar,
 }
 
 struct Shared {
     tracker: Tracker,
+    parts: VecDeque<Part>,
     is_down: bool,
+    /// Nothing more is coming.
+    is_over: bool,
+    /// Nobody wants what is still under way.
+    is_abandoned: bool,
     fault: Option<Error>,
 }
 
-/// Sends a whole chunk and returns when every transaction has its last word. `offsets` are the
-/// recorded times of the transactions in nanoseconds, `valid_until` their last valid height;
-/// `progress` hears how many are done.
-///
-/// # Errors
-/// [`Error::Unreachable`], [`Error::Stalled`], [`Error::Thread`] or what writing receipts brings.
-pub fn send(
-    chunk: &SignedChunk,
-    offsets: &[u64],
-    valid_until: u64,
-    pace: Pace,
-    options: &SendOptions,
-    receipts: Option<&ReceiptFile>,
-    progress: &dyn Fn(u64),
-) -> Result<Sent, Error> {
-    assert!(offsets.len() == chunk.count(), "one time for each transaction");
-    let shares = divide(chunk, offsets, valid_until, pace, options, receipts)?;
-    let start = shares.first().map_or_else(monotonic, |share| share.start);
-    thread::scope(|scope| {
-        let mut handles = Vec::with_capacity(shares.len());
-        for (number, share) in shares.iter().enumerate() {
-            let named = thread::Builder::new().name(format!("load-send-{number}"));
-            let run = move || share.run();
-            handles.push(named.spawn_scoped(scope, run).map_err(Error::Thread)?);
-        }
-        while handles.iter().any(|handle| !handle.is_finished()) {
-            progress(done_count(&shares));
-            thread::park_timeout(NAP_MAX);
-        }
-        Ok::<_, Error>(())
-    })?;
-    progress(done_count(&shares));
-    gather(shares, start)
+impl Shared {
+    fn part(&self, place: u32) -> Option<&Part> {
+        let place = index(place);
+        let number = self.parts.partition_point(|part| part.end <= place);
+        self.parts.get(number).filter(|part| part.place <= place)
+    }
+
+    /// The parcel that holds the transaction at `place`, and its index there.
+    fn locate(&self, place: u32) -> Option<(&Arc<Parcel>, usize)> {
+        let part = self.part(place)?;
+        Some((&part.parcel, part.at(index(place))))
+    }
+
+    fn signed(&self, place: u32) -> Option<Signed<'_>> {
+        let (parcel, at) = self.locate(place)?;
+        parcel.chunk.get(at)
+    }
 }
 
-fn divide<'a>(
-    chunk: &'a SignedChunk,
-    offsets: &'a [u64],
-    valid_until: u64,
-    pace: Pace,
-    options: &'a SendOptions,
-    receipts: Option<&'a ReceiptFile>,
-) -> Result<Vec<Share<'a>>, Error> {
-    if options.nodes.is_empty() || options.connections_count == 0 {
-        return Err(Error::Nodes);
-    }
-    let step = usize::from(options.connections_count).min(chunk.count().max(1));
-    let start = monotonic();
-    let mut shares = Vec::with_capacity(step);
-    for (first, node) in (0..step).zip(options.nodes.iter().cycle()) {
-        let ids = chunk.iter().skip(first).step_by(step).map(|signed| signed.id);
-        let state = Shared { tracker: Tracker::new(ids)?, is_down: false, fault: None };
-        shares.push(Share {
-            chunk,
-            offsets,
-            pace,
-            options,
-            receipts,
-            valid_until,
-            node: *node,
-            start,
-            first,
-            step,
-            state: Mutex::new(state),
-            changed: Condvar::new(),
-        });
-    }
-    Ok(shares)
-}
-
-fn done_count(shares: &[Share<'_>]) -> u64 {
-    let done: usize = shares.iter().map(|share| share.lock().tracker.done()).sum();
-    u64::try_from(done).unwrap_or(u64::MAX)
-}
-
-fn gather(shares: Vec<Share<'_>>, start: Nanos) -> Result<Sent, Error> {
-    let mut sent = Sent {
-        counts: Counts::default(),
-        latency: latencies()?,
-        elapsed: Duration::ZERO,
-        expired: Vec::new(),
-    };
-    for share in shares {
-        let (first, step) = (share.first, share.step);
-        let state = share.state.into_inner().unwrap_or_else(PoisonError::into_inner);
-        if let Some(fault) = state.fault {
-            return Err(fault);
+impl<'a> Generator<'a> {
+    /// Prepares the connections; `height` is that of the chain.
+    ///
+    /// # Errors
+    /// [`Error::Nodes`] without node or connection.
+    pub fn new(
+        options: &'a SendOptions,
+        receipts: Option<&'a ReceiptFile>,
+        height: u64,
+    ) -> Result<Self, Error> {
+        if options.nodes.is_empty() || options.connections_count == 0 {
+            return Err(Error::Nodes);
         }
-        sent.elapsed = sent.elapsed.max(state.tracker.last_answer().duration_since(start));
-        let (counts, latency, expired) = state.tracker.finish();
-        sent.counts.add(&counts);
-        let added = sent.latency.add(&latency);
-        assert!(added.is_ok(), "all histograms have the same bounds");
-        sent.expired.extend(expired.into_iter().map(|place| first + index(place) * step));
+        let count = usize::from(options.connections_count);
+        let mut shares = Vec::with_capacity(count);
+        for (number, node) in (0..count).zip(options.nodes.iter().cycle()) {
+            let state = Shared {
+                tracker: Tracker::new()?,
+                parts: VecDeque::new(),
+                is_down: false,
+                is_over: false,
+                is_abandoned: false,
+                fault: None,
+            };
+            shares.push(Share {
+                options,
+                receipts,
+                node: *node,
+                number,
+                state: Mutex::new(state),
+                changed: Condvar::new(),
+            });
+        }
+        Ok(Self { shares, fed: AtomicUsize::new(0), height: AtomicU64::new(height) })
     }
-    Ok(sent)
+
+    /// Starts the connections, lets `feed` hand them parcels, and returns when every transaction
+    /// has its last word; at once when `feed` fails.
+    ///
+    /// # Errors
+    /// What `feed` brings, or what a connection does: [`Error::Unreachable`], [`Error::Stalled`],
+    /// [`Error::Thread`], [`Error::Receipts`].
+    pub fn run<T>(&self, feed: impl FnOnce(&Self) -> Result<T, Error>) -> Result<T, Error> {
+        let fed = thread::scope(|scope| {
+            for share in &self.shares {
+                let named = thread::Builder::new().name(format!("load-send-{}", share.number));
+                let run = move || share.run(&self.height);
+                if let Err(cause) = named.spawn_scoped(scope, run) {
+                    self.end(true);
+                    return Err(Error::Thread(cause));
+                }
+            }
+            let fed = feed(self);
+            self.end(fed.is_err());
+            fed
+        })?;
+        self.check()?;
+        Ok(fed)
+    }
+
+    fn end(&self, is_abandoned: bool) {
+        for share in &self.shares {
+            let mut state = share.lock();
+            state.is_over = true;
+            state.is_abandoned |= is_abandoned;
+            drop(state);
+            share.changed.notify_all();
+        }
+    }
+
+    /// Hands a parcel to the connections, each its part.
+    pub fn feed(&self, parcel: Parcel) {
+        let count = parcel.chunk.count();
+        assert!(count == parcel.tasks.len(), "one task for each transaction");
+        let (parcel, step) = (Arc::new(parcel), self.shares.len());
+        let turn = self.fed.fetch_add(count, Ordering::Relaxed);
+        for share in &self.shares {
+            let first = (share.number + step - turn % step) % step;
+            let mut state = share.lock();
+            let known = state.tracker.forget_done();
+            while state.parts.front().is_some_and(|part| part.end <= known) {
+                state.parts.pop_front();
+            }
+            let place = state.tracker.end();
+            for (signed, task) in parcel.chunk.iter().zip(&parcel.tasks).skip(first).step_by(step) {
+                state.tracker.add(signed.id, task.due, task.signings_count > 0);
+            }
+            let end = state.tracker.end();
+            if end > place {
+                let parcel = Arc::clone(&parcel);
+                state.parts.push_back(Part { parcel, first, step, place, end });
+            }
+            drop(state);
+            share.changed.notify_all();
+        }
+    }
+
+    /// The fault of a connection, if one has any; none of the run's transactions can be relied on
+    /// then.
+    ///
+    /// # Errors
+    /// The fault.
+    pub fn check(&self) -> Result<(), Error> {
+        let fault = self.shares.iter().find_map(|share| share.lock().fault.take());
+        fault.map_or(Ok(()), Err)
+    }
+
+    /// Transactions fed that are to be sent or answered.
+    #[must_use]
+    pub fn unfinished(&self) -> usize {
+        self.shares.iter().map(|share| share.lock().tracker.unfinished()).sum()
+    }
+
+    /// Transactions with a last word.
+    #[must_use]
+    pub fn finished(&self) -> u64 {
+        self.shares.iter().map(|share| share.lock().tracker.finished()).sum()
+    }
+
+    /// Transactions committed.
+    #[must_use]
+    pub fn committed(&self) -> u64 {
+        self.shares.iter().map(|share| share.lock().tracker.committed()).sum()
+    }
+
+    /// When a node last answered anything.
+    #[must_use]
+    pub fn last_answer(&self) -> Nanos {
+        let answers = self.shares.iter().map(|share| share.lock().tracker.last_answer());
+        answers.max().unwrap_or(Nanos::ZERO)
+    }
+
+    /// The chain's height, as far as the nodes have told.
+    #[must_use]
+    pub fn height(&self) -> u64 {
+        self.height.load(Ordering::Relaxed)
+    }
+
+    /// Takes the transactions that were refused because their last height had passed, with the
+    /// times they were due at.
+    #[must_use]
+    pub fn take_expired(&self) -> Vec<Scheduled> {
+        let mut expired = Vec::new();
+        for share in &self.shares {
+            let mut state = share.lock();
+            for (place, due) in state.tracker.take_expired() {
+                let located = state.locate(place);
+                let task = located.and_then(|(parcel, at)| parcel.tasks.get(at)).copied();
+                expired.extend(task.map(|task| Scheduled { due: Some(due), ..task }));
+            }
+        }
+        expired
+    }
+
+    /// Counts and latencies of everything.
+    ///
+    /// # Errors
+    /// [`Error::Histogram`], which has no reason to happen.
+    pub fn finish(self) -> Result<(Counts, Histogram<u64>), Error> {
+        let (mut counts, mut latency) = (Counts::default(), latencies()?);
+        for share in self.shares {
+            let state = share.state.into_inner().unwrap_or_else(PoisonError::into_inner);
+            let (part, part_latency) = state.tracker.finish();
+            counts.add(&part);
+            let added = latency.add(&part_latency);
+            assert!(added.is_ok(), "all histograms have the same bounds");
+        }
+        Ok((counts, latency))
+    }
 }
 
 /// What a writer does next.
@@ -239,24 +358,35 @@ impl Share<'_> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Connects and sends until all is done; a fault is left in the state.
-    fn run(&self) {
-        while self.lock().tracker.unfinished() > 0 {
-            let client = match self.connect() {
-                Ok(client) => client,
-                Err(fault) => {
-                    self.lock().fault = Some(fault);
-                    return;
-                }
-            };
-            if let Err(fault) = self.converse(client) {
-                self.lock().fault = Some(fault);
+    /// Connects and sends until nothing more is coming and all is done; a fault is left in the
+    /// state.
+    fn run(&self, height: &AtomicU64) {
+        while self.wait_for_work() {
+            let conversed = self.connect().and_then(|client| self.converse(client, height));
+            let mut state = self.lock();
+            if let Err(fault) = conversed {
+                state.fault = Some(fault);
                 return;
             }
-            let mut state = self.lock();
             if state.tracker.unfinished() > 0 {
                 state.tracker.connection_lost();
             }
+        }
+    }
+
+    /// Sleeps without a connection until there is something to send; false when nothing more is
+    /// coming.
+    fn wait_for_work(&self) -> bool {
+        let mut state = self.lock();
+        loop {
+            let has_work = state.tracker.unfinished() > 0;
+            if state.is_abandoned || (state.is_over && !has_work) {
+                return false;
+            }
+            if has_work {
+                return true;
+            }
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
@@ -270,16 +400,17 @@ impl Share<'_> {
     }
 
     /// One connection from hello to its end.
-    fn converse(&self, client: Client) -> Result<(), Error> {
+    fn converse(&self, client: Client, height: &AtomicU64) -> Result<(), Error> {
+        height.fetch_max(client.welcome().height, Ordering::Relaxed);
         {
             let mut state = self.lock();
             state.is_down = false;
-            state.tracker.connected(monotonic());
+            state.tracker.owes_nothing(monotonic());
         }
         let (mut sender, receiver) = client.split();
         thread::scope(|scope| {
-            let named = thread::Builder::new().name(format!("load-read-{}", self.first));
-            let reader = named.spawn_scoped(scope, || self.read(receiver));
+            let named = thread::Builder::new().name(format!("load-read-{}", self.number));
+            let reader = named.spawn_scoped(scope, || self.read(receiver, height));
             let reader = reader.map_err(Error::Thread)?;
             let written = self.write(&mut sender);
             if written.is_ok() {
@@ -307,17 +438,7 @@ impl Share<'_> {
             places.clear();
             match self.next_step(sender, window, frame, waits_max, &mut places)? {
                 Step::Submit => self.submit(sender, &places)?,
-                Step::Wait(place) => {
-                    let id = self.signed(place).map(|signed| signed.id);
-                    let wait = Wait {
-                        id: id.ok_or(WriteError::Down)?,
-                        until_height: self.valid_until,
-                        strength: self.options.strength,
-                        with_proof: self.receipts.is_some(),
-                    };
-                    sender.send(&ClientMessage::Wait(wait))?;
-                    sender.flush()?;
-                }
+                Step::Wait(place) => self.ask(sender, place)?,
                 Step::Finish => return Ok(()),
                 Step::Down => return Err(WriteError::Down),
             }
@@ -337,14 +458,14 @@ impl Share<'_> {
         let request = sender.last_request() + 1;
         let mut state = self.lock();
         loop {
-            if state.tracker.unfinished() == 0 {
+            if state.is_abandoned || (state.is_over && state.tracker.unfinished() == 0) {
                 return Ok(Step::Finish);
             }
             if state.is_down {
                 return Ok(Step::Down);
             }
             let now = monotonic();
-            self.check_stall(&state.tracker, now)?;
+            self.check_stall(&mut state.tracker, now)?;
             let tracker = &mut state.tracker;
             let calm_at =
                 tracker.last_overload().map_or(Nanos::ZERO, |at| at.after(OVERLOAD_PAUSE));
@@ -357,104 +478,78 @@ impl Share<'_> {
                 }
                 let room = frame.min(window.saturating_sub(tracker.flying()));
                 tracker.take_queued(room, places);
-                let due_count = self.due_count(tracker.next(), room - places.len(), now);
-                tracker.take_new(due_count, places, |place| self.due(place, now));
-                self.fit(sender, places, tracker);
+                tracker.take_new(room - places.len(), now, places);
+                fit(sender, places, &mut state);
                 if !places.is_empty() {
-                    tracker.submitted(request, places);
+                    state.tracker.submitted(request, places);
                     return Ok(Step::Submit);
                 }
             }
-            let nap = self.nap(tracker, window, calm_at, now);
+            let nap = nap(&state.tracker, window, calm_at, now);
             let (woken, _) =
                 self.changed.wait_timeout(state, nap).unwrap_or_else(PoisonError::into_inner);
             state = woken;
         }
     }
 
-    fn check_stall(&self, tracker: &Tracker, now: Nanos) -> Result<(), WriteError> {
+    fn check_stall(&self, tracker: &mut Tracker, now: Nanos) -> Result<(), WriteError> {
         let owed = tracker.flying() + tracker.waiting();
-        let silence = now.duration_since(tracker.last_answer());
-        if owed > 0 && silence > self.options.stall_wait {
+        if owed == 0 {
+            tracker.owes_nothing(now);
+        }
+        let silence = now.duration_since(tracker.silent_since());
+        if silence > self.options.stall_wait {
             let fault = Error::Stalled { node: self.node, owed, silence };
             return Err(WriteError::Run(fault));
         }
         Ok(())
     }
 
-    /// Usual transactions fit a frame by far; of large ones, those that do not fit are sent with
-    /// the next frame.
-    fn fit(&self, sender: &ClientSender, places: &mut Vec<u32>, tracker: &mut Tracker) {
-        let sizes = places.iter().filter_map(|place| self.signed(*place));
-        let fitting = sender.frame_count(sizes.map(|signed| signed.bytes.len()));
-        tracker.put_back(places.drain(fitting..));
-    }
-
-    fn nap(&self, tracker: &Tracker, window: usize, calm_at: Nanos, now: Nanos) -> Duration {
-        if now < calm_at {
-            return calm_at.duration_since(now);
-        }
-        let next = tracker.next().filter(|_| tracker.flying() < window);
-        next.map_or(NAP_MAX, |place| self.due(place, now).duration_since(now).min(NAP_MAX))
-    }
-
-    /// When the transaction at `place` is to be sent.
-    fn due(&self, place: usize, now: Nanos) -> Nanos {
-        let position = self.first + place * self.step;
-        let after = |nanos: u64| self.start.after(Duration::from_nanos(nanos));
-        match self.pace {
-            Pace::Max => now,
-            Pace::PerSecond(rate) => {
-                let position = u128::try_from(position).unwrap_or(u128::MAX);
-                let nanos = position.saturating_mul(1_000_000_000) / u128::from(rate.max(1));
-                after(u64::try_from(nanos).unwrap_or(u64::MAX))
-            }
-            Pace::Recorded(speed) => {
-                let offset = self.offsets.get(position).copied().unwrap_or(0);
-                let first = self.offsets.first().copied().unwrap_or(0);
-                after(offset.saturating_sub(first) / speed.max(1))
-            }
-        }
-    }
-
-    /// How many transactions from `next` on are due, up to `max`.
-    fn due_count(&self, next: Option<usize>, max: usize, now: Nanos) -> usize {
-        let Some(next) = next else { return 0 };
-        match self.pace {
-            Pace::Max => max,
-            Pace::PerSecond(_) | Pace::Recorded(_) => {
-                let places = next..next.saturating_add(max);
-                places.take_while(|place| self.due(*place, now) <= now).count()
-            }
-        }
-    }
-
-    fn signed(&self, place: u32) -> Option<crate::sign::Signed<'_>> {
-        self.chunk.get(self.first + index(place) * self.step)
+    fn ask(&self, sender: &mut ClientSender, place: u32) -> Result<(), WriteError> {
+        let state = self.lock();
+        let signed = state.signed(place).zip(state.part(place));
+        let (signed, part) = signed.ok_or(WriteError::Down)?;
+        let wait = Wait {
+            id: signed.id,
+            until_height: part.parcel.valid_until,
+            strength: self.options.strength,
+            with_proof: self.receipts.is_some(),
+        };
+        drop(state);
+        sender.send(&ClientMessage::Wait(wait))?;
+        Ok(sender.flush()?)
     }
 
     fn submit(&self, sender: &mut ClientSender, places: &[u32]) -> Result<(), WriteError> {
-        let frame = places.iter().filter_map(|place| self.signed(*place));
         let wait = match self.options.strength {
             Strength::Committed => WaitFor::Committed,
             Strength::Certified => WaitFor::Certified,
         };
-        sender.submit(frame.map(|signed| signed.bytes), wait, self.receipts.is_some())?;
+        // The parcels are taken along, so that the lock is not held while the socket is written to.
+        let mut frame = Vec::with_capacity(places.len());
+        {
+            let state = self.lock();
+            let located = places.iter().filter_map(|place| state.locate(*place));
+            frame.extend(located.map(|(parcel, at)| (Arc::clone(parcel), at)));
+        }
+        let signed = frame.iter().filter_map(|(parcel, at)| parcel.chunk.get(*at));
+        sender.submit(signed.map(|signed| signed.bytes), wait, self.receipts.is_some())?;
         Ok(sender.flush()?)
     }
 
     /// Reads answers until all is done or the connection is down.
-    fn read(&self, mut receiver: ClientReceiver) -> Result<(), Error> {
+    fn read(&self, mut receiver: ClientReceiver, height: &AtomicU64) -> Result<(), Error> {
         let mut fault = None;
         loop {
             let received = receiver.receive(NAP_MAX, &mut |incoming| {
-                if let Err(error) = self.take(&incoming) {
+                if let Err(error) = self.take(&incoming, height) {
                     fault.get_or_insert(error);
                 }
             });
             let mut state = self.lock();
             state.is_down |= received.is_err() || fault.is_some();
-            let is_over = state.is_down || state.tracker.unfinished() == 0;
+            let is_done = state.is_over && state.tracker.unfinished() == 0;
+            let is_over = state.is_down || state.is_abandoned || is_done;
             drop(state);
             self.changed.notify_all();
             if is_over {
@@ -463,7 +558,7 @@ impl Share<'_> {
         }
     }
 
-    fn take(&self, incoming: &Incoming<'_>) -> Result<(), Error> {
+    fn take(&self, incoming: &Incoming<'_>, height: &AtomicU64) -> Result<(), Error> {
         let now = monotonic();
         let mut state = self.lock();
         match &incoming.message {
@@ -476,6 +571,7 @@ impl Share<'_> {
             ServerMessage::Receipts(receipts) => {
                 for entry in receipts.entries() {
                     let (request, position) = (entry.request, entry.position);
+                    height.fetch_max(entry.receipt.height.get(), Ordering::Relaxed);
                     let is_first = state.tracker.receipt(request, position, entry.receipt, now);
                     if let Some(file) = self.receipts.filter(|_| is_first) {
                         file.write(entry.proof)?;
@@ -488,6 +584,22 @@ impl Share<'_> {
         }
         Ok(())
     }
+}
+
+/// Usual transactions fit a frame by far; of large ones, those that do not fit are sent with the
+/// next frame.
+fn fit(sender: &ClientSender, places: &mut Vec<u32>, state: &mut Shared) {
+    let sizes = places.iter().filter_map(|place| state.signed(*place));
+    let fitting = sender.frame_count(sizes.map(|signed| signed.bytes.len()));
+    state.tracker.put_back(places.drain(fitting..));
+}
+
+fn nap(tracker: &Tracker, window: usize, calm_at: Nanos, now: Nanos) -> Duration {
+    if now < calm_at {
+        return calm_at.duration_since(now);
+    }
+    let next = tracker.next_due().filter(|_| tracker.flying() < window);
+    next.map_or(NAP_MAX, |due| due.duration_since(now).min(NAP_MAX))
 }
 
 /// Why a writer ends before all is done.

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 pub mod cast;
+mod feed;
 pub mod generator;
 pub mod lobster;
 pub mod random;
@@ -31,7 +32,7 @@ pub use sign::{Signed, SignedChunk};
 pub use synthetic::SyntheticHour;
 pub use tracker::Counts;
 pub use usage::{Sample, Usage};
-pub use workload::{Action, Role, Task, Trade, Workload};
+pub use workload::{Action, Role, Scheduled, Task, Trade, Workload};
 
 /// What keeps a load from being made or run. What the chain answers is counted, never an error.
 #[derive(Debug, thiserror::Error)]

@@ -3,6 +3,9 @@
 //! ```text
 //! size u32 little-endian, then as many bytes of a canonical ReceiptProof; and so on to the end
 //! ```
+//!
+//! A file of one receipt may be its bytes alone: they begin with their kind and version, which as a
+//! size would be more than any receipt has, so the first four bytes tell one from the other.
 
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Write as _};
@@ -10,8 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use hufu_network::limits::RECEIPT_PROOF_SIZE_MAX;
-use hufu_types::ReceiptProof;
-use hufu_types::codec::{DecodeError, index};
+use hufu_types::codec::index;
 
 /// Why receipts cannot be written or read.
 #[derive(Debug, thiserror::Error)]
@@ -37,14 +39,6 @@ pub enum ReceiptFileError {
         number: u64,
         /// The size.
         found: u32,
-    },
-    /// A receipt of the file is not canonical.
-    #[error("receipt {number}: {cause}")]
-    Decode {
-        /// Which one, from 1.
-        number: u64,
-        /// What is not canonical.
-        cause: DecodeError,
     },
 }
 
@@ -101,13 +95,14 @@ impl ReceiptFile {
     }
 }
 
-/// Reads a file of receipts one by one; the first error ends it.
+/// Reads a file of receipts one by one, as bytes that nobody has looked at; the first error ends it.
 #[derive(Debug)]
 pub struct ReceiptReader {
     path: PathBuf,
     file: BufReader<File>,
+    /// The four bytes that come next.
+    ahead: Option<[u8; 4]>,
     count: u64,
-    ended: bool,
 }
 
 impl ReceiptReader {
@@ -119,41 +114,62 @@ impl ReceiptReader {
         let opened = File::open(path);
         let file = opened.map_err(|cause| ReceiptFileError::Io { path: path.to_owned(), cause })?;
         let file = BufReader::with_capacity(1 << 18, file);
-        Ok(Self { path: path.to_owned(), file, count: 0, ended: false })
+        let mut reader = Self { path: path.to_owned(), file, ahead: None, count: 0 };
+        reader.look_ahead()?;
+        Ok(reader)
     }
 
-    fn read(&mut self) -> Result<Option<ReceiptProof>, ReceiptFileError> {
-        let number = self.count + 1;
+    /// Whether the file is one receipt alone.
+    #[must_use]
+    pub fn is_single(&self) -> bool {
+        let size = self.ahead.map_or(0, u32::from_le_bytes);
+        self.count == 0 && size > RECEIPT_PROOF_SIZE_MAX
+    }
+
+    /// Reads the next size; nothing at the end of the file, and an error inside of a size.
+    fn look_ahead(&mut self) -> Result<(), ReceiptFileError> {
+        let mut size = Vec::with_capacity(4);
+        let read = (&mut self.file).take(4).read_to_end(&mut size);
+        let whole = match <[u8; 4]>::try_from(size.as_slice()) {
+            Ok(size) => Ok(Some(size)),
+            Err(_) if size.is_empty() => Ok(None),
+            Err(_) => Err(io::ErrorKind::UnexpectedEof.into()),
+        };
         let failed = |cause| ReceiptFileError::Io { path: self.path.clone(), cause };
-        let mut size = [0; 4];
-        let first = self.file.read(&mut size).map_err(failed)?;
-        if first == 0 {
-            return Ok(None);
-        }
-        let rest = size.get_mut(first..).unwrap_or_default();
-        self.file.read_exact(rest).map_err(failed)?;
-        let found = u32::from_le_bytes(size);
-        if found > RECEIPT_PROOF_SIZE_MAX {
+        self.ahead = read.and(whole).map_err(failed)?;
+        Ok(())
+    }
+
+    fn read(&mut self, size: [u8; 4]) -> Result<Vec<u8>, ReceiptFileError> {
+        let failed = |cause| ReceiptFileError::Io { path: self.path.clone(), cause };
+        let (number, found) = (self.count + 1, u32::from_le_bytes(size));
+        let mut bytes = Vec::new();
+        if self.is_single() {
+            bytes.extend(size);
+            let most = u64::from(RECEIPT_PROOF_SIZE_MAX);
+            (&mut self.file).take(most).read_to_end(&mut bytes).map_err(failed)?;
+            self.ahead = None;
+        } else if found > RECEIPT_PROOF_SIZE_MAX {
             return Err(ReceiptFileError::Size { number, found });
+        } else {
+            bytes.resize(index(found), 0);
+            self.file.read_exact(&mut bytes).map_err(failed)?;
+            self.look_ahead()?;
         }
-        let mut bytes = vec![0; index(found)];
-        self.file.read_exact(&mut bytes).map_err(failed)?;
         self.count = number;
-        let proof = ReceiptProof::parse(&bytes);
-        proof.map(Some).map_err(|cause| ReceiptFileError::Decode { number, cause })
+        Ok(bytes)
     }
 }
 
 impl Iterator for ReceiptReader {
-    type Item = Result<ReceiptProof, ReceiptFileError>;
+    type Item = Result<Vec<u8>, ReceiptFileError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.ended {
-            return None;
+        let read = self.read(self.ahead?);
+        if read.is_err() {
+            self.ahead = None;
         }
-        let next = self.read().transpose();
-        self.ended = !matches!(next, Some(Ok(_)));
-        next
+        Some(read)
     }
 }
 
@@ -176,19 +192,32 @@ mod tests {
     }
 
     #[test]
-    fn damaged_files_are_errors() {
+    fn what_is_written_is_read_and_damage_is_an_error() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("receipts");
         let read = |bytes: &[u8]| {
             std::fs::write(&path, bytes).unwrap();
-            ReceiptReader::open(&path).unwrap().collect::<Result<Vec<_>, _>>()
+            ReceiptReader::open(&path)?.collect::<Result<Vec<_>, _>>()
         };
-        assert_eq!(read(b"").unwrap(), []);
-        assert!(matches!(read(b"\x03\0"), Err(ReceiptFileError::Io { .. })));
-        assert!(matches!(read(b"\x03\0\0\0ab"), Err(ReceiptFileError::Io { .. })));
-        assert!(matches!(read(b"\x03\0\0\0abc"), Err(ReceiptFileError::Decode { number: 1, .. })));
-        assert!(matches!(read(b"\xff\xff\xff\xff"), Err(ReceiptFileError::Size { number: 1, .. })));
+        assert_eq!(read(b"").unwrap(), Vec::<Vec<u8>>::new());
+        assert_eq!(read(b"\x03\0\0\0abc\x02\0\0\0de").unwrap(), [&b"abc"[..], b"de"]);
+        for short in [&b"\x03\0"[..], b"\x03\0\0\0ab", b"\x03\0\0\0abc\x02\0"] {
+            assert!(matches!(read(short), Err(ReceiptFileError::Io { .. })), "{short:?}");
+        }
+        let large = b"\x01\0\0\0a\xff\xff\xff\xff";
+        assert!(matches!(read(large), Err(ReceiptFileError::Size { number: 2, .. })));
         let absent = folder.path().join("absent");
         assert!(matches!(ReceiptReader::open(&absent), Err(ReceiptFileError::Io { .. })));
+    }
+
+    #[test]
+    fn a_receipt_alone_needs_no_size() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("receipt");
+        std::fs::write(&path, b"\x0b\0\x01\0and the rest").unwrap();
+        let reader = ReceiptReader::open(&path).unwrap();
+        assert!(reader.is_single());
+        let read: Vec<_> = reader.map(Result::unwrap).collect();
+        assert_eq!(read, [b"\x0b\0\x01\0and the rest"]);
     }
 }

@@ -53,12 +53,16 @@ pub struct RunResult {
     pub counts: Counts,
     /// Tasks signed once more because their last valid height had passed.
     pub resigned: u64,
-    /// Chunks sent.
+    /// Windows of sending; one where there is a schedule.
     pub windows: u64,
-    /// Time of all sending windows, from the first due transaction to the last answer of each.
+    /// Time of all windows, from the first due transaction to the last answer of each.
     pub sending_nanos: u64,
-    /// Time spent signing between them.
+    /// Time spent signing: between the windows, or meanwhile where there is a schedule.
     pub signing_nanos: u64,
+    /// By how much the latest transaction was signed after it was due first, which its latency
+    /// includes: more than nothing says that this machine did not keep the schedule, whatever the
+    /// node did.
+    pub signing_late_nanos: u64,
     /// Height before the load.
     pub height_first: u64,
     /// Height after it.
@@ -130,6 +134,10 @@ impl RunResult {
                 fixed(self.signing_nanos, 1_000_000_000)
             ),
         );
+        if self.signing_late_nanos > 0 {
+            let late = format!("{} ms", fixed(self.signing_late_nanos, 1_000_000));
+            table.row("signing behind schedule", &late);
+        }
         let blocks = self.height_last.saturating_sub(self.height_first);
         table.row("heights", &format!("{} .. {} ({blocks})", self.height_first, self.height_last));
         self.latency_rows(&mut table);

@@ -1,15 +1,18 @@
-//! What became of each transaction of one connection's share: exactly one last word for each.
+//! What became of each transaction of one connection: exactly one last word for each.
 //!
 //! ```text
 //! Idle --submitted--> Flying --receipt--> Done
 //!                       |--refused: overloaded--> Queued (sent again), otherwise --> Done
+//!                       |--refused: expired--> Done (given back, to be signed once more)
 //!                       |--connection lost--> Queued (sent again)
 //!                                               |--refused: duplicate--> Waiting --receipt--> Done
 //! ```
 //!
 //! A plain state machine without sockets or threads: the generator's writer and reader share one
-//! behind a lock. A transaction is known by its place in the share, a frame by its request id, so
-//! an answer finds its transaction without a search.
+//! behind a lock. A transaction is known by its place among all that were ever given to the
+//! connection, a frame by its request id, so an answer finds its transaction without a search.
+//! Places whose predecessors are all done are forgotten, so that a long run keeps no more than what
+//! is under way.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
@@ -120,7 +123,8 @@ enum State {
 struct Item {
     state: State,
     is_resubmitted: bool,
-    due: Nanos,
+    /// `None` until it is first sent, where no schedule says when that is to be.
+    due: Option<Nanos>,
     id: hufu_types::TxId,
 }
 
@@ -134,58 +138,106 @@ struct Frame {
 /// See the module.
 #[derive(Debug)]
 pub struct Tracker {
-    items: Vec<Item>,
+    /// Place of the first of `items`; all before it are done.
+    base: usize,
+    items: VecDeque<Item>,
+    /// Never sent, in the order they are to be.
+    fresh: VecDeque<u32>,
     frames: HashMap<u64, Frame>,
     /// Emptied lists of places, kept for the next frames.
     spare: Vec<Vec<u32>>,
     queued: VecDeque<u32>,
     to_wait: VecDeque<u32>,
-    next: usize,
     flying: usize,
     waiting: usize,
-    done: usize,
-    expired: Vec<u32>,
+    unfinished: usize,
+    finished: u64,
+    expired: Vec<(u32, Nanos)>,
     counts: Counts,
     latency: Histogram<u64>,
     last_answer: Nanos,
+    silent_since: Nanos,
     last_overload: Option<Nanos>,
 }
 
 impl Tracker {
-    /// A share whose transactions have these ids.
+    /// A connection without transactions.
     ///
     /// # Errors
     /// [`Error::Histogram`], which has no reason to happen.
-    pub fn new(ids: impl Iterator<Item = hufu_types::TxId>) -> Result<Self, Error> {
-        let item = |id| Item { state: State::Idle, is_resubmitted: false, due: Nanos::ZERO, id };
+    pub fn new() -> Result<Self, Error> {
         Ok(Self {
-            items: ids.map(item).collect(),
+            base: 0,
+            items: VecDeque::new(),
+            fresh: VecDeque::new(),
             frames: HashMap::new(),
             spare: Vec::new(),
             queued: VecDeque::new(),
             to_wait: VecDeque::new(),
-            next: 0,
             flying: 0,
             waiting: 0,
-            done: 0,
+            unfinished: 0,
+            finished: 0,
             expired: Vec::new(),
             counts: Counts::default(),
             latency: latencies()?,
             last_answer: Nanos::ZERO,
+            silent_since: Nanos::ZERO,
             last_overload: None,
         })
     }
 
-    /// Transactions without a last word.
+    /// Adds a transaction and returns its place. `due` is when it is or was to be sent, from which
+    /// its latency runs; without it that is the moment it is first sent. What `is_late` goes before
+    /// all that was never sent.
+    pub fn add(&mut self, id: hufu_types::TxId, due: Option<Nanos>, is_late: bool) -> u32 {
+        let place = u32::try_from(self.end()).unwrap_or(u32::MAX);
+        assert!(place < u32::MAX, "a run has fewer than four thousand million transactions");
+        let state = if is_late { State::Queued } else { State::Idle };
+        self.items.push_back(Item { state, is_resubmitted: false, due, id });
+        self.unfinished += 1;
+        if is_late {
+            self.queued.push_back(place);
+        } else {
+            self.fresh.push_back(place);
+        }
+        place
+    }
+
+    /// The place that the next transaction gets.
+    #[must_use]
+    pub fn end(&self) -> usize {
+        self.base + self.items.len()
+    }
+
+    /// Forgets what nobody asks for any more and returns the first place that is still known.
+    /// Nothing is forgotten while expired transactions wait to be taken.
+    pub fn forget_done(&mut self) -> usize {
+        if self.expired.is_empty() {
+            while self.items.front().is_some_and(|item| item.state == State::Done) {
+                self.items.pop_front();
+                self.base += 1;
+            }
+        }
+        self.base
+    }
+
+    /// Transactions that are to be sent or answered.
     #[must_use]
     pub const fn unfinished(&self) -> usize {
-        self.items.len() - self.done
+        self.unfinished
     }
 
     /// Transactions with a last word.
     #[must_use]
-    pub const fn done(&self) -> usize {
-        self.done
+    pub const fn finished(&self) -> u64 {
+        self.finished
+    }
+
+    /// Transactions committed.
+    #[must_use]
+    pub const fn committed(&self) -> u64 {
+        self.counts.committed
     }
 
     /// Transactions sent and not answered.
@@ -200,10 +252,21 @@ impl Tracker {
         self.waiting
     }
 
-    /// Place of the next transaction that was never sent.
+    /// When the next transaction that was never sent is to be; [`Nanos::ZERO`] for at once.
     #[must_use]
-    pub fn next(&self) -> Option<usize> {
-        (self.next < self.items.len()).then_some(self.next)
+    pub fn next_due(&self) -> Option<Nanos> {
+        let item = self.item(*self.fresh.front()?)?;
+        Some(item.due.unwrap_or(Nanos::ZERO))
+    }
+
+    fn item(&self, place: u32) -> Option<&Item> {
+        self.items.get(index(place).checked_sub(self.base)?)
+    }
+
+    fn item_mut(&mut self, place: u32) -> &mut Item {
+        let known = index(place).checked_sub(self.base).and_then(|at| self.items.get_mut(at));
+        let Some(item) = known else { unreachable!("what is not done is not forgotten") };
+        item
     }
 
     /// When the node last answered anything.
@@ -224,9 +287,19 @@ impl Tracker {
         !self.queued.is_empty()
     }
 
-    /// Notes that the connection is fresh, so that silence is counted from now on.
-    pub const fn connected(&mut self, now: Nanos) {
-        self.last_answer = now;
+    /// Since when the node has been silent although it owes answers.
+    #[must_use]
+    pub const fn silent_since(&self) -> Nanos {
+        self.silent_since
+    }
+
+    /// Notes that the node owes nothing or the connection is fresh: silence is counted from now on.
+    pub const fn owes_nothing(&mut self, now: Nanos) {
+        self.silent_since = now;
+    }
+
+    const fn answered(&mut self, now: Nanos) {
+        (self.last_answer, self.silent_since) = (now, now);
     }
 
     /// Moves up to `max` transactions to be sent again into `places`.
@@ -240,15 +313,16 @@ impl Tracker {
         self.to_wait.pop_front()
     }
 
-    /// Gives the next `count` transactions that were never sent; `due` says when each should have
-    /// been.
-    pub fn take_new(&mut self, count: usize, places: &mut Vec<u32>, due: impl Fn(usize) -> Nanos) {
-        let end = (self.next + count).min(self.items.len());
-        for place in self.next..end {
-            self.items[place].due = due(place);
-            places.push(u32::try_from(place).unwrap_or(u32::MAX));
+    /// Moves up to `max` transactions that were never sent and are due into `places`.
+    pub fn take_new(&mut self, max: usize, now: Nanos, places: &mut Vec<u32>) {
+        for _ in 0..max {
+            if self.next_due().is_none_or(|due| due > now) {
+                return;
+            }
+            let Some(place) = self.fresh.pop_front() else { return };
+            self.item_mut(place).due.get_or_insert(now);
+            places.push(place);
         }
-        self.next = end;
     }
 
     /// Takes back places that did not fit the frame; they go first next time.
@@ -262,7 +336,7 @@ impl Tracker {
     /// sent.
     pub fn submitted(&mut self, request: u64, places: &[u32]) {
         for place in places {
-            let item = &mut self.items[index(*place)];
+            let item = self.item_mut(*place);
             let is_fresh = matches!(item.state, State::Idle | State::Queued);
             assert!(is_fresh, "a transaction flies once at a time");
             item.state = State::Flying;
@@ -274,7 +348,8 @@ impl Tracker {
     /// Notes that the frame `request` waits for this transaction. To be called before the frame is
     /// sent.
     pub fn waits(&mut self, request: u64, place: u32) {
-        assert!(self.items[index(place)].state == State::Waiting, "only known ones are waited for");
+        let is_known = self.item(place).is_some_and(|item| item.state == State::Waiting);
+        assert!(is_known, "only known ones are waited for");
         self.waiting += 1;
         self.open(request, &[place]);
     }
@@ -304,14 +379,19 @@ impl Tracker {
     }
 
     fn land(&mut self, place: u32, state: State) {
-        let item = &mut self.items[index(place)];
-        match item.state {
+        let item = self.item_mut(place);
+        let before = std::mem::replace(&mut item.state, state);
+        match before {
             State::Flying => self.flying -= 1,
             State::Waiting => self.waiting -= 1,
             State::Idle | State::Queued | State::Done => {}
         }
-        item.state = state;
-        self.done += usize::from(state == State::Done);
+        self.unfinished -= usize::from(state == State::Done);
+    }
+
+    fn finish_one(&mut self, place: u32) {
+        self.finished += 1;
+        self.land(place, State::Done);
     }
 
     /// Takes a status; `None` says that the node took the transaction.
@@ -322,13 +402,14 @@ impl Tracker {
         refusal: Option<RefusalCode>,
         now: Nanos,
     ) {
-        self.last_answer = now;
+        self.answered(now);
         let Some(place) = self.place(request, position) else {
             self.counts.answers_foreign += 1;
             return;
         };
         let Some(code) = refusal else { return };
-        let Item { state, is_resubmitted, .. } = self.items[index(place)];
+        let known = self.item(place).map(|item| (item.state, item.is_resubmitted, item.due));
+        let (state, is_resubmitted, due) = known.unwrap_or((State::Done, false, None));
         if !matches!(state, State::Flying | State::Waiting) {
             self.counts.answers_foreign += 1;
             return;
@@ -353,8 +434,9 @@ impl Tracker {
                 self.queued.push_back(place);
             }
             RefusalCode::Expired => {
-                self.expired.push(place);
-                self.refuse(place, code);
+                // Refused for its age, it was not and will not be included: no last word yet.
+                self.expired.push((place, due.unwrap_or(now)));
+                self.land(place, State::Done);
             }
             _ => self.refuse(place, code),
         }
@@ -363,21 +445,21 @@ impl Tracker {
 
     fn refuse(&mut self, place: u32, code: RefusalCode) {
         *self.counts.refused.entry(code.text().to_owned()).or_default() += 1;
-        self.land(place, State::Done);
+        self.finish_one(place);
     }
 
     /// Takes a receipt; true when it is the first of its transaction.
     pub fn receipt(&mut self, request: u64, position: u32, receipt: &Receipt, now: Nanos) -> bool {
-        self.last_answer = now;
+        self.answered(now);
         let Some(place) = self.place(request, position) else {
             self.counts.answers_foreign += 1;
             return false;
         };
-        let item = self.items[index(place)];
-        if item.state == State::Done {
+        let known = self.item(place).copied();
+        let Some(item) = known.filter(|item| item.state != State::Done) else {
             self.counts.receipts_repeated += 1;
             return false;
-        }
+        };
         let is_awaited = matches!(item.state, State::Flying | State::Waiting);
         if !is_awaited || item.id != receipt.id {
             self.counts.answers_foreign += 1;
@@ -393,20 +475,20 @@ impl Tracker {
                 return false;
             }
         }
-        self.latency.saturating_record(now.since(item.due));
-        self.land(place, State::Done);
+        self.latency.saturating_record(now.since(item.due.unwrap_or(now)));
+        self.finish_one(place);
         self.close(request);
         true
     }
 
     /// Takes an error that ends a request but not the connection, such as one wait too many.
     pub fn error(&mut self, request: u64, code: ErrorCode, now: Nanos) {
-        self.last_answer = now;
+        self.answered(now);
         let Some(place) = self.place(request, 0) else {
             self.counts.answers_foreign += 1;
             return;
         };
-        if self.items[index(place)].state != State::Waiting {
+        if self.item(place).is_none_or(|item| item.state != State::Waiting) {
             self.counts.answers_foreign += 1;
             return;
         }
@@ -427,22 +509,28 @@ impl Tracker {
         self.frames.clear();
         self.to_wait.clear();
         (self.flying, self.waiting) = (0, 0);
-        for (place, item) in (0_u32..).zip(&mut self.items) {
+        for (place, item) in (self.base..).zip(&mut self.items) {
             if matches!(item.state, State::Flying | State::Waiting) {
                 item.state = State::Queued;
                 item.is_resubmitted = true;
                 self.counts.resubmitted += 1;
-                self.queued.push_back(place);
+                self.queued.push_back(u32::try_from(place).unwrap_or(u32::MAX));
             }
         }
     }
 
-    /// Ends the share: counts, latencies, and the places of transactions refused because their last
-    /// height had passed.
+    /// Takes the transactions that were refused because their last height had passed: where they
+    /// are and when they were due. They have no last word here; whoever takes them sees to it.
+    pub fn take_expired(&mut self) -> Vec<(u32, Nanos)> {
+        std::mem::take(&mut self.expired)
+    }
+
+    /// Ends the connection's part: counts and latencies.
     #[must_use]
-    pub fn finish(mut self) -> (Counts, Histogram<u64>, Vec<u32>) {
-        self.counts.unanswered = u64::try_from(self.unfinished()).unwrap_or(u64::MAX);
-        (self.counts, self.latency, self.expired)
+    pub fn finish(mut self) -> (Counts, Histogram<u64>) {
+        let unanswered = self.unfinished + self.expired.len();
+        self.counts.unanswered = u64::try_from(unanswered).unwrap_or(u64::MAX);
+        (self.counts, self.latency)
     }
 }
 

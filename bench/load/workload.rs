@@ -4,6 +4,10 @@
 //! Workload (replay, synthetic hour, ...) -> Task -> sign (keys, chain, last height) -> generator
 //! ```
 
+use std::borrow::Borrow;
+
+use hufu_runtime::clock::Nanos;
+
 use crate::lobster::Event;
 
 /// Who signs a task; [`crate::cast::Cast`] holds the keys.
@@ -55,6 +59,24 @@ pub struct Task {
     pub nonce: u64,
     /// What it does.
     pub action: Action,
+}
+
+/// A task with its place in the schedule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Scheduled {
+    /// The task.
+    pub task: Task,
+    /// When it is or was to be sent first, however often it is signed; `None` while that is not
+    /// known, as at full speed before it is sent.
+    pub due: Option<Nanos>,
+    /// How often it was signed and then expired.
+    pub signings_count: u32,
+}
+
+impl Borrow<Task> for Scheduled {
+    fn borrow(&self) -> &Task {
+        &self.task
+    }
 }
 
 /// A source of tasks in the order they are to be sent.

@@ -141,11 +141,34 @@ fn run(noun: Noun, output: Output) -> Result<(), CliError> {
     }
 }
 
-/// Prints help, version or a usage error where clap wants it.
+/// Prints help, version or a usage error where clap wants it; an error as JSON where that is asked
+/// for, even if the rest of the command line makes no sense.
 fn explain(error: &clap::Error) -> ExitCode {
-    // A reader that is gone wants no help.
-    drop(error.print());
-    if error.use_stderr() { ExitCode::from(EXIT_USAGE) } else { ExitCode::SUCCESS }
+    if !error.use_stderr() {
+        // A reader that is gone wants no help.
+        drop(error.print());
+        return ExitCode::SUCCESS;
+    }
+    if std::env::args_os().skip(1).take_while(|word| word != "--").any(|word| word == "--json") {
+        let error = usage(error);
+        Output::new(true).error(&error.to_json(), &error);
+    } else {
+        drop(error.print());
+    }
+    ExitCode::from(EXIT_USAGE)
+}
+
+/// What clap says in many lines for people, as what is wrong and what to do.
+fn usage(error: &clap::Error) -> CliError {
+    use clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
+    let remedy = "see `hufu --help`, or that of the command";
+    if error.kind() == DisplayHelpOnMissingArgumentOrSubcommand {
+        return CliError::usage("the command is not complete", remedy);
+    }
+    let text = error.to_string();
+    let what = text.split("\n\n").next().unwrap_or_default();
+    let words: Vec<&str> = what.trim_start_matches("error: ").split_whitespace().collect();
+    CliError::usage(words.join(" "), remedy)
 }
 
 #[cfg(test)]

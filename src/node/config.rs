@@ -134,7 +134,7 @@ pub struct Placement {
     pub ingress_count: u32,
     /// Verify tiles, count; 0 for one on each core that is left.
     pub verify_count: u32,
-    /// Workers of the execute tile, count; 0 for a choice by the number of cores.
+    /// Workers of the execute tile, count; 0 for one for every eight cores that verify.
     pub execute_workers: u32,
     /// Whether tiles share threads.
     pub merge: MergeChoice,
@@ -330,9 +330,7 @@ impl NodeConfig {
     fn walk(text: &str, folder: &Path) -> (Self, Vec<Fault>) {
         let mut reader = Reader::new(text, folder);
         let config = Self::read(&mut reader);
-        if reader.is_good() {
-            config.check_relations(&mut reader);
-        }
+        config.check_relations(&mut reader);
         (config, reader.finish().0)
     }
 
@@ -417,11 +415,12 @@ impl NodeConfig {
             + self.state.write_buffer_bytes
     }
 
+    /// Checks each relation whose own keys are good, whatever else is wrong.
     fn check_relations(&self, reader: &mut Reader<'_>) {
         let (client, admin) = (self.client.listen, self.admin.listen);
         if client == admin && client.port() != 0 {
-            let rule = "is also client.listen";
-            reader.relation("admin.listen", &admin.to_string(), rule, "choose another port");
+            let (keys, rule) = (["admin.listen", "client.listen"], "is also client.listen");
+            reader.relation(&keys, &admin.to_string(), rule, "choose another port");
         }
         let planned = self.memory_planned_bytes();
         if planned > self.limits.memory_bytes {
@@ -429,7 +428,7 @@ impl NodeConfig {
             let remedy = "raise it, or lower client.connections_max, mempool.bytes_max, \
                           mempool.transactions_max or state.cache_bytes";
             let value = self.limits.memory_bytes.to_string();
-            reader.relation("limits.memory_bytes", &value, &rule, remedy);
+            reader.relation(&MEMORY_KEYS, &value, &rule, remedy);
         }
         let timeouts = [
             ("consensus.timeout_propose_millis", self.consensus.timeout_propose),
@@ -439,12 +438,26 @@ impl NodeConfig {
         for (path, timeout) in timeouts {
             if timeout > self.consensus.timeout_max {
                 let rule = "is more than consensus.timeout_max_millis";
-                let value = timeout.as_millis().to_string();
-                reader.relation(path, &value, rule, "lower it, or raise the maximum");
+                let (keys, value) =
+                    ([path, "consensus.timeout_max_millis"], timeout.as_millis().to_string());
+                reader.relation(&keys, &value, rule, "lower it, or raise the maximum");
             }
         }
     }
 }
+
+/// The limit of memory, and all that must fit it (see [`NodeConfig::memory_planned_bytes`]).
+const MEMORY_KEYS: [&str; 9] = [
+    "limits.memory_bytes",
+    "client.connections_max",
+    "client.receive_buffer_bytes",
+    "client.send_buffer_bytes",
+    "mempool.bytes_max",
+    "log.group_bytes_max",
+    "log.depth",
+    "state.cache_bytes",
+    "state.write_buffer_bytes",
+];
 
 /// The folder a file lies in, absolute.
 fn folder_of(path: &Path) -> std::io::Result<PathBuf> {

@@ -294,6 +294,12 @@ impl<'a> Walker<'_, 'a> {
     }
 }
 
+/// The text of a genesis that has no fault, for tests of what reads one.
+#[cfg(test)]
+pub(crate) fn example() -> String {
+    write(&tests::example())
+}
+
 #[cfg(test)]
 mod tests {
     use hufu_crypto::{Signer, SoftwareSigner};
@@ -304,7 +310,7 @@ mod tests {
         *SoftwareSigner::from_bytes(&[seed; 32]).unwrap().public_key()
     }
 
-    fn example() -> Genesis {
+    pub(super) fn example() -> Genesis {
         let validator = |seed, power| {
             let name = format!("node-{seed}");
             Validator { name, key: key(seed), power }

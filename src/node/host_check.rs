@@ -1,17 +1,20 @@
-//! What a host must offer before a node starts: one table of rules, one line a rule.
+//! What must hold before a node starts: one table of rules, one line a rule.
 //!
 //! Run by `hufu node check`, by service managers before a start, and by whoever installs a node.
-//! It needs no privilege and changes nothing: sockets are bound and given back, nothing is written.
+//! `hufu node run` begins with those of its rules that speak of the configuration. It needs no
+//! privilege and changes nothing: sockets are bound and given back, nothing is written.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 
 use hufu_crypto::Signer;
+use hufu_runtime::clock;
 use hufu_runtime::file::{Backend, FileRing, FileSystem, RingOptions};
 use hufu_runtime::placement::available_cores;
 use hufu_storage::data_dir::DataDir;
-use hufu_types::Genesis;
+use hufu_types::limits::HEADER_TIME_AHEAD_MILLIS_MAX;
+use hufu_types::{Address, Genesis};
 use serde_json::{Value, json};
 
 use crate::config::{Cores, LogBackend, NodeConfig, ReactorChoice};
@@ -92,44 +95,81 @@ impl std::fmt::Display for Finding {
 /// A rule: what it looks at and what it says.
 type Rule = fn(&NodeConfig, &Genesis) -> Finding;
 
-/// All rules, in the order they are printed.
-const RULES: &[Rule] = &[
-    identity,
-    data_folder,
-    cores,
-    processor,
-    memory,
-    open_files,
-    disk_room,
-    log_backend,
-    client_port,
-    admin_port,
-];
+/// Rules of the configuration and what it names: broken, they stay so until somebody mends a file.
+const CONFIGURATION_RULES: &[Rule] = &[identity, validators, genesis_time, cores];
+
+/// Rules of the host and the data folder, which the start itself meets again.
+const HOST_RULES: &[Rule] =
+    &[data_folder, processor, memory, open_files, disk_room, log_backend, client_port, admin_port];
 
 /// Checks every rule; changes nothing.
 #[must_use]
 pub fn check(config: &NodeConfig, genesis: &Genesis) -> Vec<Finding> {
-    RULES.iter().map(|rule| rule(config, genesis)).collect()
+    CONFIGURATION_RULES.iter().chain(HOST_RULES).map(|rule| rule(config, genesis)).collect()
+}
+
+/// The rules of the configuration that are broken, for a start.
+#[must_use]
+pub fn broken_configuration(config: &NodeConfig, genesis: &Genesis) -> Vec<Finding> {
+    let findings = CONFIGURATION_RULES.iter().map(|rule| rule(config, genesis));
+    findings.filter(|finding| finding.verdict == Verdict::Broken).collect()
 }
 
 fn identity(config: &NodeConfig, genesis: &Genesis) -> Finding {
     let rule = "identity";
-    match keys_file::load(&config.node.key) {
+    match own_address(config) {
         Err(error) => Finding::broken(rule, error.to_string(), error.remedy()),
-        Ok(signer) => {
-            let address = signer.public_key().address();
-            match genesis.validators.get(&address) {
-                Some(validator) => {
-                    let name = &validator.name;
-                    Finding::kept(rule, format!("{address} is validator {name}"))
-                }
-                None => {
-                    let found = format!("{address} is no validator of {}", genesis.chain_name);
-                    Finding::broken(rule, found, "use the key of a validator of the genesis")
-                }
+        Ok(address) => match genesis.validators.get(&address) {
+            Some(validator) => {
+                let name = &validator.name;
+                Finding::kept(rule, format!("{address} is validator {name}"))
             }
+            None => {
+                let found = format!("node.key {address} is no validator of {}", genesis.chain_name);
+                Finding::broken(rule, found, "use the key of a validator of the genesis")
+            }
+        },
+    }
+}
+
+fn own_address(config: &NodeConfig) -> Result<Address, keys_file::KeyFileError> {
+    keys_file::load(&config.node.key).map(|signer| signer.public_key().address())
+}
+
+/// Validators of a chain that this build can run: it has no peer connections.
+const VALIDATORS_COUNT_MAX: usize = 1;
+
+fn validators(_config: &NodeConfig, genesis: &Genesis) -> Finding {
+    let (rule, count) = ("validators", genesis.validators.count());
+    let found = format!("{count} in the genesis, this build runs chains of {VALIDATORS_COUNT_MAX}");
+    if count > VALIDATORS_COUNT_MAX {
+        Finding::broken(rule, found, "make a genesis with one validator")
+    } else {
+        Finding::kept(rule, found)
+    }
+}
+
+fn genesis_time(_config: &NodeConfig, genesis: &Genesis) -> Finding {
+    let rule = "genesis time";
+    match ahead_of_clock(genesis.time_millis) {
+        None => Finding::kept(rule, "is past".to_owned()),
+        Some(seconds) => {
+            let found = format!("{seconds} s ahead of this host's clock");
+            Finding::broken(
+                rule,
+                found,
+                "set the clock, or make a genesis with a time that is past",
+            )
         }
     }
+}
+
+/// By how many seconds a time is further ahead of this host's clock than a header's may be; a chain
+/// that begins there would carry that time on.
+#[must_use]
+pub fn ahead_of_clock(time_millis: u64) -> Option<u64> {
+    let ahead = time_millis.saturating_sub(clock::wall().as_millis());
+    (ahead > HEADER_TIME_AHEAD_MILLIS_MAX).then_some(ahead / 1_000)
 }
 
 fn data_folder(config: &NodeConfig, genesis: &Genesis) -> Finding {
@@ -138,13 +178,15 @@ fn data_folder(config: &NodeConfig, genesis: &Genesis) -> Finding {
         return Finding::kept(rule, format!("{} is made at the first start", path.display()));
     }
     match DataDir::identity_of(path) {
-        Ok(identity) if identity.chain == genesis.chain_id().0 => {
-            Finding::kept(rule, format!("{} belongs to this chain", path.display()))
-        }
-        Ok(identity) => {
+        Ok(identity) if identity.chain != genesis.chain_id().0 => {
             let found = format!("{} belongs to chain {}", path.display(), identity.chain);
             Finding::broken(rule, found, "name the folder of this chain, or a new one")
         }
+        Ok(identity) if own_address(config).is_ok_and(|address| address != identity.node) => {
+            let found = format!("{} belongs to node {}", path.display(), identity.node);
+            Finding::broken(rule, found, "name the folder of this node, or use its key")
+        }
+        Ok(_) => Finding::kept(rule, format!("{} belongs to this node", path.display())),
         Err(_) if is_empty(path) => Finding::kept(rule, format!("{} is empty", path.display())),
         Err(error) => {
             let remedy = "name a data folder of hufu, or a new one";
@@ -293,3 +335,6 @@ fn port(rule: &'static str, address: SocketAddr) -> Finding {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

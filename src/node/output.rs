@@ -1,7 +1,7 @@
 //! What commands print: results on standard output, errors on standard error, in text or JSON.
 //!
 //! A reader that goes away (`hufu … | head`) ends the printing and nothing else: the command
-//! goes on to the exit code it has earned.
+//! goes on to the exit code it has earned. Only a stream without end (`hufu events`) ends with it.
 
 use std::fmt::Display;
 use std::io::{IsTerminal, Write};
@@ -40,9 +40,17 @@ impl Output {
 
     /// Prints a line as it is, in both modes.
     pub fn print(self, line: impl Display) {
-        let mut stdout = std::io::stdout().lock();
         // A reader that is gone wants no more lines.
-        drop(writeln!(stdout, "{line}").and_then(|()| stdout.flush()));
+        drop(self.stream(line));
+    }
+
+    /// Prints a line of a stream without end, which its reader ends by going away.
+    ///
+    /// # Errors
+    /// When nobody reads any more, or the lines cannot be written.
+    pub fn stream(self, line: impl Display) -> std::io::Result<()> {
+        let mut stdout = std::io::stdout().lock();
+        writeln!(stdout, "{line}").and_then(|()| stdout.flush())
     }
 
     /// Prints a line for people on standard error; nothing in JSON mode.

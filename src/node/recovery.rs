@@ -71,10 +71,16 @@ pub enum RecoverError {
         /// What is wrong.
         reason: String,
     },
+    /// Somebody wants the node to stop; the next start goes on from here.
+    #[error("interrupted at height {height}")]
+    Interrupted {
+        /// Height executed last.
+        height: u64,
+    },
 }
 
-/// Where in the log recovery stands, for a progress bar.
-pub type Progress<'a> = &'a mut dyn FnMut(u64);
+/// Hears of each height before it is executed again; `false` ends the recovery there.
+pub type Progress<'a> = &'a mut dyn FnMut(u64) -> bool;
 
 /// What recovery hands to the tiles.
 pub struct Recovered {
@@ -261,7 +267,9 @@ impl<'a> Replay<'a> {
                     }
                     let replay_from =
                         self.unordered.oldest().map_or(position, |oldest| oldest.min(position));
-                    progress(block.height());
+                    if !progress(block.height()) {
+                        return Err(RecoverError::Interrupted { height: executor.height() });
+                    }
                     let decided = DecidedBlock { block, certificate, batches };
                     let durable = DurableBlock { decided, position, bodies, replay_from };
                     executor.execute(durable, &mut Inline)?;

@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use hufu_crypto::{Provider, Signer, SoftwareSigner, software_provider};
+use hufu_crypto::{Provider, Signer, software_provider};
 use hufu_runtime::process::{self, Signal, Signals};
 use hufu_runtime::thread::{Failure, Group, abort_process};
 use hufu_storage::data_dir::{DataDir, Identity};
@@ -23,6 +23,7 @@ use crate::config::NodeConfig;
 use crate::genesis_copy;
 use crate::genesis_file;
 use crate::health::{Health, NodeState};
+use crate::host_check;
 use crate::keys_file;
 use crate::log;
 use crate::metrics::Metrics;
@@ -89,7 +90,12 @@ pub fn run(config: &NodeConfig) -> Result<(), RunError> {
         .map_err(|fault| RunError::Configuration(fault.to_string()))?;
     let signer = keys_file::load(&config.node.key)
         .map_err(|fault| RunError::Configuration(fault.to_string()))?;
-    let address = check_identity(&genesis, &signer)?;
+    let broken = host_check::broken_configuration(config, &genesis);
+    if !broken.is_empty() {
+        let lines: Vec<String> = broken.iter().map(ToString::to_string).collect();
+        return Err(RunError::Configuration(lines.join("\n")));
+    }
+    let address = signer.public_key().address();
     let identity = Identity { chain: genesis.chain_id().0, node: address };
     let folder = DataDir::open(&config.node.data_dir, &identity)?;
     genesis_copy::keep(folder.path(), &genesis).map_err(RunError::host("copy of the genesis"))?;
@@ -100,7 +106,16 @@ pub fn run(config: &NodeConfig) -> Result<(), RunError> {
     let provider = software_provider();
     health.set(NodeState::Recovering);
     let options = storage_options(config, &folder, &genesis, &provider);
-    let recovered = recovery::recover(&genesis, &provider, &metrics, options, &mut |_| ())?;
+    let mut go_on = |_| !matches!(next_stop(&signals), Ok(Some(_)));
+    let recovered = recovery::recover(&genesis, &provider, &metrics, options, &mut go_on);
+    let recovered = match recovered {
+        Err(RecoverError::Interrupted { height }) => {
+            let height: &str = &height.to_string();
+            log::info("stopped", &[("height", height), ("during", "recovery")]);
+            return Ok(());
+        }
+        recovered => recovered?,
+    };
     log_recovery(&recovered);
     let parts = Parts {
         config,
@@ -132,27 +147,6 @@ pub fn run(config: &NodeConfig) -> Result<(), RunError> {
     drop(admin);
     drop(folder);
     Ok(())
-}
-
-/// The node's key must be one of the genesis's validators.
-fn check_identity(
-    genesis: &Genesis,
-    signer: &SoftwareSigner,
-) -> Result<hufu_types::Address, RunError> {
-    let address = signer.public_key().address();
-    if genesis.validators.get(&address).is_none() {
-        return Err(RunError::Configuration(format!(
-            "node.key: {address} is no validator of chain {}; use the key of one, or add it to the genesis",
-            genesis.chain_name
-        )));
-    }
-    if genesis.validators.count() > 1 {
-        return Err(RunError::Configuration(format!(
-            "node.genesis: the genesis names {} validators; this build runs chains of one",
-            genesis.validators.count()
-        )));
-    }
-    Ok(address)
 }
 
 /// The storage options that the configuration asks for.
@@ -224,14 +218,29 @@ fn announce(config: &NodeConfig, client: &SocketAddr, admin: SocketAddr) {
 
 fn wait_for_stop(signals: &Signals) -> io::Result<String> {
     loop {
-        match signals.wait(None)? {
-            Some(Signal::HangUp) => {
-                log::info("reload asked for", &[("result", "nothing to reload")]);
-            }
-            Some(signal) => return Ok(format!("{signal:?}")),
-            None => {}
+        if let Some(signal) = signals.wait(None)?.and_then(stop) {
+            return Ok(format!("{signal:?}"));
         }
     }
+}
+
+/// The signal that asks the node to stop, if one has come. Never waits.
+fn next_stop(signals: &Signals) -> io::Result<Option<Signal>> {
+    while let Some(signal) = signals.next()? {
+        if let Some(signal) = stop(signal) {
+            return Ok(Some(signal));
+        }
+    }
+    Ok(None)
+}
+
+/// The signal itself, unless it asks for something else than to stop.
+fn stop(signal: Signal) -> Option<Signal> {
+    if signal == Signal::HangUp {
+        log::info("reload asked for", &[("result", "nothing to reload")]);
+        return None;
+    }
+    Some(signal)
 }
 
 /// A file of an earlier run must not pass for this one's.

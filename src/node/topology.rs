@@ -121,6 +121,10 @@ pub struct Threads {
 /// Service tiles that want a core each before anything is left for verification.
 const SERVICE_CORES: usize = 6;
 
+/// Verifying cores that keep one worker of execution busy: a signature takes about ten times as
+/// long to verify as its transaction to execute, and the execute tile takes a part itself.
+const VERIFY_CORES_PER_WORKER: usize = 8;
+
 impl Threads {
     /// Plans the threads on the cores that `placement` allows.
     ///
@@ -172,6 +176,7 @@ impl Planner<'_> {
             consensus: service,
             sign: service,
             execute: service,
+            // Without cores to spare, another thread executes nothing sooner.
             workers: self.pinned_each("worker", index_of(placement.execute_workers))?,
             persist_log: self.free("persist-log")?,
             persist_vote: self.free("persist-vote")?,
@@ -183,8 +188,9 @@ impl Planner<'_> {
     /// A core for each service tile; the rest verifies.
     fn separate(&mut self, placement: &Placement, cores_count: usize) -> io::Result<Threads> {
         let ingress_count = usize::try_from(placement.ingress_count).unwrap_or(1);
-        let workers_count = index_of(placement.execute_workers);
-        let left = cores_count.saturating_sub(SERVICE_CORES + ingress_count + workers_count).max(1);
+        let spare = cores_count.saturating_sub(SERVICE_CORES + ingress_count);
+        let workers_count = chosen(placement.execute_workers, spare / VERIFY_CORES_PER_WORKER);
+        let left = spare.saturating_sub(workers_count).max(1);
         Ok(Threads {
             ingress: self.pinned_each("ingress", ingress_count)?,
             mempool: self.pinned("mempool")?,
@@ -333,6 +339,29 @@ impl Links {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn execution_has_workers_where_there_are_cores_for_them() {
+        let counts = |cores: usize, execute_workers| {
+            let last = (cores - 1).to_string();
+            let placement = Placement {
+                cores: Cores::List(format!("0-{last}").parse().unwrap()),
+                ingress_count: 1,
+                verify_count: 0,
+                execute_workers,
+                merge: MergeChoice::Auto,
+                spin: Duration::ZERO,
+            };
+            let mut group = Group::new(hufu_runtime::thread::abort_process());
+            let threads = Threads::plan(&mut group, &placement).unwrap();
+            (threads.is_merged, threads.workers.len(), threads.verify.len())
+        };
+        assert_eq!(counts(2, 0), (true, 0, 2));
+        assert_eq!(counts(8, 0), (false, 0, 1));
+        assert_eq!(counts(16, 0), (false, 1, 8));
+        assert_eq!(counts(32, 0), (false, 3, 22));
+        assert_eq!(counts(16, 3), (false, 3, 6), "the operator's number stands");
+    }
 
     #[test]
     fn every_link_has_a_name_a_depth_and_a_reason() {

@@ -90,6 +90,9 @@ pub enum VerifyError {
         /// What it said.
         cause: io::Error,
     },
+    /// Somebody wants it to end.
+    #[error("interrupted")]
+    Interrupted,
 }
 
 impl VerifyError {
@@ -108,12 +111,14 @@ impl VerifyError {
             }
             Self::OtherChain { .. } => "give the genesis of this folder's chain",
             Self::Host { .. } => "mend what is named above and verify again",
+            Self::Interrupted => "verify again",
         }
     }
 }
 
-/// Told what is being done, how much of it is done, and how much there is (0 if unknown).
-pub type Progress<'a> = &'a mut dyn FnMut(&'static str, u64, u64);
+/// Told what is being done, how much of it is done, and how much there is (0 if unknown); `false`
+/// ends the verification.
+pub type Progress<'a> = &'a mut dyn FnMut(&'static str, u64, u64) -> bool;
 
 /// All that the checks share.
 struct Check<'a> {
@@ -122,9 +127,20 @@ struct Check<'a> {
     options: StorageOptions,
     report: Report,
     progress: Progress<'a>,
+    is_interrupted: bool,
 }
 
 impl Check<'_> {
+    /// Says how far the verification is and hears whether it is to go on.
+    fn progress(&mut self, what: &'static str, done: u64, total: u64) {
+        self.is_interrupted |= !(self.progress)(what, done, total);
+    }
+
+    /// A report about half a folder would be none.
+    fn go_on(&self) -> Result<(), VerifyError> {
+        if self.is_interrupted { Err(VerifyError::Interrupted) } else { Ok(()) }
+    }
+
     /// A fault of the state store, worded the same whichever check meets it.
     fn store_fault(&mut self, error: &hufu_storage::Error) {
         self.report.fault(Part::State, "reading", error);
@@ -162,14 +178,19 @@ pub fn verify(
     let (chain_id, provider) = (genesis.chain_id(), software_provider());
     report.chain_id = chain_id.to_string();
     let options = StorageOptions::new(folder, chain_id, &provider);
-    let mut check = Check { genesis: &genesis, provider: &provider, options, report, progress };
+    let (genesis, provider) = (&genesis, &provider);
+    let mut check = Check { genesis, provider, options, report, progress, is_interrupted: false };
     let state = open_state(&mut check);
     let tails = logs::verify(&mut check, state.as_ref());
+    check.go_on()?;
     let chain = chain::verify(&mut check, state.as_ref())?;
+    check.go_on()?;
     votes::verify(&mut check, &chain);
+    check.go_on()?;
     if let Some(state) = &state {
         state::verify(&mut check, state);
     }
+    check.go_on()?;
     tails.judge(&mut check.report);
     let report = check.report;
     assert!(

@@ -14,6 +14,7 @@ use hufu_network::message::answer::{
 };
 use hufu_network::message::submit::{StatusEntry, SubmitView};
 use hufu_network::{ClientMessage, ServerMessage};
+use hufu_runtime::clock::{Nanos, monotonic};
 use hufu_types::{
     Address, AssetCode, BlockDigest, ChainId, Digest, Operation, Receipt, RefusalCode,
     TransactionView, TxDigest, TxId,
@@ -34,6 +35,11 @@ pub(super) struct Faults {
     pub(super) is_silent: bool,
     /// Every so many transactions one has its receipt twice.
     pub(super) repeat_every: Option<u64>,
+    /// With this load transaction the node stops answering anybody for so long, once.
+    pub(super) stall: Option<(u64, Duration)>,
+    /// The height grows by one with every so many milliseconds, and what is not valid any more is
+    /// refused.
+    pub(super) height_millis: Option<u64>,
 }
 
 #[derive(Default)]
@@ -48,7 +54,30 @@ struct Shared {
     frames: AtomicU64,
     transactions: AtomicU64,
     expired: AtomicU64,
+    loaded: AtomicU64,
+    started: Nanos,
     stop: AtomicBool,
+}
+
+impl Shared {
+    fn height(&self) -> u64 {
+        let grown = self
+            .faults
+            .height_millis
+            .map_or(0, |millis| monotonic().since(self.started) / 1_000_000 / millis);
+        7 + grown
+    }
+
+    /// Called with the ledger locked, so that nobody is answered meanwhile.
+    fn stall(&self) {
+        let number = self.loaded.fetch_add(1, Ordering::SeqCst) + 1;
+        if let Some((_, span)) = self.faults.stall.filter(|(at, _)| *at == number) {
+            let end = monotonic().after(span);
+            while monotonic() < end {
+                std::thread::park_timeout(end.duration_since(monotonic()));
+            }
+        }
+    }
 }
 
 pub(super) struct FakeNode {
@@ -67,6 +96,8 @@ impl FakeNode {
             frames: AtomicU64::new(0),
             transactions: AtomicU64::new(0),
             expired: AtomicU64::new(faults.expired_first),
+            loaded: AtomicU64::new(0),
+            started: monotonic(),
             stop: AtomicBool::new(false),
         });
         let inner = Arc::clone(&shared);
@@ -134,8 +165,8 @@ fn is_pause(error: &std::io::Error) -> bool {
 /// False when the connection is to be dropped.
 fn answer(message: &ClientMessage<'_>, request: u64, shared: &Shared, out: &mut Vec<u8>) -> bool {
     match message {
-        ClientMessage::Hello(_) => ServerMessage::Welcome(welcome()).encode(request, out),
-        ClientMessage::QueryStatus => ServerMessage::Status(status()).encode(request, out),
+        ClientMessage::Hello(_) => ServerMessage::Welcome(welcome(shared)).encode(request, out),
+        ClientMessage::QueryStatus => ServerMessage::Status(status(shared)).encode(request, out),
         ClientMessage::QueryAccount(query) => {
             let account = account(query.address, shared);
             ServerMessage::Account(account).encode(request, out);
@@ -160,18 +191,24 @@ fn submit(view: &SubmitView<'_>, request: u64, shared: &Shared, out: &mut Vec<u8
         let id = transaction.id();
         let number = shared.transactions.fetch_add(1, Ordering::SeqCst) + 1;
         let is_load = transaction.header().nonce.get() < 1 << 63;
+        if is_load {
+            shared.stall();
+        }
         let refusal = if ledger.receipts.contains_key(&id) {
             Some(RefusalCode::Duplicate)
         } else if hits(shared.faults.overload_every, number) {
             Some(RefusalCode::Overloaded)
-        } else if is_load && take_one(&shared.expired) {
+        } else if transaction.header().valid_until.get() < shared.height()
+            || is_load && take_one(&shared.expired)
+        {
             Some(RefusalCode::Expired)
         } else {
             None
         };
         put_status(request, position, refusal, out);
         if refusal.is_none() {
-            let receipt = Receipt::new(ChainId::ZERO, 1, 0, id, TxDigest::ZERO, Ok(()));
+            let height = shared.height();
+            let receipt = Receipt::new(ChainId::ZERO, height, 0, id, TxDigest::ZERO, Ok(()));
             ledger.receipts.insert(id, receipt);
             ledger.apply(&transaction);
             put_receipt(request, position, &receipt, out);
@@ -229,7 +266,7 @@ fn put_receipt(request: u64, position: u32, receipt: &Receipt, out: &mut Vec<u8>
     });
 }
 
-fn welcome() -> Welcome {
+fn welcome(shared: &Shared) -> Welcome {
     Welcome {
         version: 1,
         frame_body_size_max: 1 << 20,
@@ -239,13 +276,13 @@ fn welcome() -> Welcome {
         subscriptions_max: 1,
         chain_id: ChainId::ZERO,
         node: Address::ZERO,
-        height: 7,
+        height: shared.height(),
     }
 }
 
-fn status() -> StatusInfo {
+fn status(shared: &Shared) -> StatusInfo {
     StatusInfo {
-        height: 7,
+        height: shared.height(),
         certified_height: 6,
         oldest_height: 1,
         time_millis: 1,

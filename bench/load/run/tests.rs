@@ -2,6 +2,7 @@ use std::sync::Arc;
 
 use super::fake_node::{FakeNode, Faults};
 use super::*;
+use crate::feed::SIGNINGS_COUNT_MAX;
 use crate::lobster::Event;
 use crate::replay::Replay;
 use crate::synthetic::SyntheticHour;
@@ -90,11 +91,12 @@ fn a_chain_that_refuses_for_ever_ends_the_run_with_counts() {
     let Outcome { result, committed } = run(20, Pace::Max, faults);
     assert_eq!((committed, result.counts.refused["expired"]), (0, 20));
     assert!(!result.is_exactly_once());
-    assert_eq!(result.windows, u64::from(RESIGNED_WINDOWS_COUNT_MAX) + 1);
+    assert_eq!(result.windows, u64::from(SIGNINGS_COUNT_MAX));
+    assert_eq!(result.resigned, 20 * u64::from(SIGNINGS_COUNT_MAX - 1));
 }
 
 #[test]
-fn a_schedule_is_kept_and_latency_runs_from_it() {
+fn a_schedule_is_kept() {
     for pace in [Pace::PerSecond(2_000), Pace::Recorded(2_000)] {
         let Outcome { result, .. } = run(400, pace, Faults::default());
         assert!(result.is_exactly_once());
@@ -102,8 +104,61 @@ fn a_schedule_is_kept_and_latency_runs_from_it() {
         // times.
         let least = if pace == Pace::PerSecond(2_000) { 190_000_000 } else { 1_000_000_000 };
         assert!(result.sending_nanos > least, "{pace:?}: {}", result.sending_nanos);
-        assert_eq!(result.latency.count, 400);
+        assert_eq!((result.latency.count, result.windows), (400, 1));
     }
+}
+
+/// Runs with few in flight, so that a stall keeps what is due from being sent.
+fn run_stalled(count: u64, rate: u64, faults: Faults) -> RunResult {
+    let node = FakeNode::start(faults);
+    let cast = Cast::derive(&[4; 32], 8).unwrap();
+    let events: Arc<[Event]> = SyntheticHour::new(1, count).collect::<Vec<_>>().into();
+    let mut replay = Replay::new(events, 8, 1, 0).unwrap();
+    let totals = replay.totals();
+    let mut options = options(&node, Pace::PerSecond(rate));
+    options.send.in_flight_count_max = 4;
+    let run = Run::new(&cast, &options, &Silent);
+    run.set_up(&totals.issued()).unwrap();
+    let result = run.load(&mut replay).unwrap();
+    assert!(result.is_exactly_once(), "{result:?}");
+    result
+}
+
+#[test]
+fn a_stall_is_charged_to_all_that_was_due_meanwhile() {
+    let faults = Faults { stall: Some((1, Duration::from_secs(1))), ..Faults::default() };
+    let result = run_stalled(1_000, 1_000, faults);
+    // All were due within the second, evenly: the median waited for half of it.
+    assert!(result.latency.p50_nanos > 400_000_000, "{result:?}");
+    assert!(result.latency.p99_nanos > 900_000_000, "{result:?}");
+}
+
+#[test]
+fn a_transaction_signed_again_is_charged_from_its_first_time() {
+    let stall = Some((1, Duration::from_millis(800)));
+    let faults = Faults { stall, expired_first: 60, ..Faults::default() };
+    let result = run_stalled(100, 1_000, faults);
+    assert_eq!(result.resigned, 60);
+    assert!(result.latency.p50_nanos > 600_000_000, "{result:?}");
+}
+
+#[test]
+fn nothing_of_a_slow_schedule_expires() {
+    // 600 heights last 0.6 s here, the schedule 1.5 s.
+    let faults = Faults { height_millis: Some(1), ..Faults::default() };
+    let node = FakeNode::start(faults);
+    let cast = Cast::derive(&[4; 32], 8).unwrap();
+    let events: Arc<[Event]> = SyntheticHour::new(1, 300).collect::<Vec<_>>().into();
+    let mut replay = Replay::new(events, 8, 1, 0).unwrap();
+    let totals = replay.totals();
+    let mut options = options(&node, Pace::PerSecond(200));
+    options.block_interval = Duration::from_millis(1);
+    let run = Run::new(&cast, &options, &Silent);
+    run.set_up(&totals.issued()).unwrap();
+    let result = run.load(&mut replay).unwrap();
+    assert!(result.is_exactly_once(), "{result:?}");
+    assert_eq!(result.resigned, 0);
+    assert!((180..=210).contains(&result.committed_per_second()), "{result:?}");
 }
 
 #[test]

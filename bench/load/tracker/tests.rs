@@ -17,13 +17,17 @@ fn receipt(place: u32) -> Receipt {
 }
 
 fn tracker(count: u32) -> Tracker {
-    Tracker::new((0..count).map(id)).unwrap()
+    let mut tracker = Tracker::new().unwrap();
+    for place in 0..count {
+        assert_eq!(tracker.add(id(place), Some(Nanos::from_nanos(500_000)), false), place);
+    }
+    tracker
 }
 
 /// Sends the next `count` new transactions as frame `request`.
 fn send(tracker: &mut Tracker, request: u64, count: usize) -> Vec<u32> {
     let mut places = Vec::new();
-    tracker.take_new(count, &mut places, |_| Nanos::from_nanos(500_000));
+    tracker.take_new(count, NOW, &mut places);
     tracker.submitted(request, &places);
     places
 }
@@ -40,18 +44,18 @@ fn receipts_find_their_transactions_and_latency_runs_from_the_schedule() {
     let mut tracker = tracker(5);
     assert_eq!(send(&mut tracker, 1, 3), [0, 1, 2]);
     assert_eq!(send(&mut tracker, 2, 9), [3, 4]);
-    assert_eq!(tracker.next(), None);
+    assert_eq!(tracker.next_due(), None);
     assert_eq!((tracker.flying(), tracker.unfinished()), (5, 5));
     for position in 0..3 {
         tracker.status(1, position, None, NOW);
         assert!(tracker.receipt(1, position, &receipt(position), NOW));
     }
     assert!(tracker.receipt(2, 1, &receipt(4), NOW));
-    assert_eq!((tracker.flying(), tracker.done()), (1, 4));
+    assert_eq!((tracker.flying(), tracker.finished(), tracker.unfinished()), (1, 4, 1));
     let failure = Failure { code: FailureCode::AssetUnknown, operation: Some(0) };
     let failed = Receipt::new(ChainId::ZERO, 1, 0, id(3), TxDigest::ZERO, Err(failure));
     assert!(tracker.receipt(2, 0, &failed, NOW));
-    let (counts, latency, _) = tracker.finish();
+    let (counts, latency) = tracker.finish();
     assert_eq!((counts.committed, counts.failed_count(), counts.unanswered), (4, 1, 0));
     assert_eq!(counts.failed["asset_unknown"], 1);
     assert!(!counts.is_clean());
@@ -67,9 +71,11 @@ fn refusals_are_last_words_and_expired_ones_are_named() {
     tracker.status(1, 1, Some(RefusalCode::Expired), NOW);
     tracker.status(1, 2, Some(RefusalCode::Duplicate), NOW);
     assert_eq!(tracker.unfinished(), 0);
-    let (counts, _, expired) = tracker.finish();
-    assert_eq!(expired, [1]);
-    assert_eq!(counts.refused_count(), 3);
+    assert_eq!((tracker.finished(), tracker.forget_done()), (2, 0));
+    assert_eq!(tracker.take_expired(), [(1, Nanos::from_nanos(500_000))]);
+    assert_eq!(tracker.forget_done(), 3);
+    let (counts, _) = tracker.finish();
+    assert_eq!((counts.refused_count(), counts.unanswered), (2, 0));
     assert_eq!(counts.refused["duplicate"], 1, "a first copy that is a duplicate is a refusal");
 }
 
@@ -82,7 +88,7 @@ fn overload_sends_again_and_is_no_last_word() {
     assert_eq!(resend(&mut tracker, 2), [1]);
     assert!(tracker.receipt(2, 0, &receipt(1), NOW));
     assert!(tracker.receipt(1, 0, &receipt(0), NOW));
-    let (counts, ..) = tracker.finish();
+    let (counts, _) = tracker.finish();
     assert_eq!((counts.overloaded, counts.committed), (1, 2));
     assert!(counts.is_clean());
 }
@@ -114,7 +120,7 @@ fn a_lost_connection_is_made_good_exactly_once() {
     assert_eq!(resend(&mut tracker, 5), [2]);
     assert!(tracker.receipt(5, 0, &receipt(2), NOW));
     assert_eq!((tracker.unfinished(), tracker.waiting(), tracker.flying()), (0, 0, 0));
-    let (counts, ..) = tracker.finish();
+    let (counts, _) = tracker.finish();
     assert_eq!((counts.committed, counts.resubmitted, counts.duplicates), (4, 3, 2));
     assert!(counts.is_clean());
 }
@@ -130,7 +136,7 @@ fn answers_out_of_place_are_counted_and_change_nothing() {
     assert!(tracker.receipt(1, 0, &receipt(0), NOW));
     assert!(!tracker.receipt(1, 0, &receipt(0), NOW), "a second receipt");
     tracker.status(1, 0, Some(RefusalCode::Expired), NOW);
-    let (counts, ..) = tracker.finish();
+    let (counts, _) = tracker.finish();
     assert_eq!((counts.answers_foreign, counts.receipts_repeated), (5, 1));
     assert_eq!((counts.committed, counts.unanswered), (1, 1));
     assert!(!counts.is_clean());
@@ -145,11 +151,12 @@ fn every_transaction_has_one_last_word_in_any_weather() {
         let mut request = 0;
         let mut flying: Vec<(u64, u32, u32, bool)> = Vec::new();
         while tracker.unfinished() > 0 {
+            tracker.forget_done();
             request += 1;
             let mut places = Vec::new();
             match random.below(4) {
                 0 => tracker.take_queued(7, &mut places),
-                1 => tracker.take_new(7, &mut places, |_| NOW),
+                1 => tracker.take_new(7, NOW, &mut places),
                 2 => {
                     if let Some(place) = tracker.take_wait() {
                         tracker.waits(request, place);
@@ -184,9 +191,42 @@ fn every_transaction_has_one_last_word_in_any_weather() {
                 (in_flight, flying.len() - in_flight)
             );
         }
-        let (counts, latency, _) = tracker.finish();
+        let (counts, latency) = tracker.finish();
         assert_eq!(counts.committed + counts.refused_count(), 200, "seed {seed}");
         assert_eq!(latency.len(), counts.committed);
         assert_eq!((counts.answers_foreign, counts.receipts_repeated), (0, 0), "seed {seed}");
     }
+}
+
+#[test]
+fn what_is_late_goes_first_and_keeps_its_time() {
+    let mut tracker = tracker(2);
+    let late = tracker.add(id(2), Some(Nanos::from_nanos(1_000)), true);
+    let future = tracker.add(id(3), Some(NOW.after(std::time::Duration::from_secs(1))), false);
+    let mut places = Vec::new();
+    tracker.take_queued(9, &mut places);
+    assert_eq!(places, [late]);
+    tracker.take_new(9, NOW, &mut places);
+    assert_eq!(places, [late, 0, 1], "what is not due yet waits");
+    tracker.submitted(1, &places);
+    assert!(tracker.receipt(1, 0, &receipt(2), NOW));
+    assert_eq!(tracker.forget_done(), 0, "those before it are under way");
+    assert_eq!((future, tracker.end(), tracker.next_due().is_some()), (3, 4, true));
+    let (_, latency) = tracker.finish();
+    assert_eq!(latency.max() / 1_000, 999, "from when it was due first");
+}
+
+#[test]
+fn what_is_done_is_forgotten_and_its_second_receipt_is_not() {
+    let mut tracker = tracker(3);
+    send(&mut tracker, 1, 3);
+    assert!(tracker.receipt(1, 0, &receipt(0), NOW));
+    assert!(tracker.receipt(1, 1, &receipt(1), NOW));
+    assert_eq!(tracker.forget_done(), 2);
+    assert!(!tracker.receipt(1, 0, &receipt(0), NOW));
+    tracker.connection_lost();
+    assert_eq!(resend(&mut tracker, 1), [2]);
+    assert!(tracker.receipt(1, 0, &receipt(2), NOW));
+    let (counts, _) = tracker.finish();
+    assert_eq!((counts.committed, counts.receipts_repeated), (3, 1));
 }

@@ -34,7 +34,8 @@ const PATIENCE: Duration = Duration::from_secs(3_600);
 /// Events that may be on their way at once.
 const WINDOW: u32 = 4_096;
 
-/// Prints events until the stream ends, the count is reached, or someone interrupts.
+/// Prints events until the stream ends, the count is reached, nobody reads them any more, or
+/// someone interrupts.
 pub(super) fn run(events: &Events, output: Output) -> Result<(), CliError> {
     let mut client = events.remote.connect()?;
     let start = events.from.map_or(SubscribeStart::Now, SubscribeStart::At);
@@ -44,11 +45,9 @@ pub(super) fn run(events: &Events, output: Output) -> Result<(), CliError> {
     let mut printed: u64 = 0;
     while events.count.is_none_or(|count| printed < count) {
         if let Some(event) = next(&mut client, events)? {
-            let value = to_json(&event);
-            if output.is_json() {
-                output.print(value);
-            } else {
-                output.print(text(&event));
+            let line = if output.is_json() { to_json(&event).to_string() } else { text(&event) };
+            if output.stream(line).is_err() {
+                return Ok(());
             }
             printed += 1;
         }

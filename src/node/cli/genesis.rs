@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::CliError;
 use crate::genesis_file;
+use crate::host_check::ahead_of_clock;
 use crate::output::Output;
 
 #[derive(Debug, Subcommand)]
@@ -42,7 +43,8 @@ pub(super) struct New {
     /// An address that may create assets; once for each.
     #[arg(long = "issuer", required = true, value_parser = parse_address)]
     issuers: Vec<Address>,
-    /// Time of the genesis in Unix milliseconds; the first block's is greater. Now, if left out.
+    /// Time of the genesis in Unix milliseconds, not in the future; the first block's is greater.
+    /// Now, if left out.
     #[arg(long)]
     time_millis: Option<u64>,
     /// Heights between a block and the header that certifies its results.
@@ -63,6 +65,12 @@ pub(super) fn run(verb: Verb, output: Output) -> Result<(), CliError> {
             let genesis = new.build().map_err(|error| {
                 CliError::usage(error, "see `hufu genesis new --help` for what is allowed")
             })?;
+            if let Some(seconds) = ahead_of_clock(genesis.time_millis) {
+                let what = format!("the time is {seconds} s ahead of this host's clock");
+                let remedy = "leave --time-millis out, or give a time that is past: no node could \
+                              start on this genesis before";
+                return Err(CliError::usage(what, remedy));
+            }
             write_new(&file, &genesis_file::write(&genesis))?;
             // What was written must be what was meant: it is the identity of a chain.
             let read = genesis_file::load(&file)?;

@@ -4,10 +4,12 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
+use hufu_runtime::process::Signals;
+
 use super::CliError;
 use crate::genesis_file;
 use crate::output::Output;
-use crate::verify_ledger::{self, Level};
+use crate::verify_ledger::{self, Level, VerifyError};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
@@ -54,6 +56,10 @@ impl From<LevelArgument> for Level {
 pub(super) fn run(verb: &Verb, output: Output) -> Result<(), CliError> {
     let Verb::Verify(verify) = verb;
     let genesis = verify.genesis.as_deref().map(genesis_file::load).transpose()?;
+    // An interrupt is heard between two blocks, so that what the replay wrote is removed.
+    let signals = Signals::block().map_err(|cause| {
+        CliError::failed(cause, "this process", "raise the limit of open files (ulimit -n)")
+    })?;
     let bar = output.bar(0, "verifying");
     let mut shown = "";
     let progress = &mut |what: &'static str, done: u64, total: u64| {
@@ -64,10 +70,14 @@ pub(super) fn run(verb: &Verb, output: Output) -> Result<(), CliError> {
         // Where the whole is not known, what is done is all there is to show.
         bar.set_length(if total == 0 { done } else { total });
         bar.set_position(done);
+        matches!(signals.next(), Ok(None))
     };
     let report = verify_ledger::verify(&verify.folder, verify.level.into(), genesis, progress);
     bar.finish_and_clear();
-    let report = report.map_err(|error| CliError::file(&error, &verify.folder, error.remedy()))?;
+    let report = report.map_err(|error| match error {
+        VerifyError::Interrupted => CliError::Interrupted,
+        error => CliError::file(&error, &verify.folder, error.remedy()),
+    })?;
     output.result(&report.to_json(), &report);
     if report.is_clean() { Ok(()) } else { Err(CliError::Reported) }
 }

@@ -35,7 +35,7 @@ pub(super) struct Run {
     /// How often the hour is repeated.
     #[arg(long, default_value_t = 1)]
     hours: u32,
-    /// Transactions a second, or "max".
+    /// Transactions a second, "max", or the recorded times so many times as fast: "1x", "60x".
     #[arg(long, default_value = "max", value_parser = parse_pace)]
     rate: Pace,
     /// Brokers, count.
@@ -103,8 +103,12 @@ fn parse_pace(text: &str) -> Result<Pace, String> {
     if text == "max" {
         return Ok(Pace::Max);
     }
-    let rate = text.parse().ok().filter(|rate| *rate > 0);
-    rate.map(Pace::PerSecond).ok_or_else(|| "a rate is \"max\" or a whole number".to_owned())
+    let (number, pace): (&str, fn(u64) -> Pace) = match text.strip_suffix('x') {
+        Some(times) => (times, Pace::Recorded),
+        None => (text, Pace::PerSecond),
+    };
+    let rate = number.parse().ok().filter(|rate| *rate > 0);
+    rate.map(pace).ok_or_else(|| "a rate is \"max\", a whole number, or one with x".to_owned())
 }
 
 #[cfg(test)]
@@ -115,7 +119,8 @@ mod tests {
     fn paces_are_max_or_a_rate() {
         assert_eq!(parse_pace("max"), Ok(Pace::Max));
         assert_eq!(parse_pace("500"), Ok(Pace::PerSecond(500)));
-        for bad in ["", "0", "-1", "fast", "1.5"] {
+        assert_eq!(parse_pace("60x"), Ok(Pace::Recorded(60)));
+        for bad in ["", "0", "-1", "fast", "1.5", "x", "0x", "x60", "1.5x"] {
             assert!(parse_pace(bad).is_err(), "{bad}");
         }
     }

@@ -31,14 +31,16 @@ pub(super) struct Named {
 
 pub(super) fn run(verb: &Verb, output: Output) -> Result<(), CliError> {
     match verb {
-        Verb::Run(named) => run_node(&named.config),
+        Verb::Run(named) => run_node(&named.config, output),
         Verb::Check(named) => check(&named.config, output),
     }
 }
 
-fn run_node(path: &Path) -> Result<(), CliError> {
+fn run_node(path: &Path, output: Output) -> Result<(), CliError> {
     let config = NodeConfig::load(path)?;
-    log::init(config.logging.level, config.logging.format);
+    // Log lines and the error that may follow them are of one kind.
+    let format = if output.is_json() { log::Format::Json } else { config.logging.format };
+    log::init(config.logging.level, format);
     node::run(&config).map_err(|error| {
         let place = format!("node {} of {}", config.node.name, path.display());
         if error.is_configuration() {

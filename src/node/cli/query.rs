@@ -1,4 +1,7 @@
 //! `hufu query status|account|block|tx`: answers of one node, each with the height it was given at.
+//!
+//! With a genesis a block and a transaction are proven, and the node need not be believed; every
+//! answer says what of it is proven.
 
 use std::path::{Path, PathBuf};
 
@@ -7,14 +10,15 @@ use hufu_crypto::software_provider;
 use hufu_network::Client;
 use hufu_network::message::answer::{AccountInfo, AccountState, BlockInfo, TransactionInfo};
 use hufu_types::certificate::CommitCertificate;
-use hufu_types::{Address, Block, ReceiptProof, TransactionView, TxId};
+use hufu_types::transaction::tx_digest;
+use hufu_types::{Address, Block, Genesis, ReceiptProof, Strength, TransactionView, TxId};
 use serde_json::{Value, json};
 
 use super::CliError;
 use super::genesis::parse_address;
 use super::remote::Remote;
 use super::tx::operation;
-use super::tx::{parse_id, receipt_json, strength_text};
+use super::tx::{NewFile, parse_id, receipt_json, strength_text};
 use crate::output::Output;
 
 #[derive(Debug, Subcommand)]
@@ -24,7 +28,8 @@ pub(super) enum Verb {
         #[command(flatten)]
         remote: Remote,
     },
-    /// What an account holds and which mandates it has granted.
+    /// What an account holds and which mandates it has granted. The node's word, with a genesis
+    /// too; the proof shows the account itself against a state root.
     Account {
         /// The account.
         #[arg(value_parser = parse_address)]
@@ -35,7 +40,8 @@ pub(super) enum Verb {
         #[arg(long, value_name = "FILE")]
         proof: Option<PathBuf>,
     },
-    /// A block with its certificate and transaction ids.
+    /// A block with its certificate and transaction ids; the certificate is verified with
+    /// --genesis.
     Block {
         /// Its height; the latest if left out.
         height: Option<u64>,
@@ -45,7 +51,7 @@ pub(super) enum Verb {
         #[arg(long, default_value_t = 0)]
         ids_from: u32,
     },
-    /// An included transaction and its receipt.
+    /// An included transaction and its receipt; both are proven with --genesis.
     Tx {
         /// The transaction's id.
         #[arg(value_parser = parse_id)]
@@ -62,25 +68,48 @@ pub(super) fn run(verb: Verb, output: Output) -> Result<(), CliError> {
     match verb {
         Verb::Status { remote } => status(&remote, output),
         Verb::Account { address, remote, proof } => {
-            let answer = remote.connect()?.account(address, proof.is_some());
+            let file = proof_file(proof.as_deref())?;
+            let answer = remote.connect()?.account(address, file.is_some());
             let info = answer.map_err(|error| remote.failed(&error))?;
-            write_proof(proof.as_deref(), &info.proof)?;
+            expect_asked(info.address == address, "account", &remote)?;
             output.result(&account_json(&info), account_text(&info));
-            Ok(())
+            file.map_or(Ok(()), |file| file.write(&info.proof))
         }
         Verb::Block { height, remote, ids_from } => {
             let mut client = remote.connect()?;
-            let answer = client.block(height.filter(|height| *height > 0), ids_from);
+            let height = height.filter(|height| *height > 0);
+            let answer = client.block(height, ids_from);
             let info = answer.map_err(|error| remote.failed(&error))?;
-            block(&info, &client, &remote, output)
+            block(&info, height, &client, &remote, output)
         }
         Verb::Tx { id, remote, proof } => {
-            let answer = remote.connect()?.transaction(id, proof.is_some());
+            let (file, genesis) = (proof_file(proof.as_deref())?, remote.read_genesis()?);
+            let with_proof = file.is_some() || genesis.is_some();
+            let answer = remote.connect()?.transaction(id, with_proof);
             let info = answer.map_err(|error| remote.failed(&error))?;
-            write_proof(proof.as_deref(), &info.proof)?;
-            transaction(&info, &remote, output)
+            let proven = judge(&info, id, genesis.as_ref()).map_err(|what| {
+                let place = format!("transaction {id}, node {}", remote.node);
+                CliError::failed(what, place, "ask another node, and look at this one")
+            })?;
+            transaction(&info, proven, output);
+            file.map_or(Ok(()), |file| file.write(&info.proof))
         }
     }
+}
+
+/// The file for a proof, made before the node is asked.
+fn proof_file(path: Option<&Path>) -> Result<Option<NewFile>, CliError> {
+    path.map(NewFile::create).transpose()
+}
+
+/// A node answers what it was asked, or it is not to be believed in anything.
+fn expect_asked(is_asked: bool, what: &str, remote: &Remote) -> Result<(), CliError> {
+    if is_asked {
+        return Ok(());
+    }
+    let what = format!("the answer is about another {what} than was asked for");
+    let place = format!("node {}", remote.node);
+    Err(CliError::failed(what, place, "ask another node, and look at this one"))
 }
 
 fn status(remote: &Remote, output: Output) -> Result<(), CliError> {
@@ -129,6 +158,7 @@ fn account_json(info: &AccountInfo) -> Value {
         "state": account_state(info.state),
         "holdings": holdings.collect::<Vec<Value>>(),
         "mandates": mandates.collect::<Vec<Value>>(),
+        "proven": "nothing, it is the node's word",
     })
 }
 
@@ -152,11 +182,13 @@ fn account_text(info: &AccountInfo) -> String {
         let (agent, asset) = (mandate.agent, mandate.asset);
         text.push_str(&format!("\n  mandate of {agent}: {left} {asset} until height {until}"));
     }
+    text.push_str("\n  the node's word, nothing of it is proven");
     text
 }
 
 fn block(
     info: &BlockInfo,
+    asked: Option<u64>,
     client: &Client,
     remote: &Remote,
     output: Output,
@@ -168,16 +200,15 @@ fn block(
     };
     let block = info.parse_block(&*provider.hasher).map_err(odd)?;
     let certificate = info.parse_certificate().map_err(odd)?;
+    expect_asked(asked.is_none_or(|height| height == block.height()), "block", remote)?;
     let certified = match remote.read_genesis()? {
         None => "not checked, give --genesis",
         Some(genesis) => {
             let chain_id = client.welcome().chain_id;
             let verdict = certificate.verify(chain_id, &genesis.validators, &*provider.verifier);
-            if verdict.is_ok() && certificate.block == block.header().digest() {
-                "verified"
-            } else {
-                "DOES NOT VERIFY"
-            }
+            let is_of_it = certificate.block == block.header().digest()
+                && certificate.height == block.height();
+            if verdict.is_ok() && is_of_it { "verified" } else { "DOES NOT VERIFY" }
         }
     };
     let value = block_json(info, &block, &certificate, certified);
@@ -213,35 +244,47 @@ fn block_json(
     })
 }
 
-fn transaction(info: &TransactionInfo, remote: &Remote, output: Output) -> Result<(), CliError> {
+/// Whether an answer is about the transaction asked for and, with a genesis, what of it is proven.
+fn judge(
+    info: &TransactionInfo,
+    asked: TxId,
+    genesis: Option<&Genesis>,
+) -> Result<Option<Strength>, String> {
+    let view = TransactionView::parse(&info.transaction);
+    let view = view.map_err(|error| format!("the transaction is not canonical: {error}"))?;
+    if info.receipt.id != asked || view.id() != asked {
+        return Err("the answer is about another transaction than was asked for".to_owned());
+    }
+    let Some(genesis) = genesis else { return Ok(None) };
+    if info.proof.is_empty() {
+        return Err("the node gives no proof".to_owned());
+    }
+    let proof = ReceiptProof::parse(&info.proof).map_err(|error| error.to_string())?;
+    if proof.receipt != info.receipt {
+        return Err("the receipt shown is not the one that the proof proves".to_owned());
+    }
+    if proof.receipt.digest != tx_digest(genesis.chain_id(), &asked, view.signature()) {
+        return Err("the transaction shown is not the one that the proof proves".to_owned());
+    }
+    let proven = proof.verify(genesis, &*software_provider().verifier);
+    let proven = proven.map_err(|error| error.to_string())?;
+    if proven < info.strength {
+        return Err("the node calls the receipt certified, its proof does not".to_owned());
+    }
+    Ok(Some(proven))
+}
+
+fn transaction(info: &TransactionInfo, proven: Option<Strength>, output: Output) {
     let mut value = receipt_json(&info.receipt, info.strength);
     value["answered_at"] = info.height.into();
+    value["proven"] = proven.map_or("nothing, give --genesis", strength_text).into();
     if let Ok(view) = TransactionView::parse(&info.transaction) {
         value["sender"] = view.sender().to_string().into();
         value["nonce"] = view.header().nonce.get().into();
         value["valid_until"] = view.header().valid_until.get().into();
         value["operations"] = view.operations().map(|one| operation::to_json(&one)).collect();
     }
-    // With a genesis the node need not be believed.
-    if let (Some(genesis), false) = (remote.read_genesis()?, info.proof.is_empty()) {
-        let verdict = ReceiptProof::parse(&info.proof)
-            .map_err(|error| error.to_string())
-            .and_then(|proof| {
-                let verdict = proof.verify(&genesis, &*software_provider().verifier);
-                verdict.map_err(|error| error.to_string())
-            })
-            .map_err(|error| {
-                let place = format!("transaction {}", info.receipt.id);
-                CliError::failed(error, place, "ask another node, and look at this one")
-            })?;
-        value["proven"] = strength_text(verdict).into();
-    }
     output.result(&value, lines(&value));
-    Ok(())
-}
-
-fn write_proof(path: Option<&Path>, proof: &[u8]) -> Result<(), CliError> {
-    path.map_or(Ok(()), |path| super::tx::write_new(path, proof))
 }
 
 /// An object as lines `key value`, for people.
@@ -266,3 +309,6 @@ fn lines(value: &Value) -> String {
     }
     text.join("\n")
 }
+
+#[cfg(test)]
+mod tests;

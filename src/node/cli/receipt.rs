@@ -1,13 +1,13 @@
 //! `hufu receipt verify`: proves receipts from the genesis alone, without any node.
 
 use std::collections::HashSet;
-use std::fs::File;
-use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use clap::{Args, Subcommand, ValueEnum};
 use hufu_crypto::{Provider, Sm3, software_provider};
+use hufu_load::ReceiptReader;
+use hufu_load::receipts::ReceiptFileError;
 use hufu_types::certificate::{CertificateError, CommitCertificate};
 use hufu_types::proof::{ProofError, ReceiptProof};
 use hufu_types::{Digest, Genesis, Strength, TxId};
@@ -66,8 +66,6 @@ impl From<StrengthArgument> for Strength {
 
 /// Receipts read before they are verified together.
 const CHUNK_COUNT: usize = 4_096;
-/// Bytes of one receipt with proof at most; the protocol's own limit.
-const RECEIPT_SIZE_MAX: u32 = hufu_network::limits::RECEIPT_PROOF_SIZE_MAX;
 /// Certificates remembered as good at most; forgetting them costs time only.
 const CERTIFICATES_COUNT_MAX: usize = 1 << 20;
 /// Failures that are listed in JSON; all are counted.
@@ -185,8 +183,12 @@ impl Tally {
         if self.failed > 0 || miscounted { Err(CliError::Reported) } else { Ok(()) }
     }
 
-    fn add(&mut self, place: &str, verdict: Result<(ReceiptProof, Strength), String>) -> Line {
-        let is_single = !place.contains('#');
+    fn add(
+        &mut self,
+        place: &str,
+        is_single: bool,
+        verdict: Result<(ReceiptProof, Strength), String>,
+    ) -> Line {
         match verdict {
             Ok((proof, strength)) => {
                 let word = match strength {
@@ -222,55 +224,24 @@ fn verify_file(
     tally: &mut Tally,
     show: &mut dyn FnMut(Line),
 ) -> Result<(), CliError> {
-    let unreadable =
-        |cause: std::io::Error| CliError::file(cause, path, "name a file of receipts with proof");
-    let mut source = BufReader::with_capacity(1 << 20, File::open(path).map_err(unreadable)?);
-    let mut first = [0; 4];
-    source.read_exact(&mut first).map_err(unreadable)?;
-    // A receipt with proof begins with its kind and version, which as a length would be more than
-    // any receipt may have; so the first four bytes tell one receipt from many.
-    if u32::from_le_bytes(first) > RECEIPT_SIZE_MAX {
-        let mut bytes = first.to_vec();
-        let rest = u64::from(RECEIPT_SIZE_MAX) + 1;
-        source.take(rest).read_to_end(&mut bytes).map_err(unreadable)?;
-        show(tally.add(&path.display().to_string(), judge.verify(&bytes)));
-        return Ok(());
-    }
-    let mut next = Some(first);
+    let remedy = "name a file of receipts with proof";
+    let unreadable = |error: ReceiptFileError| CliError::file(error, path, remedy);
+    let mut reader = ReceiptReader::open(path).map_err(unreadable)?;
+    let is_single = reader.is_single();
     let mut count: u64 = 0;
-    while next.is_some() {
-        let mut chunk = Vec::with_capacity(CHUNK_COUNT);
-        while let Some(length) = next.filter(|_| chunk.len() < CHUNK_COUNT) {
-            chunk.push(read_one(&mut source, length).map_err(unreadable)?);
-            next = read_length(&mut source).map_err(unreadable)?;
+    loop {
+        let chunk = reader.by_ref().take(CHUNK_COUNT).collect::<Result<Vec<_>, _>>();
+        let chunk = chunk.map_err(unreadable)?;
+        if chunk.is_empty() {
+            break;
         }
         let verdicts: Vec<_> = chunk.par_iter().map(|bytes| judge.verify(bytes)).collect();
         for verdict in verdicts {
             count += 1;
-            show(tally.add(&format!("{}#{count}", path.display()), verdict));
+            let whole = path.display();
+            let place = if is_single { whole.to_string() } else { format!("{whole}#{count}") };
+            show(tally.add(&place, is_single, verdict));
         }
     }
-    Ok(())
-}
-
-fn read_one(source: &mut impl Read, length: [u8; 4]) -> std::io::Result<Vec<u8>> {
-    let length = u32::from_le_bytes(length);
-    if length > RECEIPT_SIZE_MAX {
-        let what = format!("a receipt of {length} bytes, more than {RECEIPT_SIZE_MAX}");
-        return Err(std::io::Error::new(std::io::ErrorKind::InvalidData, what));
-    }
-    let mut bytes = vec![0; usize::try_from(length).map_err(std::io::Error::other)?];
-    source.read_exact(&mut bytes)?;
-    Ok(bytes)
-}
-
-/// The next length, or `None` at the end of the file; an end inside a length is an error.
-fn read_length(source: &mut impl Read) -> std::io::Result<Option<[u8; 4]>> {
-    let mut length = Vec::with_capacity(4);
-    source.take(4).read_to_end(&mut length)?;
-    match <[u8; 4]>::try_from(length.as_slice()) {
-        Ok(length) => Ok(Some(length)),
-        Err(_) if length.is_empty() => Ok(None),
-        Err(_) => Err(std::io::ErrorKind::UnexpectedEof.into()),
-    }
+    if count == 0 { Err(CliError::file("there is no receipt in it", path, remedy)) } else { Ok(()) }
 }

@@ -272,8 +272,43 @@ fn read_text(path: &Path) -> Result<String, CliError> {
 
 /// Writes a file that must not be there yet.
 pub(super) fn write_new(path: &Path, bytes: &[u8]) -> Result<(), CliError> {
-    use std::io::Write;
-    let made = std::fs::File::create_new(path).and_then(|mut file| file.write_all(bytes));
-    let remedy = "choose a name that is not taken, in a folder this user may write";
-    made.map_err(|cause| CliError::file(cause, path, remedy))
+    NewFile::create(path)?.write(bytes)
+}
+
+/// A file that was not there, made before what it is for, so that nothing irrevocable is done whose
+/// result could not be kept. Without content it goes again.
+#[derive(Debug)]
+pub(super) struct NewFile {
+    path: PathBuf,
+    file: std::fs::File,
+    is_written: bool,
+}
+
+impl NewFile {
+    /// Makes the file.
+    pub(super) fn create(path: &Path) -> Result<Self, CliError> {
+        let remedy = "choose a name that is not taken, in a folder this user may write";
+        let file = std::fs::File::create_new(path);
+        let file = file.map_err(|cause| CliError::file(cause, path, remedy))?;
+        Ok(Self { path: path.to_owned(), file, is_written: false })
+    }
+
+    /// Fills the file.
+    pub(super) fn write(mut self, bytes: &[u8]) -> Result<(), CliError> {
+        use std::io::Write;
+        let remedy = "check the disk";
+        let written = self.file.write_all(bytes);
+        written.map_err(|cause| CliError::file(cause, &self.path, remedy))?;
+        self.is_written = true;
+        Ok(())
+    }
+}
+
+impl Drop for NewFile {
+    fn drop(&mut self) {
+        if !self.is_written {
+            // What cannot be removed is an empty file under a name that its user chose.
+            drop(std::fs::remove_file(&self.path));
+        }
+    }
 }

@@ -47,18 +47,24 @@ impl Fault {
     }
 }
 
+impl Fault {
+    /// Where it is, what was found and which rule it breaks.
+    #[must_use]
+    pub fn place_and_rule(&self) -> String {
+        let line = self.line.map_or_else(String::new, |line| format!("line {line}: "));
+        let what = match (self.key.as_str(), self.value.as_str()) {
+            ("", "") => String::new(),
+            (key, "") => format!("{key}: "),
+            ("", value) => format!("{value}: "),
+            (key, value) => format!("{key} = {value}: "),
+        };
+        format!("{line}{what}{}", self.rule)
+    }
+}
+
 impl fmt::Display for Fault {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(line) = self.line {
-            write!(formatter, "line {line}: ")?;
-        }
-        match (self.key.as_str(), self.value.as_str()) {
-            ("", "") => {}
-            (key, "") => write!(formatter, "{key}: ")?,
-            ("", value) => write!(formatter, "{value}: ")?,
-            (key, value) => write!(formatter, "{key} = {value}: ")?,
-        }
-        write!(formatter, "{}; {}", self.rule, self.remedy)
+        write!(formatter, "{}; {}", self.place_and_rule(), self.remedy)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::{Fault, NodeConfig};
-use crate::keys_file;
+use crate::{genesis_file, keys_file};
 
 /// All faults of the files a configuration names. A path that was itself faulty is empty and
 /// skipped.
@@ -16,18 +16,32 @@ pub(super) fn check(config: &NodeConfig) -> Vec<Fault> {
         let remedy = fault.remedy();
         faults.push(named("node.key", &identity.key, &fault.to_string(), remedy));
     }
-    if !identity.genesis.as_os_str().is_empty()
-        && let Err(cause) = std::fs::File::open(&identity.genesis)
-    {
-        let rule = format!("cannot be read: {cause}");
-        let remedy = "copy the chain's genesis file there";
-        faults.push(named("node.genesis", &identity.genesis, &rule, remedy));
+    if !identity.genesis.as_os_str().is_empty() {
+        faults.extend(genesis(&identity.genesis));
     }
     if identity.data_dir.exists() && !identity.data_dir.is_dir() {
         let remedy = "name a folder, or a path where one can be made";
         faults.push(named("node.data_dir", &identity.data_dir, "is not a folder", remedy));
     }
     faults
+}
+
+/// All faults of the genesis, as faults of the key that names it.
+fn genesis(path: &Path) -> Vec<Fault> {
+    let named = |rule: &str, remedy: &str| named("node.genesis", path, rule, remedy);
+    match std::fs::File::open(path) {
+        Err(cause) => {
+            let remedy = "copy the chain's genesis file there";
+            vec![named(&format!("cannot be read: {cause}"), remedy)]
+        }
+        Ok(_) => match genesis_file::load(path) {
+            Ok(_) => Vec::new(),
+            Err(found) => {
+                let faults = found.faults.into_iter();
+                faults.map(|fault| named(&fault.place_and_rule(), &fault.remedy)).collect()
+            }
+        },
+    }
 }
 
 fn named(key: &str, path: &Path, rule: &str, remedy: &str) -> Fault {

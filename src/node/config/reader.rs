@@ -44,16 +44,27 @@ impl<'a> Reader<'a> {
         (self.faults, self.read)
     }
 
-    /// Adds a fault of a relation between keys, at the line of `path` if the file has it.
-    pub(super) fn relation(&mut self, path: &str, value: &str, rule: &str, remedy: &str) {
+    /// Adds a fault of a relation between keys, at the line of the first if the file has it; not if
+    /// one of them is itself at fault, since its value here is then none that anybody wrote.
+    pub(super) fn relation(&mut self, keys: &[&str], value: &str, rule: &str, remedy: &str) {
+        let Some(path) = keys.first().filter(|_| self.are_good(keys)) else { return };
         let (section, name) = path.split_once('.').unwrap_or((path, ""));
         let line = lookup(&self.file, section, name).map(|entry| entry.line);
         self.faults.push(Fault::new(path, value, rule, remedy).at(line));
     }
 
-    /// Whether the values read so far broke no rule, so that relations between them mean something.
-    pub(super) fn is_good(&self) -> bool {
-        self.faults.is_empty()
+    /// Whether the values of these keys are those of the file. Behind a syntax error, in a section
+    /// that is none, and where a key of the section is misspelt, a default may stand for what was
+    /// meant.
+    fn are_good(&self, keys: &[&str]) -> bool {
+        let may_mean = |fault: &Fault, key: &str| {
+            let section = key.split('.').next().unwrap_or_default();
+            let at = fault.key.split('.').next().unwrap_or_default();
+            let is_known = find(at, fault.key.get(at.len() + 1..).unwrap_or_default()).is_some();
+            fault.key == key || (at == section && !is_known)
+        };
+        let is_good = |key: &&str| self.faults.iter().all(|fault| !may_mean(fault, key));
+        self.syntax_is_good && keys.iter().all(is_good)
     }
 
     pub(super) fn integer(&mut self, section: &'static str, name: &'static str) -> u64 {

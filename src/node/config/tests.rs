@@ -240,6 +240,36 @@ fn the_memory_of_the_mempool_is_planned_for() {
 }
 
 #[test]
+fn a_relation_is_hidden_by_faults_of_its_own_keys_only() {
+    let text = format!(
+        "{IDENTITY}[nope]\n[consensus]\ntimeout_propose_millis = 20000\n[log]\ndepth = 9\n\
+         [limits]\nmemory_bytes = 134217728\n"
+    );
+    let found = faults(&text);
+    let keys: Vec<&str> = found.iter().map(|fault| fault.key.as_str()).collect();
+    assert_eq!(keys, ["nope", "consensus.timeout_propose_millis", "log.depth"]);
+    // What the misspelt key meant is not known, so the sum is not either.
+    let found = faults(&format!(
+        "{IDENTITY}[client]\nconnection_max = 4\n[limits]\nmemory_bytes = 134217728\n"
+    ));
+    let keys: Vec<&str> = found.iter().map(|fault| fault.key.as_str()).collect();
+    assert_eq!(keys, ["client.connection_max"]);
+}
+
+#[test]
+fn the_genesis_shows_its_faults_with_those_of_the_configuration() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("hufu.toml");
+    std::fs::write(&path, format!("{IDENTITY}[log]\ndepth = 9\n")).unwrap();
+    crate::keys_file::create(&folder.path().join("vote.pem")).unwrap();
+    std::fs::write(folder.path().join("genesis.toml"), "chain_name = 5\n").unwrap();
+    let found = NodeConfig::load(&path).unwrap_err().faults;
+    assert_eq!(found[0].key, "log.depth");
+    assert!(found.iter().any(|fault| fault.rule.contains("chain_name = 5")), "{found:?}");
+    assert!(found[1..].iter().all(|fault| fault.key == "node.genesis"), "{found:?}");
+}
+
+#[test]
 fn the_address_rule_says_why() {
     let found = faults(&format!("{IDENTITY}[client]\nlisten = \"0.0.0.0:7001\"\n"));
     assert!(found[0].rule.contains("not encrypted"), "{found:?}");
@@ -258,7 +288,7 @@ fn files_are_checked_together_with_values() {
     assert_eq!(found, ["log.depth", "node.key", "node.genesis"]);
 
     crate::keys_file::create(&folder.path().join("vote.pem")).unwrap();
-    std::fs::write(folder.path().join("genesis.toml"), "").unwrap();
+    std::fs::write(folder.path().join("genesis.toml"), crate::genesis_file::example()).unwrap();
     std::fs::write(folder.path().join("data"), "").unwrap();
     let found = keys(NodeConfig::load(&path).unwrap_err());
     assert_eq!(found, ["log.depth", "node.data_dir"]);

@@ -109,7 +109,7 @@ impl Checks {
         let name = arguments.first().map_or("verifier", String::as_str);
         let result = folder.path().join(format!("{name}-verify.json"));
         let spinner = self.output.spinner("verifying");
-        let status = run_own(arguments, &result, signals);
+        let status = run_own(arguments, &result, folder.path(), signals);
         spinner.finish_and_clear();
         let status = status.map_err(|stopped| match stopped {
             Stopped::Interrupted => CliError::Interrupted,

@@ -179,16 +179,19 @@ impl Drop for NodeProcess {
     }
 }
 
-/// Runs this binary with other arguments until it ends, its result going to a file.
+/// Runs this binary with other arguments until it ends, its result going to a file and what it
+/// writes meanwhile into `scratch`.
 pub(super) fn run_own(
     arguments: &[String],
     result: &Path,
+    scratch: &Path,
     signals: &Signals,
 ) -> Result<ExitStatus, Stopped> {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let sink = File::create(result).map_err(Stopped::Host)?;
     let both = sink.try_clone().map_err(Stopped::Host)?;
     let mut command = own_command(&words).map_err(|_| Stopped::Lost)?;
+    command.env("TMPDIR", scratch);
     let mut child =
         command.stdin(Stdio::null()).stdout(sink).stderr(both).spawn().map_err(Stopped::Host)?;
     loop {
@@ -196,10 +199,25 @@ pub(super) fn run_own(
             return Ok(status);
         }
         if let Err(stopped) = interrupted(signals, LOOK) {
-            end(&mut child);
+            ask_to_end(&mut child, signals);
             return Err(stopped);
         }
     }
+}
+
+/// How long a child may take to clear up after itself; a second interrupt shortens it.
+const CLEARING_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Ends a child that removes what it made when it is asked to stop.
+fn ask_to_end(child: &mut Child, signals: &Signals) {
+    let deadline = clock::monotonic().after(CLEARING_PATIENCE);
+    if process::ask_to_stop(child).is_ok() {
+        while matches!(child.try_wait(), Ok(None))
+            && clock::monotonic() < deadline
+            && interrupted(signals, LOOK).is_ok()
+        {}
+    }
+    end(child);
 }
 
 /// This binary, which ends when this process does.

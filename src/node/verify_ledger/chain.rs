@@ -104,7 +104,7 @@ fn genesis_roots(check: &Check<'_>) -> ExecutedRoots {
 
 impl Walk<'_> {
     fn read(&mut self, check: &mut Check<'_>, reader: &mut LogReader) {
-        loop {
+        while !check.is_interrupted {
             match reader.next() {
                 Ok(Some(record)) => {
                     let position = record.position;
@@ -182,7 +182,7 @@ impl Walk<'_> {
             self.chain.digests.push(self.parent.digest);
         }
         let applied = self.state.map_or(0, State::height);
-        (check.progress)("blocks", height, applied.max(height));
+        check.progress("blocks", height, applied.max(height));
     }
 
     /// Checks a header against the block before it and the roots that the store knows.

@@ -18,9 +18,9 @@ pub(super) fn verify(check: &mut Check<'_>, state: Option<&State>) -> Tails {
     let known = state.map_or(0, known_durable).max(sealed_sequence(check));
     check.options.log.known_durable = known;
     let mut ends = Vec::new();
-    let progress = &mut check.progress;
+    let (progress, is_interrupted) = (&mut check.progress, &mut check.is_interrupted);
     let checked = block_log::verify(&check.options.log, &mut |done, total| {
-        progress("block log, segments", done.into(), total.into());
+        *is_interrupted |= !progress("block log, segments", done.into(), total.into());
     });
     if let Some(report) = take(check, Part::BlockLog, checked) {
         check.report.counts.segments = report.segments_count.into();

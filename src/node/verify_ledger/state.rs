@@ -29,7 +29,7 @@ type StorageResult<T> = Result<T, hufu_storage::Error>;
 
 /// Checks the whole state.
 pub(super) fn verify(check: &mut Check<'_>, state: &State) {
-    (check.progress)("state store", 0, 0);
+    check.progress("state store", 0, 0);
     match state.store.verify(FAULTS_LISTED_MAX) {
         Ok(faults) => {
             for fault in faults {
@@ -104,7 +104,10 @@ fn join(check: &mut Check<'_>, store: &StateStore) -> StorageResult<()> {
     for pass in 0..1_u32 << passes_log2 {
         let hashed = hashed(check, store, passes_log2, pass)?;
         match_rows(check, store, &hashed, passes_log2, pass)?;
-        (check.progress)("state entries", u64::from(pass) + 1, 1 << passes_log2);
+        check.progress("state entries", u64::from(pass) + 1, 1 << passes_log2);
+        if check.is_interrupted {
+            return Ok(());
+        }
     }
     Ok(())
 }
@@ -237,7 +240,7 @@ fn match_row(
 
 /// Sums over the whole state: holdings, supplies, counts.
 fn add_up(check: &mut Check<'_>, store: &StateStore) -> StorageResult<()> {
-    (check.progress)("audit", 0, 0);
+    check.progress("audit", 0, 0);
     let mut failed = None;
     let entries = entries(store)?.map_while(|entry| match entry {
         Ok(entry) => Some(entry),

@@ -19,7 +19,10 @@ pub(super) fn verify(check: &mut Check<'_>, chain: &Chain) {
         match reader.next() {
             Ok(Some(record)) => {
                 check.report.counts.vote_records += 1;
-                (check.progress)("vote log, records", check.report.counts.vote_records, 0);
+                check.progress("vote log, records", check.report.counts.vote_records, 0);
+                if check.is_interrupted {
+                    return;
+                }
                 if let Err(what) = votes.record(check, chain, record.kind, record.payload) {
                     check.report.fault(Part::VoteLog, describe(&record.position), what);
                 }

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::super::CliError;
 use super::super::remote::Remote;
 use super::operation::OwnedOperation;
-use super::{Stamp, description, load_key, read_text, sign, unsigned, write_new};
+use super::{NewFile, Stamp, description, load_key, read_text, sign, unsigned, write_new};
 use crate::output::Output;
 
 /// Where a signed transaction goes and what is waited for.
@@ -119,13 +119,14 @@ impl Wait {
         let Some(strength) = WaitFor::from(self.answer.wait).strength() else {
             return Err(CliError::usage("waiting for nothing", "wait for committed or certified"));
         };
+        let proof = self.answer.proof_file()?;
         let mut client = self.remote.connect()?;
         let latest = client.welcome().height.saturating_add(TX_VALIDITY_HEIGHTS_MAX);
         let until = self.until_height.unwrap_or(latest);
         let result = client
-            .wait(self.id, strength, self.answer.proof.is_some(), until)
+            .wait(self.id, strength, proof.is_some(), until)
             .map_err(|error| self.remote.failed(&error))?;
-        self.answer.conclude(self.id, result, output)
+        conclude(self.id, result, proof, output)
     }
 }
 
@@ -171,12 +172,12 @@ impl Delivery {
     ) -> Result<(), CliError> {
         let id = transaction_id(transaction);
         let wait = WaitFor::from(self.answer.wait);
-        let with_proof = self.answer.proof.is_some();
-        if with_proof && wait == WaitFor::Nothing {
+        if self.answer.proof.is_some() && wait == WaitFor::Nothing {
             let remedy = "wait for committed or certified";
             return Err(CliError::usage("a proof comes with a receipt only", remedy));
         }
-        let results = client.submit(std::slice::from_ref(transaction), wait, with_proof);
+        let proof = self.answer.proof_file()?;
+        let results = client.submit(std::slice::from_ref(transaction), wait, proof.is_some());
         let mut results = results.map_err(|error| {
             let CliError::Failed { what, place, .. } = self.remote.failed(&error) else {
                 return self.remote.failed(&error);
@@ -185,34 +186,39 @@ impl Delivery {
             CliError::failed(what, format!("{place}, transaction {id}"), remedy)
         })?;
         let result = results.pop().unwrap_or(TransactionResult::Refused(RefusalCode::Stopping));
-        self.answer.conclude(id, result, output)
+        conclude(id, result, proof, output)
     }
 }
 
 impl Answer {
-    /// Prints the last word on a transaction; anything but success is an error.
-    fn conclude(
-        &self,
-        id: TxId,
-        result: TransactionResult,
-        output: Output,
-    ) -> Result<(), CliError> {
-        let place = format!("transaction {id}");
-        match result {
-            TransactionResult::Taken => {
-                let value = json!({ "transaction": id.to_string(), "result": "taken" });
-                output.result(&value, format!("transaction {id}\ntaken"));
-                Ok(())
-            }
-            TransactionResult::Refused(code) => {
-                Err(CliError::failed(format!("refused: {code}"), place, refusal_remedy(code)))
-            }
-            TransactionResult::Receipt { receipt, strength, proof } => {
-                if let Some(path) = &self.proof {
-                    write_new(path, &proof)?;
-                }
-                print_receipt(&receipt, strength, output)
-            }
+    /// The file for the proof. Made before anything is sent: a transaction whose receipt has no
+    /// place to go must not be paid for.
+    fn proof_file(&self) -> Result<Option<NewFile>, CliError> {
+        self.proof.as_deref().map(NewFile::create).transpose()
+    }
+}
+
+/// Prints the last word on a transaction; anything but success is an error.
+fn conclude(
+    id: TxId,
+    result: TransactionResult,
+    file: Option<NewFile>,
+    output: Output,
+) -> Result<(), CliError> {
+    let place = format!("transaction {id}");
+    match result {
+        TransactionResult::Taken => {
+            let value = json!({ "transaction": id.to_string(), "result": "taken" });
+            output.result(&value, format!("transaction {id}\ntaken"));
+            Ok(())
+        }
+        TransactionResult::Refused(code) => {
+            Err(CliError::failed(format!("refused: {code}"), place, refusal_remedy(code)))
+        }
+        TransactionResult::Receipt { receipt, strength, proof } => {
+            // The receipt is printed whatever becomes of the file.
+            let kept = file.map_or(Ok(()), |file| file.write(&proof));
+            print_receipt(&receipt, strength, output).and(kept)
         }
     }
 }
