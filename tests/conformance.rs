@@ -147,7 +147,7 @@ mod golden {
     fn add_state(id: ChainId, add: &mut impl FnMut(&str, &[u8])) {
         let (one, other, asset) =
             (Address([1; 20]), Address([2; 20]), AssetCode::new("BOND").unwrap());
-        let open = Account { opened_at: 3, closed_at: None, holdings_count: 1 };
+        let open = Account { opened_at: 3, closed_at: None, holdings_count: 1, mandates_count: 0 };
         let bond =
             Asset { authority: one, decimals: 2, created_at: 4, supply_cap: 1 << 90, supply: 7 };
         let granted = Mandate { limit: 5, expires_at: 700, granted_at: 9 };

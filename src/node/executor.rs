@@ -10,6 +10,7 @@
 //! replay repeats exactly what happened. Owned by one thread at a time. It never talks to the
 //! network or the log.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -115,6 +116,9 @@ pub struct Executor {
     provider: Provider,
     store: Arc<StateStore>,
     cache: StateCache<StateKey>,
+    /// Records of the state tree. Every change rewrites the row it falls into, so what a block
+    /// needs was mostly written by one not long ago.
+    nodes: StateCache<Place>,
     tree: StateTree,
     metrics: Arc<Metrics>,
     /// Roots of the last `lag` heights and before them the genesis's, oldest first.
@@ -158,7 +162,8 @@ impl Executor {
             lag,
             rights: Arc::new(Rights::new(genesis)),
             provider,
-            cache: StateCache::new(cache_bytes),
+            cache: StateCache::new(cache_bytes / 2),
+            nodes: StateCache::new(cache_bytes / 2),
             tree,
             metrics,
             roots,
@@ -307,8 +312,8 @@ impl Executor {
         let changes = StateChanges::new(self.chain_id, self.log2, &outcome.writes, &*hasher);
         let mut update = self.tree.update(&changes);
         while !update.wanted().is_empty() {
-            let keys: Vec<PlaceBytes> = update.wanted().iter().map(Place::to_bytes).collect();
-            update.supply(self.store.multi_get(Family::Buckets, &keys)?, &*hasher)?;
+            let records = fetch(&self.store, &self.nodes, update.wanted())?;
+            update.supply(records, &*hasher)?;
         }
         let applied = self.tree.apply(&update, &*hasher)?;
         let mut batch = StateBatch::new();
@@ -328,8 +333,14 @@ impl Executor {
         for (place, record) in applied.records() {
             let key = place.to_bytes();
             match record {
-                Some(record) => batch.put(Family::Buckets, key.as_ref(), record),
-                None => batch.delete(Family::Buckets, key.as_ref()),
+                Some(record) => {
+                    batch.put(Family::Buckets, key.as_ref(), record);
+                    self.nodes.insert(place, record);
+                }
+                None => {
+                    batch.delete(Family::Buckets, key.as_ref());
+                    self.nodes.remove(&place);
+                }
             }
         }
         let roots = ExecutedRoots {
@@ -422,7 +433,7 @@ impl Executor {
 
     fn publish(&self, durable: &DurableBlock, outcome: &BlockOutcome) {
         self.metrics.execute_transactions.add_count(outcome.receipts.len());
-        self.metrics.execute_cache_bytes.set_count(self.cache.bytes());
+        self.metrics.execute_cache_bytes.set_count(self.cache.bytes() + self.nodes.bytes());
         self.metrics.chain_height.set(outcome.height);
         self.metrics.chain_time_millis.set(durable.decided.block.header().time_millis.get());
         if outcome.failures_count > 0 {
@@ -457,6 +468,24 @@ fn load_tree(
         }
     }
     Ok(StateTree::load(chain_id, log2, tops, &*provider.hasher)?)
+}
+
+/// Records of the state tree at these places, from the cache or the store.
+fn fetch<'a>(
+    store: &StateStore,
+    nodes: &'a StateCache<Place>,
+    places: &[Place],
+) -> Result<Vec<Option<Cow<'a, [u8]>>>, ExecuteError> {
+    let mut records: Vec<Option<Cow<'a, [u8]>>> =
+        places.iter().map(|place| nodes.peek(place).map(Cow::Borrowed)).collect();
+    let missing = records.iter().zip(places).filter(|(record, _)| record.is_none());
+    let keys: Vec<PlaceBytes> = missing.map(|(_, place)| place.to_bytes()).collect();
+    let mut found = store.multi_get(Family::Buckets, &keys)?.into_iter();
+    for record in records.iter_mut().filter(|record| record.is_none()) {
+        *record = found.next().flatten().map(Cow::Owned);
+    }
+    assert!(found.next().is_none(), "every record found has its place");
+    Ok(records)
 }
 
 /// Roots of the heights from `height - lag` to `height`, the genesis's standing for everything

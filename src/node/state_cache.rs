@@ -50,6 +50,13 @@ impl<K: Copy + Eq + Hash> StateCache<K> {
         Some(&slot.value)
     }
 
+    /// As [`StateCache::get`], for whoever borrows several values together. It leaves no mark of
+    /// the use, so it is for what is about to be written anew.
+    pub fn peek(&self, key: &K) -> Option<&[u8]> {
+        let slot = self.slots.get(*self.places.get(key)?)?.as_ref()?;
+        Some(&slot.value)
+    }
+
     /// Keeps `value` for `key`, making room by forgetting what was not used lately.
     pub fn insert(&mut self, key: K, value: &[u8]) {
         self.remove(&key);

@@ -324,6 +324,7 @@ impl Tile for Patient {
 }
 
 #[test]
+#[allow(clippy::disallowed_methods, reason = "a start that hangs must not hang its test")]
 fn a_thread_the_host_refuses_fails_the_start_and_stops_the_others() {
     for refused in 0..3 {
         let (fatal, seen) = recorder();
