@@ -179,7 +179,7 @@ mod golden {
         let changes = StateChanges::new(id, 4, &writes, hasher);
         let update = tree.update(&changes);
         assert!(update.wanted().is_empty(), "nothing lies in an empty state");
-        let applied = tree.apply(update, hasher).unwrap();
+        let applied = tree.apply(&update, hasher).unwrap();
         add("state_root/nonces", applied.root.as_bytes());
         let records: BTreeMap<Vec<u8>, Vec<u8>> = applied
             .records()

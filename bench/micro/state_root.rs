@@ -34,7 +34,7 @@ fn apply(tree: &mut StateTree, rows: &[Vec<u8>], writes: &[Write], hasher: &dyn 
             wanted.map(|place| Some(rows[number(place.bucket())].as_slice())).collect();
         must(update.supply(records, hasher));
     }
-    must(tree.apply(update, hasher))
+    must(tree.apply(&update, hasher))
 }
 
 fn number(bucket: u32) -> usize {

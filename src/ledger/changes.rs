@@ -92,10 +92,10 @@ impl StateChanges {
     /// Hashes the writes of a block for a tree of 2^`log2` buckets.
     #[must_use]
     pub fn new(chain_id: ChainId, log2: u8, writes: &[Write], hasher: &dyn Hasher) -> Self {
-        Self::of_hashes(chain_id, log2, hashed(chain_id, writes, hasher))
+        Self::of_hashes(chain_id, log2, &hashed(chain_id, writes, hasher))
     }
 
-    pub(crate) fn of_hashes(chain_id: ChainId, log2: u8, unsorted: Vec<Change>) -> Self {
+    pub(crate) fn of_hashes(chain_id: ChainId, log2: u8, unsorted: &[Change]) -> Self {
         // Sorting what decides moves a sixth of the bytes that sorting the changes would.
         let lead = |change: &Change| {
             let [a, b, c, d, e, f, g, h, ..] = change.key.0;

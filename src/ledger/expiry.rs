@@ -13,8 +13,8 @@
 //!
 //! A transaction with last height v is in at a height of at most v, so the chunks for v are
 //! complete once block v is executed, and all of them are deleted with block v+1. The state root
-//! accepts that deletion only if the state holds each nonce with the two heights of its chunk, so an
-//! index that lies about a nonce stops the node before it forgets one.
+//! accepts that deletion only if the state holds each nonce with the two heights of its chunk, so
+//! an index that lies about a nonce stops the node before it forgets one.
 
 use zerocopy::big_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -131,8 +131,8 @@ impl Expired {
     /// Reads the chunks found for `height - 1`, which leave the state with the block at `height`.
     ///
     /// # Errors
-    /// [`Corrupt::Expiry`] if a chunk is missing, not canonical, not of that height, or names a nonce
-    /// again.
+    /// [`Corrupt::Expiry`] if a chunk is missing, not canonical, not of that height, or names a
+    /// nonce again.
     pub fn read<'a>(
         height: u64,
         chunks: impl IntoIterator<Item = (&'a [u8], &'a [u8])>,

@@ -145,7 +145,7 @@ impl StateTree {
     /// the tree is unchanged then.
     pub fn apply(
         &mut self,
-        update: StateUpdate<'_>,
+        update: &StateUpdate<'_>,
         hasher: &dyn Hasher,
     ) -> Result<Applied, Corrupt> {
         let mut built = update.build(self.root())?;

@@ -123,8 +123,8 @@ pub struct Executor {
 }
 
 impl Executor {
-    /// Opens the state in `store` and checks the top of every bucket against the root it was written
-    /// with.
+    /// Opens the state in `store` and checks the top of every bucket against the root it was
+    /// written with.
     ///
     /// # Errors
     /// A store that fails or is damaged.
@@ -310,7 +310,7 @@ impl Executor {
             let keys: Vec<PlaceBytes> = update.wanted().iter().map(Place::to_bytes).collect();
             update.supply(self.store.multi_get(Family::Buckets, &keys)?, &*hasher)?;
         }
-        let applied = self.tree.apply(update, &*hasher)?;
+        let applied = self.tree.apply(&update, &*hasher)?;
         let mut batch = StateBatch::new();
         for Write { key, value, .. } in &outcome.writes {
             let (family, bytes) = (state_keys::family(key), key.to_bytes());

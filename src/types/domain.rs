@@ -9,8 +9,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use crate::codec::DecodeError;
 use crate::ids::ChainId;
 
-/// What the bytes after the prefix are. Numbers are never reused; 10 were the buckets of data format
-/// 1.
+/// What the bytes after the prefix are. Numbers are never reused; 10 were the buckets of data
+/// format 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u16)]
 pub enum Kind {

@@ -59,8 +59,8 @@ pub const STATE_BUCKETS_LOG2_MAX: u8 = 24;
 
 /// Entries in one row of a state bucket, count. What one change of the state rewrites and rehashes
 /// is one row and the forks above it, however many keys somebody grinds into one bucket: 4 KiB is
-/// what a database reads at once. Larger rows cost every change more, smaller ones fork where chance
-/// alone fills a bucket.
+/// what a database reads at once. Larger rows cost every change more, smaller ones fork where
+/// chance alone fills a bucket.
 pub const ROW_ENTRIES_COUNT_MAX: u32 = 64;
 
 /// Children of one fork of a state bucket, count: a fork takes 4 bits of the key hash.

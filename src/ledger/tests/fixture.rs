@@ -284,7 +284,7 @@ impl Store {
                 .collect();
             update.supply(records, hasher)?;
         }
-        let applied = self.tree.apply(update, hasher)?;
+        let applied = self.tree.apply(&update, hasher)?;
         for (place, record) in applied.records() {
             let key = place.to_bytes().as_ref().to_vec();
             match record {
