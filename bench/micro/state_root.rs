@@ -32,7 +32,7 @@ fn write(index: u64, before: Option<u128>, balance: u128) -> Write {
 /// Applies writes to the tree, with its records as `stored` finds them.
 fn apply<'r>(
     tree: &mut StateTree,
-    stored: impl Fn(Place) -> Option<&'r [u8]>,
+    mut stored: impl FnMut(Place) -> Option<&'r [u8]>,
     writes: &[Write],
     hasher: &dyn Hasher,
 ) -> Applied {
@@ -45,20 +45,19 @@ fn apply<'r>(
     must(tree.apply(&update, hasher))
 }
 
-/// Finds records in a list of rows by bucket.
-fn top<'r>(rows: &'r [Vec<u8>]) -> impl Fn(Place) -> Option<&'r [u8]> {
-    move |place| rows.get(number(place.bucket())).map(Vec::as_slice)
+/// Gives records in the order in which they are wanted, as a store does.
+fn fetched<'r>(rows: &'r [Vec<u8>]) -> impl FnMut(Place) -> Option<&'r [u8]> {
+    let mut rows = rows.iter();
+    move |_| rows.next().map(Vec::as_slice)
 }
 
-fn number(bucket: u32) -> usize {
-    must(usize::try_from(bucket))
-}
-
-fn keep(rows: &mut [Vec<u8>], applied: &Applied) {
-    for (place, record) in applied.records() {
+/// The records after a block that touches nothing but the tops of buckets, in their order.
+fn tops(applied: &Applied) -> Vec<Vec<u8>> {
+    let records = applied.records().map(|(place, record)| {
         assert_eq!(place.depth(), 0, "no bucket has more entries than a row takes");
-        rows[number(place.bucket())] = record.unwrap_or_default().to_vec();
-    }
+        record.unwrap_or_default().to_vec()
+    });
+    records.collect()
 }
 
 fn state_root(criterion: &mut Criterion) {
@@ -66,9 +65,9 @@ fn state_root(criterion: &mut Criterion) {
     let hasher = &*provider.hasher;
     let mut tree = StateTree::new(ChainId::ZERO, LOG2, hasher);
     let all: Vec<Write> = (0..1 << LOG2).map(|index| write(index, None, 1)).collect();
-    let mut rows = vec![Vec::new(); 1 << LOG2];
-    let applied = apply(&mut tree, top(&rows), &all, hasher);
-    keep(&mut rows, &applied);
+    let applied = apply(&mut tree, |_| None, &all, hasher);
+    let rows: HashMap<Place, Vec<u8>> =
+        applied.records().map(|(place, row)| (place, row.unwrap_or_default().to_vec())).collect();
     drop((all, applied));
     // A block and the one that takes it back, so that every round finds the rows it needs without
     // storing any.
@@ -76,17 +75,18 @@ fn state_root(criterion: &mut Criterion) {
     let updates = |from, to| (0..UPDATES).map(move |index| write(index * stride, Some(from), to));
     let there: Vec<Write> = updates(1, 2).collect();
     let back: Vec<Write> = updates(2, 1).collect();
-    let mut rows_there = rows.clone();
-    keep(&mut rows_there, &apply(&mut tree, top(&rows), &there, hasher));
-    let mut is_there = true;
+    let stored = |place| rows.get(&place).map(Vec::as_slice);
+    let rows_there = tops(&apply(&mut tree, stored, &there, hasher));
+    let rows_back = tops(&apply(&mut tree, fetched(&rows_there), &back, hasher));
+    let mut is_there = false;
     let mut group = criterion.benchmark_group("ledger");
     group.throughput(Throughput::Elements(UPDATES));
     group.sampling_mode(SamplingMode::Flat).sample_size(20);
     group.bench_function(format!("state_root/updates={UPDATES} leaves=2^{LOG2}"), |bencher| {
         bencher.iter(|| {
             is_there = !is_there;
-            let (rows, writes) = if is_there { (&rows, &there) } else { (&rows_there, &back) };
-            apply(&mut tree, top(rows), writes, hasher).root
+            let (rows, writes) = if is_there { (&rows_back, &there) } else { (&rows_there, &back) };
+            apply(&mut tree, fetched(rows), writes, hasher).root
         });
     });
     group.finish();
