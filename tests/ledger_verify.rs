@@ -276,10 +276,8 @@ impl Maker {
         let is_ground = |nonce: &u64| {
             let key = StateKey::Nonce { sender: self.address, nonce: *nonce };
             let hasher = &*self.provider.hasher;
-            let [entry] = row_entries(self.genesis.chain_id(), &[(key, [])], hasher)[..] else {
-                panic!("one entry")
-            };
-            bucket_of(&entry.key, BUCKETS_LOG2) == 0
+            let hashed = row_entries(self.genesis.chain_id(), &[(key, [])], hasher);
+            bucket_of(&hashed[0].key, BUCKETS_LOG2) == 0
         };
         (number << 20..(number + 1) << 20).find(is_ground).unwrap()
     }

@@ -1,15 +1,20 @@
 //! The state root: 10,000 updates on a state of 2^20 entries in 2^20 buckets, the shape of `jmt`
 //! and others in published comparisons. Each update checks the value and the row it replaces.
 
+use std::collections::HashMap;
+
 use criterion::{Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
 use hufu_bench::must;
 use hufu_crypto::{Hasher, software_provider};
-use hufu_ledger::{Applied, Holding, StateChanges, StateKey, StateTree, StateValue, Write};
+use hufu_ledger::{Applied, Holding, Place, StateChanges, StateKey, StateTree, StateValue, Write};
 use hufu_load::setup::cash;
 use hufu_types::{Address, ChainId};
 
 /// Logarithm of the number of buckets and of entries.
 const LOG2: u8 = 20;
+
+/// Logarithm of the number of buckets of a crowded state: 65,536 entries in each.
+const CROWDED_BUCKETS_LOG2: u8 = 4;
 
 /// Entries that one block changes.
 const UPDATES: u64 = 10_000;
@@ -24,28 +29,35 @@ fn write(index: u64, before: Option<u128>, balance: u128) -> Write {
     Write { key, before: before.map(value), value: Some(value(balance)) }
 }
 
-/// Applies writes to the tree, whose rows are all at the tops of their buckets.
-fn apply(tree: &mut StateTree, rows: &[Vec<u8>], writes: &[Write], hasher: &dyn Hasher) -> Applied {
-    let changes = StateChanges::new(ChainId::ZERO, LOG2, writes, hasher);
+/// Applies writes to the tree, with its records as `stored` finds them.
+fn apply<'r>(
+    tree: &mut StateTree,
+    mut stored: impl FnMut(Place) -> Option<&'r [u8]>,
+    writes: &[Write],
+    hasher: &dyn Hasher,
+) -> Applied {
+    let changes = StateChanges::new(ChainId::ZERO, tree.log2(), writes, hasher);
     let mut update = tree.update(&changes);
     while !update.wanted().is_empty() {
-        let wanted = update.wanted().iter();
-        let records: Vec<Option<&[u8]>> =
-            wanted.map(|place| Some(rows[number(place.bucket())].as_slice())).collect();
+        let records: Vec<_> = update.wanted().iter().map(|place| stored(*place)).collect();
         must(update.supply(records, hasher));
     }
     must(tree.apply(&update, hasher))
 }
 
-fn number(bucket: u32) -> usize {
-    must(usize::try_from(bucket))
+/// Gives records in the order in which they are wanted, as a store does.
+fn fetched<'r>(rows: &'r [Vec<u8>]) -> impl FnMut(Place) -> Option<&'r [u8]> {
+    let mut rows = rows.iter();
+    move |_| rows.next().map(Vec::as_slice)
 }
 
-fn keep(rows: &mut [Vec<u8>], applied: &Applied) {
-    for (place, record) in applied.records() {
+/// The records after a block that touches nothing but the tops of buckets, in their order.
+fn tops(applied: &Applied) -> Vec<Vec<u8>> {
+    let records = applied.records().map(|(place, record)| {
         assert_eq!(place.depth(), 0, "no bucket has more entries than a row takes");
-        rows[number(place.bucket())] = record.unwrap_or_default().to_vec();
-    }
+        record.unwrap_or_default().to_vec()
+    });
+    records.collect()
 }
 
 fn state_root(criterion: &mut Criterion) {
@@ -53,9 +65,9 @@ fn state_root(criterion: &mut Criterion) {
     let hasher = &*provider.hasher;
     let mut tree = StateTree::new(ChainId::ZERO, LOG2, hasher);
     let all: Vec<Write> = (0..1 << LOG2).map(|index| write(index, None, 1)).collect();
-    let mut rows = vec![Vec::new(); 1 << LOG2];
-    let applied = apply(&mut tree, &rows, &all, hasher);
-    keep(&mut rows, &applied);
+    let applied = apply(&mut tree, |_| None, &all, hasher);
+    let rows: HashMap<Place, Vec<u8>> =
+        applied.records().map(|(place, row)| (place, row.unwrap_or_default().to_vec())).collect();
     drop((all, applied));
     // A block and the one that takes it back, so that every round finds the rows it needs without
     // storing any.
@@ -63,21 +75,52 @@ fn state_root(criterion: &mut Criterion) {
     let updates = |from, to| (0..UPDATES).map(move |index| write(index * stride, Some(from), to));
     let there: Vec<Write> = updates(1, 2).collect();
     let back: Vec<Write> = updates(2, 1).collect();
-    let mut rows_there = rows.clone();
-    keep(&mut rows_there, &apply(&mut tree, &rows, &there, hasher));
-    let mut is_there = true;
+    let stored = |place| rows.get(&place).map(Vec::as_slice);
+    let rows_there = tops(&apply(&mut tree, stored, &there, hasher));
+    let rows_back = tops(&apply(&mut tree, fetched(&rows_there), &back, hasher));
+    let mut is_there = false;
     let mut group = criterion.benchmark_group("ledger");
     group.throughput(Throughput::Elements(UPDATES));
     group.sampling_mode(SamplingMode::Flat).sample_size(20);
     group.bench_function(format!("state_root/updates={UPDATES} leaves=2^{LOG2}"), |bencher| {
         bencher.iter(|| {
             is_there = !is_there;
-            let (rows, writes) = if is_there { (&rows, &there) } else { (&rows_there, &back) };
-            apply(&mut tree, rows, writes, hasher).root
+            let (rows, writes) = if is_there { (&rows_back, &there) } else { (&rows_there, &back) };
+            apply(&mut tree, fetched(rows), writes, hasher).root
         });
     });
     group.finish();
 }
 
-criterion_group!(benches, state_root);
+/// One update among so many entries that a bucket is what an attacker with much patience makes it.
+fn crowded(criterion: &mut Criterion) {
+    let provider = software_provider();
+    let hasher = &*provider.hasher;
+    let mut tree = StateTree::new(ChainId::ZERO, CROWDED_BUCKETS_LOG2, hasher);
+    let all: Vec<Write> = (0..1 << LOG2).map(|index| write(index, None, 1)).collect();
+    let mut records: HashMap<Place, Vec<u8>> = HashMap::new();
+    let applied = apply(&mut tree, |_| None, &all, hasher);
+    let keep = |records: &mut HashMap<Place, Vec<u8>>, applied: &Applied| {
+        records.extend(applied.records().map(|(at, one)| (at, one.unwrap_or_default().to_vec())));
+    };
+    keep(&mut records, &applied);
+    drop((all, applied));
+    let (there, back) = ([write(7, Some(1), 2)], [write(7, Some(2), 1)]);
+    let mut records_there = records.clone();
+    let stored = |at: Place| records.get(&at).map(Vec::as_slice);
+    keep(&mut records_there, &apply(&mut tree, stored, &there, hasher));
+    let stored_there = |at: Place| records_there.get(&at).map(Vec::as_slice);
+    let name = format!("state_root/updates=1 leaves=2^{LOG2} buckets=2^{CROWDED_BUCKETS_LOG2}");
+    let mut group = criterion.benchmark_group("ledger");
+    group.throughput(Throughput::Elements(2));
+    group.bench_function(name, |bencher| {
+        bencher.iter(|| {
+            let root = apply(&mut tree, stored_there, &back, hasher).root;
+            assert_ne!(root, apply(&mut tree, stored, &there, hasher).root);
+        });
+    });
+    group.finish();
+}
+
+criterion_group!(benches, state_root, crowded);
 criterion_main!(benches);

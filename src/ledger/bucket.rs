@@ -410,7 +410,11 @@ mod tests {
 
     #[test]
     fn places_have_one_key_in_their_own_order() {
-        let key = Digest(core::array::from_fn(|place| 17_u8.wrapping_mul(place as u8 + 3)));
+        let mut byte = 7_u8;
+        let key = Digest([0; 32].map(|_: u8| {
+            byte = byte.wrapping_mul(17).wrapping_add(51);
+            byte
+        }));
         for log2 in STATE_BUCKETS_LOG2_MIN..=STATE_BUCKETS_LOG2_MAX {
             let mut place = Place::top(bucket_of(&key, log2), log2);
             let deepest = forks_count_max(log2);

@@ -111,7 +111,7 @@ impl StateChanges {
             entries.is_sorted_by(|first, second| first.key < second.key),
             "a block writes a key once, and SM3 does not collide"
         );
-        let mut buckets: Vec<(u32, Range<usize>)> = Vec::new();
+        let mut buckets: Vec<(u32, Range<usize>)> = Vec::with_capacity(entries.len());
         for (place, change) in entries.iter().enumerate() {
             let bucket = bucket_of(&change.key, log2);
             match buckets.last_mut() {

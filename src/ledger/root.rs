@@ -202,7 +202,8 @@ impl StateTree {
         assert!(buckets.is_sorted(), "so that equal parents are neighbours");
         let mut level: Vec<usize> =
             buckets.iter().map(|&bucket| (1 << self.log2) + index(bucket)).collect();
-        let (mut pairs, mut parents) = (Vec::new(), Vec::new());
+        let mut pairs = Vec::with_capacity(level.len());
+        let mut parents = Vec::with_capacity(level.len());
         for _ in 0..self.log2 {
             level.iter_mut().for_each(|node| *node /= 2);
             level.dedup();

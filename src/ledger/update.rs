@@ -172,9 +172,10 @@ impl<'a> StateUpdate<'a> {
     pub(crate) fn build(&self, root: Digest) -> Result<Built, Corrupt> {
         assert_eq!(self.root, root, "applied to the tree it was begun on");
         assert!(self.wanted.is_empty(), "applied when everything was fetched");
-        let mut built = Built::new(self.changes.chain_id(), self.bytes.len());
+        let count = self.changes.ranges().len();
+        let mut built = Built::new(self.changes.chain_id(), count, self.bytes.len());
         let mut scratch = Scratch::default();
-        for node in &self.nodes[..self.changes.ranges().len()] {
+        for node in &self.nodes[..count] {
             self.settle(node, 0, &mut built, &mut scratch)?;
         }
         Ok(built)
@@ -299,8 +300,15 @@ pub(crate) struct Built {
 }
 
 impl Built {
-    fn new(chain_id: ChainId, size: usize) -> Self {
-        let top = Level { bytes: Vec::with_capacity(size), ..Level::default() };
+    /// Room for the tops of `count` buckets with `size` bytes of records; most stay as long as they
+    /// are.
+    fn new(chain_id: ChainId, count: usize, size: usize) -> Self {
+        let top = Level {
+            bytes: Vec::with_capacity(size),
+            ends: Vec::with_capacity(count),
+            places: Vec::with_capacity(count),
+            above: Vec::with_capacity(count),
+        };
         Self { chain_id, levels: vec![top], deleted: Vec::new(), emptied: Vec::new() }
     }
 

@@ -42,13 +42,13 @@ impl Trie {
             after: entries.get(&key).copied(),
         };
         let changes = keys.into_iter().map(change);
-        let changes = changes.filter(|change| change.before != change.after).collect();
-        let applied = self.apply(changes)?;
+        let changes: Vec<Change> = changes.filter(|change| change.before != change.after).collect();
+        let applied = self.apply(&changes)?;
         self.entries.clone_from(entries);
         Ok(applied.root)
     }
 
-    fn apply(&mut self, changes: Vec<Change>) -> Result<Applied, Corrupt> {
+    fn apply(&mut self, changes: &[Change]) -> Result<Applied, Corrupt> {
         let (chain_id, log2) = (self.store.chain_id, self.store.tree.log2());
         self.store.apply(&StateChanges::of_hashes(chain_id, log2, &changes))
     }
@@ -314,7 +314,7 @@ fn damage_in_any_record_is_found_before_it_is_used() {
                 Some(record) => drop(broken.store.records.insert(stored.clone(), record)),
                 None => drop(broken.store.records.remove(stored)),
             }
-            let told = broken.apply(vec![change]).unwrap_err();
+            let told = broken.apply(&[change]).unwrap_err();
             assert_eq!(told, Corrupt::NodeUnmatched { place }, "{place} byte {at}");
             assert_eq!(broken.store.tree, trie.store.tree);
             let mut prover = broken.store.tree.prove_hash(touched);
