@@ -11,8 +11,8 @@ use hufu_load::setup::{Phase, sign_phase};
 use hufu_load::sign::unsigned_bytes;
 use hufu_load::{Cast, Holdings, Role, SignedChunk, Task};
 use hufu_types::{
-    Address, Batch, BatchBuilder, BlockDigest, ChainId, Genesis, Parameters, Transaction,
-    TransactionBuilder, Validator, ValidatorSet, Verified, verify_transactions,
+    Address, Batch, BatchBuilder, ChainId, Genesis, Parameters, Transaction, TransactionBuilder,
+    Validator, ValidatorSet, Verified, verify_transactions,
 };
 
 /// Last valid height of every transaction made here; within 600 of every height used here.
@@ -147,12 +147,7 @@ impl Chain {
     #[must_use]
     pub fn execute(&self, batches: &[Batch]) -> BlockOutcome {
         let height = self.height + 1;
-        let context = Context {
-            chain_id: self.id,
-            height,
-            block: BlockDigest::ZERO,
-            rights: Arc::clone(&self.rights),
-        };
+        let context = Context { chain_id: self.id, height, rights: Arc::clone(&self.rights) };
         let expired = must(Expired::read(height, []));
         let hasher = &*self.provider.hasher;
         let plan = must(Plan::new(context, batches.to_vec(), expired, hasher));

@@ -38,9 +38,9 @@
 //! - Who only acts as opener, issuer, authority, agent or notary needs no account. Who grants a
 //!   mandate, and whoever is debited or credited, needs an open one. Revoking needs none, so that
 //!   a closed account's mandates can be cleared.
-//! - Whose account was closed acts for nobody any more, neither as agent nor as authority. The rights
-//!   of openers and issuers are the genesis's and do not end with an account: no opener can take
-//!   them from another.
+//! - Whose account was closed acts for nobody any more, neither as agent nor as authority. The
+//!   rights of openers and issuers are the genesis's and do not end with an account: no opener can
+//!   take them from another.
 //! - An account counts its mandates, expired ones too; one that is revoked or used up makes room.
 //! - A frozen holding cannot be debited, credits reach it; it counts as a holding even when empty.
 
@@ -425,7 +425,8 @@ impl<'a> Run<'a> {
         Ok(slots)
     }
 
-    /// Checks that the sender, whose account has the slot `actor`, may act as the asset's authority.
+    /// Checks that the sender, whose account has the slot `actor`, may act as the asset's
+    /// authority.
     fn governs(&self, sender: Address, asset: &Asset, actor: u32) -> Step {
         if sender != asset.authority {
             return Err(FailureCode::AuthorityMissing.into());
@@ -442,8 +443,8 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Checks that the sender may debit `amount` of `owner`, and takes it off its mandate if it needs
-    /// one.
+    /// Checks that the sender may debit `amount` of `owner`, and takes it off its mandate if it
+    /// needs one.
     fn authorise(
         &mut self,
         from: HoldingSlots,

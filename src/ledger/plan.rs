@@ -10,15 +10,13 @@
 //! nothing to order. A plan owns what it needs, so that workers share it behind an `Arc`. Owner:
 //! the execute tile. It never reads the state by itself.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasher, DefaultHasher, Hasher as _};
 use std::sync::Arc;
 
 use hufu_crypto::Hasher;
 use hufu_types::batch::BatchEntry;
 use hufu_types::codec::{index, length_u32};
 use hufu_types::receipt::Outcome;
-use hufu_types::{Address, Batch, BlockDigest, ChainId, Digest, Genesis, TransactionView};
+use hufu_types::{Address, Batch, ChainId, Digest, Genesis, TransactionView};
 
 use crate::corrupt::Corrupt;
 use crate::declare::{Access, declare, touched};
@@ -65,9 +63,6 @@ pub struct Context {
     pub chain_id: ChainId,
     /// Height of the block, from 1.
     pub height: u64,
-    /// Digest of the block. It seeds the plan's table of keys, so that nobody can choose nonces
-    /// that collide in it; no result depends on it.
-    pub block: BlockDigest,
     /// The rights of the genesis.
     pub rights: Arc<Rights>,
 }
@@ -181,13 +176,13 @@ impl Plan {
         let views: Vec<TransactionView<'_>> =
             places.iter().map(|&place| transaction(&batches, place)).collect();
         let senders = senders(&views, hasher);
-        let mut declared = Declared::new(&context, &views);
+        let mut declared = Declared::new(&views);
         for (view, sender) in views.iter().zip(&senders) {
             declared.add(*sender, view);
         }
         drop(views);
-        let Declared { ids: _, mut keys, mut written, mut slots, slots_starts, touched } = declared;
-        sort_keys(&mut keys, &mut written, &mut slots);
+        let Declared { mentions, writes, slots_starts, touched } = declared;
+        let Keys { keys, written, slots } = Keys::new(mentions, &writes);
         let groups_of = group(&written, &slots, &slots_starts);
         let groups_count = groups_of.iter().max().map_or(0, |&last| last + 1);
         let groups_transactions = Lists::new(groups_count, &groups_of);
@@ -362,46 +357,38 @@ fn senders(views: &[TransactionView<'_>], hasher: &dyn Hasher) -> Vec<Address> {
     senders
 }
 
-/// SipHash over the block's seed and the key.
-struct Seeded(Digest);
-
-impl BuildHasher for Seeded {
-    type Hasher = DefaultHasher;
-
-    fn build_hasher(&self) -> DefaultHasher {
-        let mut hasher = DefaultHasher::new();
-        hasher.write(&self.0.0);
-        hasher
-    }
-}
-
-/// The keys that all transactions declare, by order of first mention.
+/// The keys that all transactions declare, in the order in which they are mentioned.
 struct Declared {
-    ids: HashMap<StateKey, u32, Seeded>,
-    keys: Vec<StateKey>,
-    written: Vec<bool>,
-    slots: Vec<u32>,
+    /// Key and number of the mention.
+    mentions: Vec<(StateKey, u32)>,
+    /// By mention: whether it may write.
+    writes: Vec<bool>,
     slots_starts: Vec<u32>,
     touched: Touched,
 }
 
+/// The keys of a block in order, each once.
+struct Keys {
+    keys: Vec<StateKey>,
+    /// By slot: whether any transaction may write it.
+    written: Vec<bool>,
+    /// By mention: the slot of its key.
+    slots: Vec<u32>,
+}
+
 impl Declared {
-    fn new(context: &Context, views: &[TransactionView<'_>]) -> Self {
-        // Every transaction brings at least a key of its own, its nonce.
-        let (seed, capacity) = (Seeded(context.block.0), views.len());
-        let mentions: u32 = views.iter().map(TransactionView::keys_count).sum();
+    fn new(views: &[TransactionView<'_>]) -> Self {
+        let most: u32 = views.iter().map(TransactionView::keys_count).sum();
         Self {
-            ids: HashMap::with_capacity_and_hasher(2 * capacity, seed),
-            keys: Vec::with_capacity(2 * capacity),
-            written: Vec::with_capacity(2 * capacity),
-            slots: Vec::with_capacity(index(mentions)),
+            mentions: Vec::with_capacity(index(most)),
+            writes: Vec::with_capacity(index(most)),
             slots_starts: vec![0],
             touched: Touched::default(),
         }
     }
 
     fn add(&mut self, sender: Address, view: &TransactionView<'_>) {
-        let (nonce, before) = (view.header().nonce.get(), self.slots.len());
+        let (nonce, before) = (view.header().nonce.get(), self.mentions.len());
         self.visit(StateKey::Nonce { sender, nonce }, Access::Write);
         self.touched.begin(sender);
         for operation in view.operations() {
@@ -409,36 +396,38 @@ impl Declared {
             touched(&operation, &mut |address| self.touched.push(address));
         }
         self.touched.end();
-        let declared = self.slots.len() - before;
+        let declared = self.mentions.len() - before;
         assert!(declared <= index(view.keys_count()), "form checks bound what is declared");
-        self.slots_starts.push(length_u32(&self.slots));
+        self.slots_starts.push(length_u32(&self.mentions));
     }
 
     fn visit(&mut self, key: StateKey, access: Access) {
-        let next = length_u32(&self.keys);
-        let slot = *self.ids.entry(key).or_insert(next);
-        if slot == next {
-            self.keys.push(key);
-            self.written.push(false);
-        }
-        self.written[index(slot)] |= access == Access::Write;
-        self.slots.push(slot);
+        self.mentions.push((key, length_u32(&self.mentions)));
+        self.writes.push(access == Access::Write);
     }
 }
 
-/// Renumbers the slots so that they ascend with their keys.
-fn sort_keys(keys: &mut Vec<StateKey>, written: &mut Vec<bool>, slots: &mut [u32]) {
-    let mut order: Vec<(StateKey, u32)> = keys.iter().copied().zip(0..).collect();
-    order.sort_unstable();
-    let mut rank = vec![NONE; order.len()];
-    for (slot, (_, old)) in (0_u32..).zip(&order) {
-        rank[index(*old)] = slot;
+impl Keys {
+    /// Gives every key a slot; slots ascend with their keys. Sorting takes no longer for keys that
+    /// somebody chose with care, as a table of hashes would.
+    fn new(mut mentions: Vec<(StateKey, u32)>, writes: &[bool]) -> Self {
+        assert_eq!(mentions.len(), writes.len(), "every mention says whether it writes");
+        mentions.sort_unstable();
+        let (mut keys, mut written) = (Vec::new(), Vec::new());
+        let mut slots = vec![NONE; mentions.len()];
+        for (key, mention) in mentions {
+            if keys.last() != Some(&key) {
+                keys.push(key);
+                written.push(false);
+            }
+            let slot = keys.len() - 1;
+            written[slot] |= writes[index(mention)];
+            slots[index(mention)] = length_u32(&keys) - 1;
+        }
+        assert!(keys.is_sorted_by(|first, second| first < second), "every key has one slot");
+        assert!(!slots.contains(&NONE), "every mention has a slot");
+        Self { keys, written, slots }
     }
-    *written = order.iter().map(|(_, old)| written[index(*old)]).collect();
-    *keys = order.into_iter().map(|(key, _)| key).collect();
-    slots.iter_mut().for_each(|slot| *slot = rank[index(*slot)]);
-    assert!(keys.is_sorted_by(|first, second| first < second), "every key has one slot");
-    assert!(!rank.contains(&NONE), "every slot has a place in the order");
 }
 
 /// The group of each transaction, numbered by their first transactions.

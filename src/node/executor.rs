@@ -229,7 +229,6 @@ impl Executor {
         let context = hufu_ledger::Context {
             chain_id: self.chain_id,
             height,
-            block: block.digest(),
             rights: Arc::clone(&self.rights),
         };
         let batches = durable.decided.batches.clone();

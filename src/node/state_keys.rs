@@ -83,8 +83,8 @@ pub fn parse_transaction_row(row: &[u8]) -> Result<(u64, u32), DecodeError> {
 }
 
 /// Whether the receipt is the one to be found by its transaction's id whatever was there before. A
-/// spent nonce may be that of an exact copy, and a copy can be ordered again behind its last height:
-/// the receipt of what happened must stay the one found.
+/// spent nonce may be that of an exact copy, and a copy can be ordered again behind its last
+/// height: the receipt of what happened must stay the one found.
 #[must_use]
 pub fn is_first_of_its_id(receipt: &Receipt) -> bool {
     let leaves_no_trace =

@@ -223,7 +223,7 @@ impl BatchBuilder {
     /// Adds a transaction.
     ///
     /// # Panics
-    /// If it does not fit, ask [`BatchBuilder::fits`] first; or if it was verified for another chain.
+    /// If it does not fit, ask [`BatchBuilder::fits`] first; or if it is of another chain.
     pub fn push(&mut self, transaction: &Verified<Transaction>) {
         assert!(self.fits(transaction), "the caller seals a batch that is full");
         let (bytes, keys_count) = (transaction.get().bytes(), transaction.get().keys_count());

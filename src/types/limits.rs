@@ -40,11 +40,11 @@ pub const BATCH_SIZE_MAX: u32 = 1_024 * 1_024;
 /// them, so none with more is stored, proposed or voted for.
 pub const BATCH_KEYS_COUNT_MAX: u32 = 8_192;
 
-/// Batches that one block may order, count.
-pub const BLOCK_BATCHES_COUNT_MAX: u32 = 64;
+/// Batches that one block may order, count: 160 ms of batches sealed every 5 ms.
+pub const BLOCK_BATCHES_COUNT_MAX: u32 = 32;
 
-/// State keys that one block can name, count. At most about 0.5 us and 250 bytes each while the
-/// block is planned and executed on one core, so that the worst block takes 0.3 s and 150 MB.
+/// State keys that one block can name, count. About 1 us and 300 bytes each while the block is
+/// planned and executed on one core, so that the worst block takes 0.3 s and 80 MB.
 pub const BLOCK_KEYS_COUNT_MAX: u32 = BLOCK_BATCHES_COUNT_MAX * BATCH_KEYS_COUNT_MAX;
 
 /// Mandates that one account may have granted and neither taken back nor used up, count. Enough for
@@ -132,6 +132,6 @@ const _: () = assert!(
     "a batch of the most transactions must be possible when they name only their nonces"
 );
 const _: () = assert!(
-    BLOCK_KEYS_COUNT_MAX <= 1 << 19,
+    BLOCK_KEYS_COUNT_MAX <= 1 << 18,
     "the worst block must be planned and executed well inside a second and 1 GiB of memory"
 );

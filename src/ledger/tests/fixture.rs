@@ -10,8 +10,8 @@ use hufu_types::operation::{
 };
 use hufu_types::receipt::Outcome;
 use hufu_types::{
-    Address, AssetCode, Batch, BatchHeader, BlockDigest, ChainId, Digest, DomainPrefix, Genesis,
-    Kind, Leg, Parameters, PublicKey, Signature, TransactionBuilder, Validator, ValidatorSet,
+    Address, AssetCode, Batch, BatchHeader, ChainId, Digest, DomainPrefix, Genesis, Kind, Leg,
+    Parameters, PublicKey, Signature, TransactionBuilder, Validator, ValidatorSet,
 };
 use zerocopy::IntoBytes;
 use zerocopy::little_endian::{U32, U64, U128};
@@ -235,12 +235,7 @@ impl Store {
         let prefix = ExpiryKey::prefix(height - 1);
         let chunks = self.expiry.iter().filter(|(key, _)| key.starts_with(&prefix));
         let chunks = chunks.map(|(key, value)| (key.as_slice(), value.as_slice()));
-        let context = Context {
-            chain_id: self.chain_id,
-            height,
-            block: BlockDigest(hufu_crypto::Sm3::of(&[&height.to_le_bytes()])),
-            rights: self.rights.clone(),
-        };
+        let context = Context { chain_id: self.chain_id, height, rights: self.rights.clone() };
         let expired = Expired::read(height, chunks).unwrap();
         Plan::new(context, batches, expired, &*self.provider.hasher)
     }
