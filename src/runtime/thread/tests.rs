@@ -336,7 +336,7 @@ fn a_thread_the_host_refuses_fails_the_start_and_stops_the_others() {
             group.add(thread, rank, Box::new(Patient { is_stopping: false }));
         }
         let (done, is_done) = mpsc::channel();
-        std::thread::spawn(move || {
+        let work = move || {
             let mut count = 0;
             let started = group.start_with(&mut |name, work| {
                 count += 1;
@@ -346,9 +346,11 @@ fn a_thread_the_host_refuses_fails_the_start_and_stops_the_others() {
                 spawn(name, work)
             });
             done.send(started.map(drop)).unwrap();
-        });
+        };
+        let starter = std::thread::Builder::new().spawn(work).unwrap();
         let started = is_done.recv_timeout(Duration::from_secs(20));
         let failure = started.expect("the start hangs").unwrap_err();
+        starter.join().unwrap();
         assert_eq!(failure.thread, format!("thread {refused}"));
         assert!(matches!(failure.cause, Cause::Host(_)), "{failure}");
         assert!(seen.lock().unwrap().is_empty(), "a start that fails is its caller's to handle");

@@ -228,7 +228,7 @@ impl BlockLog {
     /// calls this when nobody waits.
     pub fn prepare(&mut self) -> Result<bool, Error> {
         self.check_running()?;
-        self.guarded(BlockLog::prepare_step)
+        self.guarded(Self::prepare_step)
     }
 
     /// Makes everything appended so far durable before it returns: one write and one sync for each

@@ -90,6 +90,9 @@ impl Lives {
 
     fn open_and_write(&mut self) -> Result<(), Error> {
         let (mut log, _) = BlockLog::open(self.options.clone())?;
+        let claimed = Listing::read(&self.options.file_system, &self.options.folder)?.epochs;
+        let used = self.headers.keys().map(|(epoch, _)| *epoch).max().unwrap_or(0);
+        assert!(claimed.last().is_some_and(|epoch| *epoch > used), "an epoch is used twice");
         self.check(&log)?;
         for _step in 0..self.chance.below(40) {
             match self.chance.below(8) {
