@@ -1,6 +1,6 @@
-//! The command line without a node: exit codes, faults, files, JSON, and what must never happen.
+//! The command line: exit codes, faults, files, JSON, and what must never happen.
 //!
-//! It runs the binary as an operator would; what needs a running node is in the cluster tests.
+//! It runs the binary as an operator would: here without a node, in `cli/running.rs` beside one.
 
 #![allow(clippy::unwrap_used, reason = "what a test's helper cannot do fails the test")]
 
@@ -10,6 +10,9 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
+
+#[path = "cli/running.rs"]
+mod running;
 
 fn hufu(folder: &Path, arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_hufu"));
@@ -87,7 +90,16 @@ fn help_and_version_are_there_and_nonsense_is_usage() {
         [&["nonsense"] as &[&str], &[], &["keys", "new"], &["tx", "transfer", "--amount", "0"]]
     {
         assert_eq!(code(&hufu(folder.path(), arguments)), 2, "{arguments:?}");
+        let output = hufu(folder.path(), &[arguments, &["--json"]].concat());
+        assert_eq!(code(&output), 2, "{arguments:?}");
+        let error: Value = serde_json::from_str(&stderr(&output)).unwrap();
+        for part in ["what", "remedy"] {
+            assert!(!error["error"][part].as_str().unwrap().is_empty(), "{arguments:?}: {error}");
+        }
     }
+    let misspelt = hufu(folder.path(), &["config", "chek", "--json"]);
+    let error: Value = serde_json::from_str(&stderr(&misspelt)).unwrap();
+    assert!(error["error"]["what"].as_str().unwrap().contains("'chek'"), "{error}");
 }
 
 #[test]

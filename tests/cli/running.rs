@@ -1,0 +1,272 @@
+//! Commands beside a node that runs, and what a signal leaves behind.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use hufu_crypto::software_provider;
+use hufu_node::metrics::Metrics;
+use hufu_node::ready::Ready;
+use hufu_node::recovery::{self, RecoverError, StorageOptions};
+use hufu_node::verify_ledger::{self, Level, VerifyError};
+use hufu_runtime::clock::monotonic;
+use hufu_runtime::process;
+use serde_json::Value;
+
+use super::{code, folder, hufu, json, new_chain, new_key, stderr};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+const CONFIGURATION: &str = "[node]\nname = \"node-0\"\ndata_dir = \"data\"\n\
+    genesis = \"genesis.toml\"\nkey = \"vote.pem\"\n[client]\nlisten = \"127.0.0.1:0\"\n\
+    [admin]\nlisten = \"127.0.0.1:0\"\n[placement]\ncores = \"none\"\n";
+
+/// A node of a new chain; it ends with the test.
+struct Node {
+    folder: tempfile::TempDir,
+    operator: String,
+    child: Child,
+    ready: Ready,
+}
+
+impl Node {
+    fn start() -> Self {
+        let folder = folder();
+        let (_, operator) = new_chain(folder.path());
+        fs::write(folder.path().join("hufu.toml"), CONFIGURATION).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hufu"));
+        command.current_dir(folder.path()).stdin(Stdio::null()).stderr(Stdio::null());
+        command.args(["--parent", &std::process::id().to_string(), "node", "run"]);
+        let mut child = command.spawn().unwrap();
+        let mut ready = None;
+        wait_until("the node", || {
+            assert!(child.try_wait().unwrap().is_none(), "the node ended before it was ready");
+            ready = Ready::read(&folder.path().join("data")).unwrap();
+            ready.is_some()
+        });
+        Self { folder, operator, child, ready: ready.unwrap() }
+    }
+
+    fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// A command that talks to this node.
+    fn ask<'a>(&self, words: &[&'a str]) -> (Vec<&'a str>, String) {
+        (words.to_vec(), self.ready.client.to_string())
+    }
+
+    fn run(&self, words: &[&str]) -> std::process::Output {
+        let (mut words, address) = self.ask(words);
+        words.extend(["--node", &address]);
+        hufu(self.path(), &words)
+    }
+
+    fn json(&self, words: &[&str]) -> Value {
+        let (mut words, address) = self.ask(words);
+        words.extend(["--node", &address, "--json"]);
+        json(self.path(), &words)
+    }
+
+    /// Opens an account of a new key and returns the receipt.
+    fn open(&self, name: &str) -> Value {
+        let (_, address) = new_key(self.path(), name);
+        self.json(&["tx", "open", "--key", "vote.pem", "--address", &address])
+    }
+
+    fn stop(mut self) -> tempfile::TempDir {
+        process::ask_to_stop(&mut self.child).unwrap();
+        assert!(self.child.wait().unwrap().success());
+        std::mem::replace(&mut self.folder, folder())
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+fn wait_until(what: &str, mut ready: impl FnMut() -> bool) {
+    let deadline = monotonic().after(PATIENCE);
+    while !ready() {
+        assert!(monotonic() < deadline, "{what} did not come within {PATIENCE:?}");
+        std::thread::park_timeout(Duration::from_millis(1));
+    }
+}
+
+fn wait_end(mut child: Child) -> ExitStatus {
+    let mut status = None;
+    wait_until("the end of the process", || {
+        status = child.try_wait().unwrap();
+        status.is_some()
+    });
+    status.unwrap()
+}
+
+#[test]
+fn nothing_is_sent_whose_proof_has_no_place_to_go() {
+    let node = Node::start();
+    let open = |proof: &str, more: &[&str]| {
+        let words = ["tx", "open", "--key", "vote.pem", "--address", &node.operator];
+        let words: Vec<&str> =
+            words.into_iter().chain(["--proof", proof]).chain(more.iter().copied()).collect();
+        node.run(&words)
+    };
+    fs::write(node.path().join("taken"), "precious").unwrap();
+    let refused = open("taken", &[]);
+    assert_eq!(code(&refused), 1);
+    assert!(stderr(&refused).contains("taken"), "{}", stderr(&refused));
+    assert_eq!(fs::read(node.path().join("taken")).unwrap(), b"precious");
+    let account = node.json(&["query", "account", &node.operator]);
+    assert_eq!((&account["state"], &account["height"]), (&"unknown".into(), &0.into()));
+    // What has no receipt leaves no file.
+    let expired = open("none", &["--valid-until", "0"]);
+    assert_eq!(code(&expired), 1, "{}", stderr(&expired));
+    assert!(!node.path().join("none").exists());
+    let done = open("proof", &["--wait", "certified"]);
+    assert_eq!(code(&done), 0, "{}", stderr(&done));
+    let arguments = ["--genesis", "genesis.toml", "--strength", "certified", "proof", "--json"];
+    let verified = json(node.path(), &[&["receipt", "verify"][..], &arguments].concat());
+    assert_eq!(verified["certified"], 1);
+}
+
+#[test]
+fn an_answer_says_what_of_it_is_proven() {
+    let node = Node::start();
+    let opened = node.open("other.pem");
+    let id = opened["transaction"].as_str().unwrap();
+    let believed = node.json(&["query", "tx", id]);
+    assert_eq!(believed["proven"], "nothing, give --genesis");
+    let proven = node.json(&["query", "tx", id, "--genesis", "genesis.toml"]);
+    assert_eq!(proven["proven"], proven["strength"]);
+    let block = node.json(&["query", "block", "1", "--genesis", "genesis.toml"]);
+    assert_eq!((&block["height"], &block["certificate"]), (&1.into(), &"verified".into()));
+}
+
+#[test]
+fn events_end_with_their_reader() {
+    let node = Node::start();
+    node.open("first.pem");
+    let address = node.ready.client.to_string();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hufu"));
+    command.args(["events", "--from", "1", "--node", &address]).stdin(Stdio::null());
+    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap());
+    assert!(lines.read_line(&mut String::new()).unwrap() > 0);
+    drop(lines);
+    node.open("second.pem");
+    assert_eq!(wait_end(child).code(), Some(0));
+}
+
+#[test]
+fn a_recovery_that_is_interrupted_goes_on_at_the_next_start() {
+    let node = Node::start();
+    node.open("other.pem");
+    let genesis = hufu_node::genesis_file::load(&node.path().join("genesis.toml")).unwrap();
+    let folder = node.stop();
+    let (data, provider) = (folder.path().join("data"), software_provider());
+    let options = || StorageOptions::new(&data, genesis.chain_id(), &provider);
+    // Without the state everything is executed again.
+    fs::remove_dir_all(&options().store.folder).unwrap();
+    let recover = |go_on: &mut dyn FnMut(u64) -> bool| {
+        let metrics = Arc::new(Metrics::default());
+        recovery::recover(&genesis, &provider, &metrics, options(), go_on)
+    };
+    let mut asked = 0;
+    let stopped = recover(&mut |_| {
+        asked += 1;
+        false
+    });
+    assert!(matches!(stopped, Err(RecoverError::Interrupted { height: 0 })));
+    assert_eq!(asked, 1, "it stops at once");
+    let recovered = recover(&mut |_| true).unwrap();
+    assert!(recovered.replayed > 0 && recovered.tip.height == recovered.replayed);
+}
+
+#[test]
+fn a_verification_that_is_interrupted_leaves_nothing() {
+    let node = Node::start();
+    node.open("other.pem");
+    let folder = node.stop();
+    let data = folder.path().join("data");
+    let stopped =
+        verify_ledger::verify(&data, Level::Replay, None, &mut |what, _, _| what != "blocks");
+    assert!(matches!(stopped, Err(VerifyError::Interrupted)));
+
+    let scratch = folder.path().join("tmp");
+    fs::create_dir(&scratch).unwrap();
+    let is_used = || fs::read_dir(&scratch).unwrap().next().is_some();
+    let mut was_seen = false;
+    for _ in 0..20 {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hufu"));
+        command.args(["ledger", "verify"]).arg(&data).env("TMPDIR", &scratch);
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        wait_until("the replay", || {
+            was_seen = is_used();
+            was_seen || child.try_wait().unwrap().is_some()
+        });
+        if was_seen {
+            let process = child.id().to_string();
+            assert!(Command::new("kill").args(["-INT", &process]).status().unwrap().success());
+        }
+        let status = wait_end(child);
+        assert!(matches!(status.code(), Some(0 | 130)), "{status}");
+        assert!(!is_used(), "the replay's state was left behind");
+        if was_seen {
+            return;
+        }
+    }
+    panic!("the replay's state was never seen");
+}
+
+#[test]
+fn the_errors_of_a_node_are_lines_of_its_log_format() {
+    let node = Node::start();
+    let output = hufu(node.path(), &["node", "run", "--json"]);
+    assert_eq!(code(&output), 1, "the folder is in use: {}", stderr(&output));
+    assert!(!stderr(&output).is_empty());
+    for line in stderr(&output).lines() {
+        assert!(serde_json::from_str::<Value>(line).is_ok(), "{line}");
+    }
+}
+
+#[test]
+fn what_a_check_refuses_does_not_start() {
+    let folder = folder();
+    let (public_key, address) = new_chain(folder.path());
+    let run = |more: &str, expected: &str| {
+        fs::write(folder.path().join("hufu.toml"), format!("{CONFIGURATION}{more}")).unwrap();
+        let checked = hufu(folder.path(), &["node", "check", "--json"]);
+        let started = hufu(folder.path(), &["node", "run"]);
+        assert_eq!(code(&started), 78, "{}", stderr(&started));
+        assert!(stderr(&started).contains(expected), "{}", stderr(&started));
+        assert_ne!(code(&checked), 0, "{expected}");
+    };
+    fs::write(folder.path().join("genesis.old"), "").unwrap();
+    fs::rename(folder.path().join("genesis.toml"), folder.path().join("genesis.old")).unwrap();
+    let (second, _) = new_key(folder.path(), "second.pem");
+    let validators = [format!("node-0:{public_key}:1"), format!("node-1:{second}:1")];
+    let genesis = |time: &[&str]| {
+        let fixed = ["genesis", "new", "--out", "genesis.toml", "--chain-name", "test"];
+        let named = ["--opener", &address, "--issuer", &address];
+        let both = ["--validator", &validators[0], "--validator", &validators[1]];
+        hufu(folder.path(), &[&fixed[..], &named, &both, time].concat())
+    };
+    let future = genesis(&["--time-millis", "4102444800000"]);
+    assert_eq!(code(&future), 2);
+    assert!(stderr(&future).contains("ahead of this host's clock"), "{}", stderr(&future));
+    assert_eq!(code(&genesis(&[])), 0);
+    run("", "2 in the genesis");
+    fs::rename(folder.path().join("genesis.old"), folder.path().join("genesis.toml")).unwrap();
+    run("[mempol]\n", "did you mean [mempool]?");
+    let text = CONFIGURATION.replace("\"none\"", "[1023]");
+    fs::write(folder.path().join("hufu.toml"), text).unwrap();
+    let started = hufu(folder.path(), &["node", "run"]);
+    assert_eq!(code(&started), 78, "{}", stderr(&started));
+    assert!(stderr(&started).contains("core 1023 is not available"), "{}", stderr(&started));
+}
