@@ -2,7 +2,7 @@
 //! of their time where there is a schedule.
 //!
 //! ```text
-//! full speed   [ sign a chunk on all cores, nothing is sent ] -> [ send until all is answered ] ...
+//! full speed   [ sign a chunk on all cores, nothing sent ] -> [ send until all is answered ] ...
 //! schedule     sign what is due in a moment -> generator        (sending goes on meanwhile)
 //!              expired -> sign once more, due when it first was -^
 //! ```

@@ -5,9 +5,9 @@
 //!                          Tracker <- reader <--statuses, receipts--/
 //! ```
 //!
-//! The loop is open: where a schedule says when a transaction is due it is sent then, whether or not
-//! earlier ones were answered, and its latency runs from then, so that a stalled node cannot hide
-//! its stall (no coordinated omission). Without one it is due when it is sent, and the bounded
+//! The loop is open: where a schedule says when a transaction is due it is sent then, whether or
+//! not earlier ones were answered, and its latency runs from then, so that a stalled node cannot
+//! hide its stall (no coordinated omission). Without one it is due when it is sent, and the bounded
 //! number in flight pushes back.
 //!
 //! The connections last for the whole run, whoever feeds them: [`Generator::feed`] may be called

@@ -95,7 +95,8 @@ impl ReceiptFile {
     }
 }
 
-/// Reads a file of receipts one by one, as bytes that nobody has looked at; the first error ends it.
+/// Reads a file of receipts one by one, as bytes that nobody has looked at; the first error ends
+/// it.
 #[derive(Debug)]
 pub struct ReceiptReader {
     path: PathBuf,

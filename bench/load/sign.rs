@@ -5,8 +5,9 @@
 //! ```
 //!
 //! A transaction is valid for at most 600 heights, so the caller signs only what the chain takes
-//! within them: one chunk, just before it is sent. Signing costs some 100 us a transaction, on cores
-//! that may be the measured node's too: who wants the highest rate signs while nothing is sent.
+//! within them: one chunk, just before it is sent. Signing costs some 100 us a transaction, on
+//! cores that may be the measured node's too: who wants the highest rate signs while nothing is
+//! sent.
 
 use std::borrow::Borrow;
 use std::fmt::Write as _;

@@ -59,7 +59,8 @@ pub const HEIGHTS_AHEAD_COUNT_MAX: u64 = 8;
 /// library counts votes for.
 pub const ROUNDS_AHEAD_COUNT_MAX: u32 = 10;
 
-/// Blocks taken in for one round, count: the proposer's, and a second one that proves him two-faced.
+/// Blocks taken in for one round, count: the proposer's, and a second one that proves him
+/// two-faced.
 pub const ROUND_BLOCKS_COUNT_MAX: usize = 2;
 
 /// Messages kept for one height ahead, count.

@@ -1,5 +1,5 @@
-//! What a node makes of a folder that is not as it left it: a start that would sign twice, or forget
-//! what it acknowledged, is refused, and nothing on the disk is changed before that.
+//! What a node makes of a folder that is not as it left it: a start that would sign twice, or
+//! forget what it acknowledged, is refused, and nothing on the disk is changed before that.
 
 use hufu_node::recovery::RecoverError;
 use hufu_storage::Error;
@@ -14,7 +14,7 @@ fn start(folder: &Folder) -> Result<(u64, RecoveryReport, RecoveryReport), Recov
     let (genesis, provider) = (genesis(&signer), software_provider());
     let options = small(&folder.path(), &genesis, &provider);
     let metrics = Arc::new(Metrics::default());
-    let recovered = recover(&genesis, &provider, &metrics, options, &mut |_| ())?;
+    let recovered = recover(&genesis, &provider, &metrics, options, &mut |_| true)?;
     Ok((recovered.tip.height, recovered.report, recovered.vote_report))
 }
 

@@ -50,7 +50,7 @@ impl Trie {
 
     fn apply(&mut self, changes: &[Change]) -> Result<Applied, Corrupt> {
         let (chain_id, log2) = (self.store.chain_id, self.store.tree.log2());
-        self.store.apply(&StateChanges::of_hashes(chain_id, log2, &changes))
+        self.store.apply(&StateChanges::of_hashes(chain_id, log2, changes))
     }
 
     fn naive_root(&self) -> Digest {
