@@ -11,8 +11,8 @@
 //! touch memory that was freed (a buffer belongs to the ring while its group is in flight).
 //!
 //! [`FileSystem`] is how files are opened; a [`FaultPlan`] attached to it makes writes, syncs and
-//! allocations fail on purpose, and a [`SimDisk`](crate::sim::disk::SimDisk) in its place loses what
-//! was not synced, so that the layers above need no seam of their own for tests.
+//! allocations fail on purpose, and a [`SimDisk`](crate::sim::disk::SimDisk) in its place loses
+//! what was not synced, so that the layers above need no seam of their own for tests.
 
 mod buffer;
 mod direct;

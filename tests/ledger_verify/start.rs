@@ -1,5 +1,5 @@
-//! What a node makes of a folder that is not as it left it: a start that would sign twice, or forget
-//! what it acknowledged, is refused, and nothing on the disk is changed before that.
+//! What a node makes of a folder that is not as it left it: a start that would sign twice, or
+//! forget what it acknowledged, is refused, and nothing on the disk is changed before that.
 
 use hufu_node::recovery::RecoverError;
 use hufu_storage::Error;

@@ -14,7 +14,6 @@ const UNSAFE_MODULES: &[(&str, &str)] = &[
     ("kernels/sm3/avx512.rs", "loads and stores of vectors"),
     ("src/runtime/file/buffer.rs", "aligned memory for O_DIRECT"),
     ("src/runtime/file/direct.rs", "system calls of files that std has not"),
-    ("src/runtime/file/ring.rs", "submission of buffers the kernel writes from"),
     ("src/runtime/file/uring.rs", "submission of buffers the kernel writes from"),
     ("src/runtime/file/tests.rs", "tests of the above"),
     ("src/runtime/net/buffer.rs", "provided buffer rings"),

@@ -6,8 +6,8 @@
 //!
 //! It owns the vote log and has a thread of its own: one write and one `fdatasync` for each sync,
 //! waited for on the spot, which has the best latency with one in flight; it never waits behind the
-//! block log. The next segment is prepared when no vote waits. A seal notes how far the block log is
-//! durable, which vouches for its end at the next start. Any error ends the node.
+//! block log. The next segment is prepared when no vote waits. A seal notes how far the block log
+//! is durable, which vouches for its end at the next start. Any error ends the node.
 
 use std::sync::Arc;
 

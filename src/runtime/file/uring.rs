@@ -45,8 +45,8 @@ impl Uring {
 
     /// Hands one group to the kernel.
     ///
-    /// The caller keeps `buffer` and the file alive and untouched until [`Uring::reap`] has returned
-    /// both halves of `token`.
+    /// The caller keeps `buffer` and the file alive and untouched until [`Uring::reap`] has
+    /// returned both halves of `token`.
     pub(super) fn start(
         &mut self,
         token: u64,
