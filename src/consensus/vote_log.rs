@@ -2,7 +2,8 @@
 //! Codec only, no I/O.
 //!
 //! ```text
-//! engine -> Record::to_bytes -> persist-vote -> disk -> Record::parse -> RecoveredLog -> engine
+//! engine -> Record::to_bytes -> persist-vote tile -> disk
+//!        -> Record::parse -> RecoveredLog -> engine
 //! ```
 //!
 //! A height's records, in the order of appends, are the inputs that moved the engine (with the

@@ -30,7 +30,7 @@ pub(crate) use document::{Document, Table, as_unsigned, nearest, show};
 pub use faults::{Fault, Faults};
 pub use reader::DEFAULT_TOML;
 pub use schema::{effective, schema};
-pub use table::{KEYS, KeySpec, Kind};
+pub use table::{KEYS, KeySpec, Kind, VOTE_HEIGHTS_KEPT_MIN};
 
 use crate::log;
 use reader::Reader;

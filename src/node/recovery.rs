@@ -48,7 +48,8 @@ pub enum RecoverError {
     /// There are blocks and no vote log: what this key signed for the next height is unknown.
     #[error(
         "{} holds no vote log, but there are blocks: this key may have voted on the next height, \
-         and would vote again; put the folder back, or start with an empty data folder and a new key",
+         and would vote again; put the folder back, or start with an empty data folder and a new \
+         key",
         folder.display()
     )]
     VotesMissing {

@@ -129,7 +129,7 @@ pub const KEYS: &[KeySpec] = &[
     blocks("log", "group_bytes_max", 4 * KIB, 8 * MIB),
     integer("log", "depth", 1, 4),
     key("log", "backend", Kind::Choice(&["auto", "uring", "sync"])),
-    integer("log", "vote_heights_kept", 16, 100_000_000),
+    integer("log", "vote_heights_kept", VOTE_HEIGHTS_KEPT_MIN, 100_000_000),
     integer("state", "cache_bytes", 2 * MIB, 1_024 * GIB),
     integer("state", "write_buffer_bytes", MIB, 64 * GIB),
     integer("consensus", "timeout_propose_millis", 1, TIMEOUT_MILLIS_MAX),
@@ -141,6 +141,9 @@ pub const KEYS: &[KeySpec] = &[
     key("logging", "level", Kind::Choice(&["error", "warn", "info", "debug"])),
     key("logging", "format", Kind::Choice(&["text", "json"])),
 ];
+
+/// A vote log whose beginning was used again holds the seals of at least so many heights.
+pub const VOTE_HEIGHTS_KEPT_MIN: u64 = 16;
 
 const _: () = assert!(
     MIB >= BATCH_SIZE_MAX as u64,

@@ -6,7 +6,7 @@ use hufu_storage::vote_log::VoteLog;
 use super::{Check, Part, Report, State};
 
 /// File of the segment that every log begins with.
-const FIRST_SEGMENT: &str = "0000000000.log";
+pub(super) const FIRST_SEGMENT: &str = "0000000000.log";
 
 /// How both logs end; judged last, so that real faults are listed before it.
 pub(super) struct Tails {
@@ -59,8 +59,8 @@ fn take(
     };
     match checked {
         Ok(report) => {
-            // A node removes nothing from its block log, so it begins with its first segment; of
-            // the vote log it keeps the newest heights.
+            // A node removes nothing from its block log, so it begins with its first segment. What
+            // the vote log may lack is judged where its seals are counted.
             let is_whole = part == Part::BlockLog && report.segments_count > 0;
             if is_whole && !folder.join(FIRST_SEGMENT).exists() {
                 check.report.fault(part, "segment 0 offset 0", Damage::Missing);

@@ -2,10 +2,13 @@
 //! decided is what the block log holds.
 
 use hufu_consensus::{Guard, Record};
+use hufu_storage::block_log::Damage;
 use hufu_storage::vote_log::{KIND_SEAL, Seal, VoteLog};
 
 use super::chain::Chain;
+use super::logs::FIRST_SEGMENT;
 use super::{Check, Part};
+use crate::config::VOTE_HEIGHTS_KEPT_MIN;
 use crate::executor::describe;
 
 /// Reads the whole vote log; the guard is rebuilt from nothing, over all heights ever voted on.
@@ -14,7 +17,7 @@ pub(super) fn verify(check: &mut Check<'_>, chain: &Chain) {
         Ok((reader, _)) => reader,
         Err(error) => return stopped(check, &error),
     };
-    let mut votes = Votes { guard: Guard::new(), sealed: 0 };
+    let mut votes = Votes { guard: Guard::new(), sealed: 0, seals: 0 };
     loop {
         match reader.next() {
             Ok(Some(record)) => {
@@ -27,7 +30,7 @@ pub(super) fn verify(check: &mut Check<'_>, chain: &Chain) {
                     check.report.fault(Part::VoteLog, describe(&record.position), what);
                 }
             }
-            Ok(None) => return,
+            Ok(None) => return votes.judge_beginning(check),
             Err(error) => return stopped(check, &error),
         }
     }
@@ -44,6 +47,8 @@ fn stopped(check: &mut Check<'_>, error: &hufu_storage::Error) {
 struct Votes {
     guard: Guard,
     sealed: u64,
+    /// Seals seen, count.
+    seals: u64,
 }
 
 impl Votes {
@@ -83,6 +88,17 @@ impl Votes {
             return Err(format!("height {height} is sealed after height {}", self.sealed));
         }
         self.sealed = height;
+        self.seals += 1;
         Ok(())
+    }
+
+    /// A node uses the oldest files of its vote log again, but never the newest heights.
+    fn judge_beginning(&self, check: &mut Check<'_>) {
+        let folder = &check.options.vote_log.folder;
+        let has_beginning = folder.join(FIRST_SEGMENT).exists();
+        let is_there = self.seals > 0 || self.guard.last().is_some();
+        if is_there && !has_beginning && self.seals < VOTE_HEIGHTS_KEPT_MIN {
+            check.report.fault(Part::VoteLog, "segment 0 offset 0", Damage::Missing);
+        }
     }
 }

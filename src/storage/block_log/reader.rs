@@ -137,8 +137,7 @@ impl LogReader {
             assert!(cursor.record_offset >= GROUP_HEADER_BYTES);
             if cursor.record_offset >= end {
                 if !cursor.on_boundary {
-                    // Only a jump comes here, with an offset that is in none of the group's
-                    // records.
+                    // Only a jump comes here, with an offset behind all records of the group.
                     return Err(no_such_record(&cursor.position()));
                 }
                 self.next_group(&header);
