@@ -83,7 +83,7 @@ impl Folder {
     }
 
     fn verify(&self, level: Level) -> Report {
-        verify(&self.path(), level, None, &mut |_, _, _| ()).unwrap()
+        verify(&self.path(), level, None, &mut |_, _, _| true).unwrap()
     }
 }
 
@@ -156,7 +156,7 @@ impl Maker {
         genesis_copy::keep(path, &genesis).unwrap();
         let options = small(path, &genesis, &provider);
         let metrics = Arc::new(Metrics::default());
-        let recovered = recover(&genesis, &provider, &metrics, options, &mut |_| ()).unwrap();
+        let recovered = recover(&genesis, &provider, &metrics, options, &mut |_| true).unwrap();
         let roots = recovered.executor.recent_roots().to_vec();
         let chain = Chain::new(&genesis, recovered.tip, roots);
         Self { signer, address, genesis, provider, recovered, chain, crooked, _folder: folder }
@@ -487,11 +487,11 @@ fn flipped_bits_in_identity_and_genesis_are_found() {
             let (without, with) =
                 with_flipped(&path.join(name), offset, (offset % 8) as u8, || {
                     if offset % 16 != 0 {
-                        return (verify(&path, Level::Hashes, None, &mut |_, _, _| ()), None);
+                        return (verify(&path, Level::Hashes, None, &mut |_, _, _| true), None);
                     }
                     let given =
-                        verify(&path, Level::Hashes, Some(genesis.clone()), &mut |_, _, _| ());
-                    (verify(&path, Level::Hashes, None, &mut |_, _, _| ()), Some(given.unwrap()))
+                        verify(&path, Level::Hashes, Some(genesis.clone()), &mut |_, _, _| true);
+                    (verify(&path, Level::Hashes, None, &mut |_, _, _| true), Some(given.unwrap()))
                 });
             assert!(without.is_err() || !without.unwrap().is_clean(), "{name} byte {offset}");
             if let Some(report) = with {
@@ -564,7 +564,7 @@ fn a_torn_tail_is_named_and_is_no_fault_but_damage_before_it_is() {
 fn folders_that_cannot_be_looked_at_are_refused_with_the_reason() {
     let folder = Folder::new(Crooked::default());
     let path = folder.path();
-    let run = |genesis: Option<Genesis>| verify(&path, Level::Hashes, genesis, &mut |_, _, _| ());
+    let run = |genesis: Option<Genesis>| verify(&path, Level::Hashes, genesis, &mut |_, _, _| true);
     let signer = SoftwareSigner::from_bytes(&[7; 32]).unwrap();
     let identity =
         Identity { chain: genesis(&signer).chain_id().0, node: signer.public_key().address() };
@@ -581,7 +581,7 @@ fn folders_that_cannot_be_looked_at_are_refused_with_the_reason() {
     fs::remove_file(path.join("votes/0000000000.log")).unwrap();
     let headless = run(Some(genesis(&signer))).unwrap();
     assert_found(&headless, Part::VoteLog, "segment 0");
-    let nowhere = verify(&path.join("no"), Level::Hashes, None, &mut |_, _, _| ());
+    let nowhere = verify(&path.join("no"), Level::Hashes, None, &mut |_, _, _| true);
     assert!(matches!(nowhere, Err(VerifyError::NoFolder(_))));
 }
 
