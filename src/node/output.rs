@@ -53,6 +53,13 @@ impl Output {
         writeln!(stdout, "{line}").and_then(|()| stdout.flush())
     }
 
+    /// Whether anybody is left to read the stream.
+    #[must_use]
+    pub fn has_reader(self) -> bool {
+        // Where the host does not tell, the next line will.
+        hufu_runtime::process::has_reader(&std::io::stdout()).unwrap_or(true)
+    }
+
     /// Prints a line for people on standard error; nothing in JSON mode.
     pub fn note(self, line: impl Display) {
         if !self.json {

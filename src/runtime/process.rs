@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Child;
@@ -114,6 +114,17 @@ pub fn ask_to_stop(child: &mut Child) -> io::Result<()> {
         None => sys::terminate(child.id()),
         Some(status) => Err(io::Error::new(io::ErrorKind::NotFound, format!("ended: {status}"))),
     }
+}
+
+/// Whether anybody is left to read what is written to `output`: not so for a pipe or socket whose
+/// other side is closed. Never waits.
+///
+/// # Errors
+/// When the descriptor cannot be asked.
+pub fn has_reader(output: &impl AsRawFd) -> io::Result<bool> {
+    let mut entries = [sys::readable(output)];
+    sys::ppoll(&mut entries, Some(Duration::ZERO))?;
+    Ok(entries.iter().all(|entry| entry.revents & (libc::POLLERR | libc::POLLHUP) == 0))
 }
 
 /// CPU time that the calling thread has used, in nanoseconds.

@@ -149,18 +149,22 @@ fn an_answer_says_what_of_it_is_proven() {
 }
 
 #[test]
-fn events_end_with_their_reader() {
+fn events_end_with_their_reader_whether_or_not_more_of_them_come() {
     let node = Node::start();
     node.open("first.pem");
     let address = node.ready.client.to_string();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_hufu"));
-    command.args(["events", "--from", "1", "--node", &address]).stdin(Stdio::null());
-    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
-    let mut lines = BufReader::new(child.stdout.take().unwrap());
-    assert!(lines.read_line(&mut String::new()).unwrap() > 0);
-    drop(lines);
-    node.open("second.pem");
-    assert_eq!(wait_end(child).code(), Some(0));
+    for with_more in [false, true] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hufu"));
+        command.args(["events", "--from", "1", "--node", &address]).stdin(Stdio::null());
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap());
+        assert!(lines.read_line(&mut String::new()).unwrap() > 0);
+        drop(lines);
+        if with_more {
+            node.open("second.pem");
+        }
+        assert_eq!(wait_end(child).code(), Some(0));
+    }
 }
 
 #[test]

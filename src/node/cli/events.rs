@@ -28,8 +28,8 @@ pub(super) struct Events {
     count: Option<u64>,
 }
 
-/// How long one look for events takes; the stream goes on after it.
-const PATIENCE: Duration = Duration::from_secs(3_600);
+/// How long one look for events takes; the stream goes on after it, if somebody still reads it.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Events that may be on their way at once.
 const WINDOW: u32 = 4_096;
@@ -44,7 +44,11 @@ pub(super) fn run(events: &Events, output: Output) -> Result<(), CliError> {
     client.subscribe(start, filter, WINDOW).map_err(failed)?;
     let mut printed: u64 = 0;
     while events.count.is_none_or(|count| printed < count) {
-        if let Some(event) = next(&mut client, events)? {
+        let event = next(&mut client, events)?;
+        if event.is_none() && !output.has_reader() {
+            return Ok(());
+        }
+        if let Some(event) = event {
             let line = if output.is_json() { to_json(&event).to_string() } else { text(&event) };
             if output.stream(line).is_err() {
                 return Ok(());

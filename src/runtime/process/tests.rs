@@ -117,3 +117,12 @@ fn a_child_dies_with_its_parent() {
     // The pipe ends only when the child, its last writer, is gone.
     assert_eq!(lines.filter(|line| line.as_ref().is_ok_and(|l| l.contains("panicked"))).count(), 0);
 }
+
+#[test]
+fn a_reader_that_goes_away_is_noticed_without_writing() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    assert!(has_reader(&writer).unwrap());
+    drop(reader);
+    assert!(!has_reader(&writer).unwrap());
+    assert!(has_reader(&File::open("/dev/null").unwrap()).unwrap());
+}
