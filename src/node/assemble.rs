@@ -1,6 +1,7 @@
 //! Assembles a node: makes every tile of [`crate::topology`], joins them by its links, and hands
 //! them to their threads.
 
+use std::hash::RandomState;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -9,7 +10,6 @@ use hufu_consensus::LogTicket;
 use hufu_consensus::engine::Timeouts;
 use hufu_crypto::{Provider, Signer, entropy};
 use hufu_mempool::{Mempool, MempoolConfig};
-use hufu_network::SessionConfig;
 use hufu_runtime::link::{Consumer, LinkStats, Producer};
 use hufu_runtime::net::{self, Reactor};
 use hufu_runtime::thread::Group;
@@ -28,7 +28,7 @@ use crate::metrics::Metrics;
 use crate::recovery::Recovered;
 use crate::tiles::consensus::{ConsensusLinks, ConsensusStart, ConsensusTile};
 use crate::tiles::execute::{ExecuteLinks, ExecuteTile, WorkerLink, WorkerTile};
-use crate::tiles::ingress::{IngressConfig, IngressLinks, IngressTile};
+use crate::tiles::ingress::{IngressConfig, IngressLinks, IngressTile, SPARE_CONNECTIONS};
 use crate::tiles::mempool::{MempoolLinks, MempoolTile, next_sequence};
 use crate::tiles::persist_log::{PersistLogLinks, PersistLogTile};
 use crate::tiles::persist_vote::PersistVoteTile;
@@ -179,6 +179,7 @@ pub fn assemble(group: &mut Group, parts: Parts<'_>) -> io::Result<Assembled> {
     let store = Arc::clone(recovered.executor.store());
     let mut history = History::new(store, recovered.log.reader(), shared.provider.clone());
     let uncertified = history.last(roots.height, lag).map_err(io::Error::other)?;
+    let time_millis = if roots.height > 0 { recovered.tip.time_millis } else { 0 };
     let core = Core::join(group, &mut links, &threads);
 
     let checked = shared.add_verify(group, &mut links, &threads, &mut ends);
@@ -226,11 +227,21 @@ pub fn assemble(group: &mut Group, parts: Parts<'_>) -> io::Result<Assembled> {
         &mut ends,
         (recovered.executor, core.durable_blocks, core.roots),
     );
-    let tile =
-        QueryTile::new(history, shared.provider.clone(), lag, roots.height, metrics(), query);
+    let tile = QueryTile::new(history, shared.provider.clone(), lag, roots.height, query);
     group.add(threads.query, rank::LAST, Box::new(tile));
-    let client = shared.add_ingress(group, &threads, ends, (roots, tip_block, uncertified))?;
+    metrics().chain_height.set(roots.height);
+    metrics().chain_time_millis.set(time_millis);
+    let start = ChainStart { roots, time_millis, block: tip_block, uncertified };
+    let client = shared.add_ingress(group, &threads, ends, &start)?;
     Ok(Assembled { client, links: links.into_stats() })
+}
+
+/// Where the chain stands when the tiles are made.
+struct ChainStart {
+    roots: ExecutedRoots,
+    time_millis: u64,
+    block: BlockDigest,
+    uncertified: Vec<Executed>,
 }
 
 /// What several tiles are made from.
@@ -404,29 +415,14 @@ impl Shared<'_> {
         };
         Reactor::new(net::Config {
             backend,
-            connections_max: client.connections_max,
+            connections_max: client
+                .connections_max
+                .saturating_add(SPARE_CONNECTIONS)
+                .min(net::CONNECTIONS_MAX),
             receive_bytes: index(client.receive_buffer_bytes),
             send_bytes: index(client.send_buffer_bytes),
             ..net::Config::default()
         })
-    }
-
-    /// What one connection may do; its outgoing buffer grows with what may be in flight.
-    fn session(&self) -> io::Result<SessionConfig> {
-        let mut session = SessionConfig {
-            transactions_in_flight_max: self.config.client.in_flight_transactions_max,
-            ..SessionConfig::default()
-        };
-        if let Some(("outgoing_bytes_max", min)) = session.fault() {
-            session.outgoing_bytes_max = u32::try_from(min).unwrap_or(u32::MAX);
-        }
-        match session.fault() {
-            None => Ok(session),
-            Some((key, min)) => {
-                let text = format!("client session: {key} must be at least {min}");
-                Err(io::Error::new(io::ErrorKind::InvalidInput, text))
-            }
-        }
     }
 
     /// One listener for each ingress tile; all but the first share the first one's port.
@@ -435,10 +431,11 @@ impl Shared<'_> {
         group: &mut Group,
         threads: &Threads,
         ends: IngressEnds,
-        (roots, block, uncertified): (ExecutedRoots, BlockDigest, Vec<Executed>),
+        start: &ChainStart,
     ) -> io::Result<SocketAddr> {
         let mut address = self.config.client.listen;
-        let session = self.session()?;
+        let session = self.config.client.session();
+        let spread = RandomState::new();
         let joined = ends
             .to_verify
             .into_iter()
@@ -459,14 +456,17 @@ impl Shared<'_> {
             address = reactor.local_addr(listener)?;
             let config = IngressConfig {
                 index: u16::try_from(number).unwrap_or(u16::MAX),
+                connections_max: self.config.client.connections_max,
                 session,
+                spread: spread.clone(),
                 chain_id: self.genesis.chain_id(),
                 node: self.address,
                 lag: self.lag,
-                height: roots.height,
-                block,
-                state_root: roots.state_root,
-                uncertified: uncertified.clone(),
+                height: start.roots.height,
+                time_millis: start.time_millis,
+                block: start.block,
+                state_root: start.roots.state_root,
+                uncertified: start.uncertified.clone(),
             };
             let metrics = Arc::clone(&self.metrics);
             let tile =

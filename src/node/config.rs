@@ -21,6 +21,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use hufu_network::SessionConfig;
 use hufu_runtime::placement::CoreSet;
 
 pub(crate) use document::{Document, Table, as_unsigned, nearest, show};
@@ -30,6 +31,7 @@ pub use schema::{effective, schema};
 pub use table::{KEYS, KeySpec, Kind};
 
 use crate::log;
+use crate::tiles::ingress;
 use reader::Reader;
 
 /// Everything one node is told by its operator.
@@ -87,6 +89,21 @@ pub struct Client {
     pub send_buffer_bytes: u32,
     /// How sockets are driven.
     pub reactor: ReactorChoice,
+}
+
+impl Client {
+    /// What one connection may do; its outgoing buffer grows with what may be in flight.
+    #[must_use]
+    pub fn session(&self) -> SessionConfig {
+        let mut session = SessionConfig {
+            transactions_in_flight_max: self.in_flight_transactions_max,
+            ..SessionConfig::default()
+        };
+        if let Some(("outgoing_bytes_max", min)) = session.fault() {
+            session.outgoing_bytes_max = u32::try_from(min).unwrap_or(u32::MAX);
+        }
+        session
+    }
 }
 
 /// How sockets are driven.
@@ -343,10 +360,14 @@ impl NodeConfig {
     /// Bytes the buffers and caches of this configuration may take together.
     #[must_use]
     pub fn memory_planned_bytes(&self) -> u64 {
+        let client = &self.client;
         let connection =
-            u64::from(self.client.receive_buffer_bytes) + u64::from(self.client.send_buffer_bytes);
+            u64::from(client.receive_buffer_bytes) + u64::from(client.send_buffer_bytes);
+        let connections = u64::from(client.connections_max) + u64::from(ingress::SPARE_CONNECTIONS);
+        let sessions = ingress::memory_bytes_max(client.connections_max, &client.session());
+        let clients = (connection * connections).saturating_add(sessions);
         let groups = u64::from(self.log.group_bytes_max) * (u64::from(self.log.depth) + 1);
-        connection * u64::from(self.client.connections_max)
+        u64::from(self.placement.ingress_count).saturating_mul(clients)
             + self.mempool.bytes_max
             + groups
             + self.state.cache_bytes

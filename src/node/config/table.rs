@@ -3,6 +3,7 @@
 //! Meanings and defaults are not here but in `default.toml`, which is what operators read. A new
 //! key is a row here, a commented line there, and a field in [`super::NodeConfig`].
 
+use hufu_network::limits::SUBMIT_TRANSACTIONS_COUNT_MAX;
 use hufu_types::limits::{BATCH_SIZE_MAX, NAME_SIZE_MAX};
 
 /// What values a key takes.
@@ -103,7 +104,12 @@ pub const KEYS: &[KeySpec] = &[
     key("node", "key", Kind::Path),
     key("client", "listen", Kind::Loopback),
     integer("client", "connections_max", 1, 65_536),
-    integer("client", "in_flight_transactions_max", 1, 1_048_576),
+    integer(
+        "client",
+        "in_flight_transactions_max",
+        SUBMIT_TRANSACTIONS_COUNT_MAX as u64,
+        1_048_576,
+    ),
     integer("client", "receive_buffer_bytes", MIB + 64 * KIB, 64 * MIB),
     integer("client", "send_buffer_bytes", 64 * KIB, 64 * MIB),
     key("client", "reactor", Kind::Choice(&["auto", "uring", "epoll"])),
@@ -130,7 +136,7 @@ pub const KEYS: &[KeySpec] = &[
     integer("consensus", "timeout_precommit_millis", 1, TIMEOUT_MILLIS_MAX),
     integer("consensus", "timeout_delta_millis", 0, TIMEOUT_MILLIS_MAX),
     integer("consensus", "timeout_max_millis", 1, TIMEOUT_MILLIS_MAX),
-    integer("limits", "memory_bytes", 128 * MIB, 16_384 * GIB),
+    integer("limits", "memory_bytes", 512 * MIB, 16_384 * GIB),
     key("logging", "level", Kind::Choice(&["error", "warn", "info", "debug"])),
     key("logging", "format", Kind::Choice(&["text", "json"])),
 ];
