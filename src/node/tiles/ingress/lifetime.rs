@@ -5,7 +5,7 @@
 //! | no hello for [`HELLO_WAIT`] | `idle_timeout` |
 //! | asks nothing and waits for nothing for [`IDLE_WAIT`] | `idle_timeout` |
 //! | takes nothing of what there is for it for [`STUCK_WAIT`] | `slow_consumer` |
-//! | comes when all places are taken | has the place of the one silent longest, or `connections_full` |
+//! | comes when all places are taken | gets the longest silent one's, or `connections_full` |
 //! | does not take its last words for [`CLOSE_WAIT`] | is cut off |
 
 use std::sync::Arc;
