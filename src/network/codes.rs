@@ -33,18 +33,23 @@ hufu_types::codes!(
         CreditExceeded = 35, "credit_exceeded";
         /// The cursor lies before the oldest event the node still holds.
         CursorGone = 36, "cursor_gone";
-        /// The proof asked for cannot be given at this height yet.
-        ProofUnavailable = 37, "proof_unavailable";
         /// The node has no room for the request now; try again later.
         Overloaded = 38, "overloaded";
+        /// The cursor lies further ahead of the chain than a node that is a little behind explains.
+        CursorAhead = 39, "cursor_ahead";
+        /// The answer does not fit a frame.
+        AnswerTooLarge = 40, "answer_too_large";
         /// The node is stopping; go to another one. Closes.
         Stopping = 64, "stopping";
         /// The client does not take what it asked for. Closes.
         SlowConsumer = 65, "slow_consumer";
-        /// Nothing was heard for too long, or no hello in time. Closes.
+        /// Nothing was heard for too long, no hello came in time, or another client needs the place
+        /// of one that asks nothing. Closes.
         IdleTimeout = 66, "idle_timeout";
         /// The channel below the frames failed. Closes.
         ChannelFailed = 67, "channel_failed";
+        /// All places for connections are taken by clients that use them. Closes.
+        ConnectionsFull = 68, "connections_full";
     }
 );
 
@@ -53,7 +58,14 @@ impl ErrorCode {
     #[must_use]
     pub const fn closes(self) -> bool {
         let number = self.number();
-        number < Self::TooManyInFlight.number() || number >= Self::Stopping.number()
+        self.is_fault() || number >= Self::Stopping.number()
+    }
+
+    /// Whether the client has broken the protocol: below all numbers of requests refused, or the
+    /// channel.
+    #[must_use]
+    pub const fn is_fault(self) -> bool {
+        self.number() < Self::TooManyInFlight.number() || matches!(self, Self::ChannelFailed)
     }
 }
 
@@ -69,6 +81,8 @@ mod tests {
         }
         assert!(ErrorCode::ALL.is_sorted_by(|first, second| first.number() < second.number()));
         assert!(ErrorCode::WrongChain.closes() && ErrorCode::SlowConsumer.closes());
+        assert!(ErrorCode::WrongChain.is_fault() && ErrorCode::ChannelFailed.is_fault());
+        assert!(!ErrorCode::SlowConsumer.is_fault() && !ErrorCode::NotFound.is_fault());
         assert!(!ErrorCode::NotFound.closes() && !ErrorCode::Overloaded.closes());
     }
 }

@@ -42,6 +42,10 @@ pub const EVENT_BODY_SIZE_MAX: u32 = 1_024;
 /// Events that a client may have granted and not received, count, per subscription.
 pub const CREDITS_MAX: u32 = 65_536;
 
+/// Heights that a cursor may lie ahead of the node, count: a client may come from a node that is
+/// further.
+pub const CURSOR_AHEAD_HEIGHTS_MAX: u64 = 1_024;
+
 const _: () = assert!(
     FRAME_BODY_SIZE_MAX >= 2 * TX_SIZE_MAX,
     "the largest transaction must fit a submit frame with its counts"

@@ -15,6 +15,7 @@
 //! it is given.
 
 mod counters;
+mod outcomes;
 mod outgoing;
 mod subscriptions;
 #[cfg(test)]
@@ -23,9 +24,7 @@ mod waiters;
 
 use hufu_types::codec::index;
 use hufu_types::limits::TX_SIZE_MAX;
-use hufu_types::{
-    Address, ChainId, DecodeError, Receipt, RefusalCode, Strength, Transaction, TxId,
-};
+use hufu_types::{Address, ChainId, DecodeError, RefusalCode, Transaction};
 
 use crate::channel::Channel;
 use crate::codes::ErrorCode;
@@ -43,7 +42,7 @@ pub use counters::SessionCounters;
 use outgoing::Outgoing;
 pub use subscriptions::SubscriptionState;
 use subscriptions::Subscriptions;
-use waiters::{Waiter, Waiters};
+use waiters::{Hope, Waiter, Waiters};
 
 /// Bytes a session takes in beyond one whole frame before it wants requests to be taken out.
 const RECEIVE_SLACK_BYTES: usize = 64 * 1_024;
@@ -139,9 +138,14 @@ pub struct SubmitRequest {
 pub enum Request {
     /// Verify and admit: [`ServerSession::accepted`] or [`ServerSession::refused`] for each.
     Submit(SubmitRequest),
-    /// The session waits already; if the receipt is there, hand it to [`ServerSession::deliver`] at
-    /// once.
-    Wait(Wait),
+    /// Answer with [`ServerSession::answer_wait`], [`ServerSession::wait_for_certificate`] or
+    /// [`ServerSession::wait_for_inclusion`]. The session waits for blocks to come already.
+    Wait {
+        /// Request id.
+        request: u64,
+        /// What is waited for.
+        wait: Wait,
+    },
     /// Answer with [`ServerSession::answer_status`].
     Status {
         /// Request id.
@@ -227,6 +231,12 @@ pub struct ServerSession {
     transactions_in_flight: u32,
     waits_in_flight: u32,
     queries: Vec<u64>,
+    /// Submit frames stay unread.
+    holds_submits: bool,
+    /// A whole frame is there that could not be taken when it was looked at last.
+    is_paused: bool,
+    /// Receipts up to this height were delivered, or there was nobody yet to wait for them.
+    advanced: u64,
     out: Outgoing,
     waiters: Waiters,
     subscriptions: Subscriptions,
@@ -271,6 +281,9 @@ impl ServerSession {
             transactions_in_flight: 0,
             waits_in_flight: 0,
             queries: Vec::new(),
+            holds_submits: false,
+            is_paused: false,
+            advanced: 0,
             out: Outgoing::new(index(config.outgoing_bytes_max)),
             waiters: Waiters::default(),
             subscriptions: Subscriptions::new(config.subscriptions_max),
@@ -317,13 +330,21 @@ impl ServerSession {
             let step = self.step(plain.get(self.start..).unwrap_or_default(), height);
             self.plain = plain;
             match step {
-                Step::Wait => return None,
-                Step::Paused => {
-                    self.counters.pauses += 1;
+                Step::Wait => {
+                    self.is_paused = false;
                     return None;
                 }
-                Step::Handled(size) => self.start += size,
+                Step::Paused => {
+                    self.counters.pauses += u64::from(!self.is_paused);
+                    self.is_paused = true;
+                    return None;
+                }
+                Step::Handled(size) => {
+                    self.is_paused = false;
+                    self.start += size;
+                }
                 Step::Yield(size, request) => {
+                    self.is_paused = false;
                     self.start += size;
                     return Some(request);
                 }
@@ -335,13 +356,33 @@ impl ServerSession {
         }
     }
 
-    /// Whether reading from the socket is of use now. When not, its owner stops reading, and TCP
-    /// tells the client.
+    /// Leaves submit frames unread, and what comes after them, until it is called with `false`: for
+    /// an owner that has no room for their transactions.
+    pub const fn hold_submits(&mut self, holds: bool) {
+        self.holds_submits = holds;
+    }
+
+    /// Whether a whole frame is there that could not be taken when it was looked at last.
     #[must_use]
-    pub fn wants_input(&self) -> bool {
-        self.phase == Phase::Closing
-            || (!self.out.is_full() && self.plain.len() - self.start < PLAIN_BYTES_MAX)
-                && self.transactions_in_flight < self.config.transactions_in_flight_max
+    pub const fn is_paused(&self) -> bool {
+        self.is_paused
+    }
+
+    /// Whether everything that was asked in whole frames has its answer, once
+    /// [`ServerSession::next_request`] gives none: a client that sends no more may be let go.
+    #[must_use]
+    pub const fn is_settled(&self) -> bool {
+        !self.is_paused
+            && self.transactions_in_flight == 0
+            && self.waits_in_flight == 0
+            && self.queries.is_empty()
+    }
+
+    /// Whether the client waits for something: a transaction, a wait, a query or the events of a
+    /// subscription.
+    #[must_use]
+    pub const fn is_expectant(&self) -> bool {
+        !self.is_settled() || self.subscriptions.count() > 0
     }
 
     fn step(&mut self, bytes: &[u8], height: u64) -> Step {
@@ -364,7 +405,7 @@ impl ServerSession {
         };
         if let ClientMessage::Submit(view) = &message {
             let room = self.config.transactions_in_flight_max - self.transactions_in_flight;
-            if self.phase == Phase::Open && view.count() > room {
+            if self.phase == Phase::Open && (self.holds_submits || view.count() > room) {
                 return Step::Paused;
             }
         }
@@ -402,6 +443,7 @@ impl ServerSession {
             return fault(ErrorCode::WrongChain, format!("this is chain {}", self.chain_id));
         }
         self.phase = Phase::Open;
+        self.advanced = height;
         let welcome = Welcome {
             version,
             frame_body_size_max: FRAME_BODY_SIZE_MAX,
@@ -498,9 +540,9 @@ impl ServerSession {
             strength: wait.strength,
             with_proof: wait.with_proof,
             is_submission: false,
-            is_committed: false,
+            hope: Hope::Asked,
         });
-        Step::Yield(size, Request::Wait(wait))
+        Step::Yield(size, Request::Wait { request, wait })
     }
 
     fn take_subscribe(&mut self, request: u64, size: usize, body: Subscribe) -> Step {
@@ -510,112 +552,6 @@ impl ServerSession {
         }
         let Subscribe { start, filter, .. } = body;
         Step::Yield(size, Request::Subscribe { subscription: request, start, filter })
-    }
-
-    /// The transaction was verified and admitted under this id: its client is told, and waits from
-    /// here on.
-    ///
-    /// Call it before any receipt of the same transaction is handed to [`ServerSession::deliver`].
-    pub fn accepted(&mut self, ticket: &Ticket, id: TxId) {
-        if self.phase != Phase::Open {
-            return;
-        }
-        self.counters.transactions_accepted += 1;
-        self.out.status(StatusEntry::new(ticket.request, ticket.position, None));
-        match ticket.wait.strength() {
-            Some(strength) => self.waiters.add(Waiter {
-                id,
-                request: ticket.request,
-                position: ticket.position,
-                until: ticket.valid_until,
-                strength,
-                with_proof: ticket.with_proof,
-                is_submission: true,
-                is_committed: false,
-            }),
-            None => self.transaction_is_done(),
-        }
-    }
-
-    /// The transaction is refused: its client is told, and waits no more.
-    pub fn refused(&mut self, ticket: &Ticket, code: RefusalCode) {
-        if self.phase != Phase::Open {
-            return;
-        }
-        self.counters.count_refusal(code);
-        self.out.status(StatusEntry::new(ticket.request, ticket.position, Some(code)));
-        self.transaction_is_done();
-    }
-
-    fn transaction_is_done(&mut self) {
-        let is_counted = self.transactions_in_flight > 0;
-        assert!(is_counted, "each transaction has one last word");
-        self.transactions_in_flight -= 1;
-    }
-
-    /// An admitted transaction will not be included (lost with its batch, or its last height has
-    /// passed): all who wait are told.
-    pub fn dropped(&mut self, id: &TxId, code: RefusalCode) {
-        while let Some(waiter) = self.waiters.take(id, None) {
-            self.end_wait(&waiter, code);
-        }
-    }
-
-    /// All receipts up to `height` were delivered: whoever waits for a transaction that can no
-    /// longer come is told.
-    pub fn advance(&mut self, height: u64) {
-        for waiter in self.waiters.take_expired(height) {
-            self.end_wait(&waiter, RefusalCode::Expired);
-        }
-    }
-
-    fn end_wait(&mut self, waiter: &Waiter, code: RefusalCode) {
-        self.counters.count_refusal(code);
-        self.out.status(StatusEntry::new(waiter.request, waiter.position, Some(code)));
-        self.wait_is_done(waiter);
-    }
-
-    fn wait_is_done(&mut self, waiter: &Waiter) {
-        if waiter.is_submission {
-            self.transaction_is_done();
-        } else {
-            self.waits_in_flight = self.waits_in_flight.saturating_sub(1);
-        }
-    }
-
-    /// How many wait for receipts; with none there is no need to look at a block.
-    #[must_use]
-    pub fn waiters_count(&self) -> usize {
-        self.waiters.count()
-    }
-
-    /// Hands a receipt to all who wait for it at this strength or a lower one. `proof` is asked at
-    /// most once, and only if one of them wants the proof; it gives the bytes of a
-    /// [`hufu_types::ReceiptProof`] of the same strength.
-    pub fn deliver(
-        &mut self,
-        strength: Strength,
-        receipt: &Receipt,
-        proof: &mut dyn FnMut() -> Vec<u8>,
-    ) -> Delivery {
-        let mut bytes = None;
-        loop {
-            let Some(with_proof) = self.waiters.peek(&receipt.id, strength) else {
-                return Delivery::Done;
-            };
-            if self.out.is_full() {
-                return Delivery::Full;
-            }
-            let Some(waiter) = self.waiters.take(&receipt.id, Some(strength)) else {
-                return Delivery::Done;
-            };
-            assert_eq!(with_proof, waiter.with_proof, "the waiter looked at is the one taken");
-            let shown: &[u8] =
-                if waiter.with_proof { bytes.get_or_insert_with(&mut *proof) } else { &[] };
-            self.counters.receipts_sent += 1;
-            self.out.receipt(waiter.request, waiter.position, strength, receipt, shown);
-            self.wait_is_done(&waiter);
-        }
     }
 
     /// Answers a status query.
@@ -691,6 +627,7 @@ impl ServerSession {
         self.subscriptions = Subscriptions::new(0);
         self.queries = Vec::new();
         (self.transactions_in_flight, self.waits_in_flight) = (0, 0);
+        self.is_paused = false;
     }
 
     /// Bytes for the socket, all that are there. Tell how many it took with

@@ -1,6 +1,7 @@
 //! Assembles a node: makes every tile of [`crate::topology`], joins them by its links, and hands
 //! them to their threads.
 
+use std::hash::RandomState;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -26,7 +27,7 @@ use crate::metrics::Metrics;
 use crate::recovery::Recovered;
 use crate::tiles::consensus::{ConsensusLinks, ConsensusStart, ConsensusTile};
 use crate::tiles::execute::{ExecuteLinks, ExecuteTile, WorkerLink, WorkerTile};
-use crate::tiles::ingress::{IngressConfig, IngressLinks, IngressTile};
+use crate::tiles::ingress::{IngressConfig, IngressLinks, IngressTile, SPARE_CONNECTIONS};
 use crate::tiles::mempool::{MempoolLinks, MempoolTile, next_sequence};
 use crate::tiles::persist_log::{PersistLogLinks, PersistLogTile};
 use crate::tiles::persist_vote::PersistVoteTile;
@@ -171,6 +172,7 @@ pub fn assemble(group: &mut Group, parts: Parts<'_>) -> io::Result<Assembled> {
     let store = Arc::clone(recovered.executor.store());
     let mut history = History::new(store, recovered.log.reader(), shared.provider.clone());
     let uncertified = history.last(roots.height, lag).map_err(io::Error::other)?;
+    let time_millis = if roots.height > 0 { recovered.tip.time_millis } else { 0 };
     let core = Core::join(group, &mut links, &threads);
 
     let (mut checked, mut to_verify) = (Vec::new(), Vec::new());
@@ -227,11 +229,21 @@ pub fn assemble(group: &mut Group, parts: Parts<'_>) -> io::Result<Assembled> {
         &mut ends,
         (recovered.executor, core.durable_blocks, core.roots),
     );
-    let tile =
-        QueryTile::new(history, shared.provider.clone(), lag, roots.height, metrics(), query);
+    let tile = QueryTile::new(history, shared.provider.clone(), lag, roots.height, query);
     group.add(threads.query, rank::LAST, Box::new(tile));
-    let client = shared.add_ingress(group, &threads, ends, (roots, tip_block, uncertified))?;
+    metrics().chain_height.set(roots.height);
+    metrics().chain_time_millis.set(time_millis);
+    let start = ChainStart { roots, time_millis, block: tip_block, uncertified };
+    let client = shared.add_ingress(group, &threads, ends, &start)?;
     Ok(Assembled { client, links: links.into_stats() })
+}
+
+/// Where the chain stands when the tiles are made.
+struct ChainStart {
+    roots: ExecutedRoots,
+    time_millis: u64,
+    block: BlockDigest,
+    uncertified: Vec<Executed>,
 }
 
 /// What several tiles are made from.
@@ -387,7 +399,10 @@ impl Shared<'_> {
         };
         Reactor::new(net::Config {
             backend,
-            connections_max: client.connections_max,
+            connections_max: client
+                .connections_max
+                .saturating_add(SPARE_CONNECTIONS)
+                .min(net::CONNECTIONS_MAX),
             receive_bytes: index(client.receive_buffer_bytes),
             send_bytes: index(client.send_buffer_bytes),
             ..net::Config::default()
@@ -400,10 +415,11 @@ impl Shared<'_> {
         group: &mut Group,
         threads: &Threads,
         ends: IngressEnds,
-        (roots, block, uncertified): (ExecutedRoots, BlockDigest, Vec<Executed>),
+        start: &ChainStart,
     ) -> io::Result<SocketAddr> {
         let mut address = self.config.client.listen;
         let session = self.config.client.session();
+        let spread = RandomState::new();
         let joined = ends
             .to_verify
             .into_iter()
@@ -424,14 +440,17 @@ impl Shared<'_> {
             address = reactor.local_addr(listener)?;
             let config = IngressConfig {
                 index: u16::try_from(number).unwrap_or(u16::MAX),
+                connections_max: self.config.client.connections_max,
                 session,
+                spread: spread.clone(),
                 chain_id: self.genesis.chain_id(),
                 node: self.address,
                 lag: self.lag,
-                height: roots.height,
-                block,
-                state_root: roots.state_root,
-                uncertified: uncertified.clone(),
+                height: start.roots.height,
+                time_millis: start.time_millis,
+                block: start.block,
+                state_root: start.roots.state_root,
+                uncertified: start.uncertified.clone(),
             };
             let metrics = Arc::clone(&self.metrics);
             let tile =

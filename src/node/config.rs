@@ -33,6 +33,7 @@ pub use schema::{effective, schema};
 pub use table::{KEYS, KeySpec, Kind, VOTE_HEIGHTS_KEPT_MIN};
 
 use crate::log;
+use crate::tiles::ingress;
 use reader::Reader;
 
 /// Everything one node is told by its operator.
@@ -404,10 +405,14 @@ impl NodeConfig {
     /// Bytes the buffers and caches of this configuration may take together.
     #[must_use]
     pub fn memory_planned_bytes(&self) -> u64 {
+        let client = &self.client;
         let connection =
-            u64::from(self.client.receive_buffer_bytes) + u64::from(self.client.send_buffer_bytes);
+            u64::from(client.receive_buffer_bytes) + u64::from(client.send_buffer_bytes);
+        let connections = u64::from(client.connections_max) + u64::from(ingress::SPARE_CONNECTIONS);
+        let sessions = ingress::memory_bytes_max(client.connections_max, &client.session());
+        let clients = (connection * connections).saturating_add(sessions);
         let groups = u64::from(self.log.group_bytes_max) * (u64::from(self.log.depth) + 1);
-        connection * u64::from(self.client.connections_max)
+        u64::from(self.placement.ingress_count).saturating_mul(clients)
             + self.mempool.pool().memory_bytes()
             + Verify::memory_bytes()
             + groups

@@ -3,6 +3,7 @@
 
 pub mod admin;
 pub mod assemble;
+pub mod block_window;
 pub mod blocks;
 pub mod cli;
 pub mod config;

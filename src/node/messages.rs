@@ -23,6 +23,8 @@ pub struct Source {
     pub connection: ConnToken,
     /// What the session knows it by.
     pub ticket: Ticket,
+    /// Bytes of the transaction, which ingress counts while it waits for the verdict.
+    pub size: u32,
 }
 
 /// ingress -> verify.
@@ -147,6 +149,19 @@ pub struct ExecutedBlock {
     pub roots: ExecutedRoots,
 }
 
+impl ExecutedBlock {
+    /// Bytes of memory that the block keeps, about.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        let batches = self.batches.iter().map(|batch| {
+            batch.bytes().len() + size_of_val(batch.entries()) + size_of::<MerkleTree>()
+        });
+        // The leaves of a tree and all that stands above them are twice the leaves.
+        let tree = 2 * size_of::<Digest>() * self.receipts.len();
+        size_of::<Self>() + batches.sum::<usize>() + size_of_val(self.receipts.as_slice()) + tree
+    }
+}
+
 /// A shared [`ExecutedBlock`].
 pub type Executed = Arc<ExecutedBlock>;
 
@@ -155,7 +170,7 @@ pub type Executed = Arc<ExecutedBlock>;
 pub struct Asker {
     /// The connection; an old token finds nobody.
     pub connection: ConnToken,
-    /// The client's request; 0 where the session itself asks.
+    /// The client's request; 0 where the tile asks for itself.
     pub request: u64,
 }
 
@@ -213,12 +228,23 @@ pub enum AnswerBody {
         /// Its proof, or nothing.
         proof: Vec<u8>,
     },
-    /// A wait found nothing yet: keep waiting for the block that brings it.
-    NotYet(Wait),
-    /// A block for a subscription.
+    /// The transaction of a wait is included; the header that certifies it is still to come.
+    NotCertified(Wait),
+    /// The transaction of a wait is not included.
+    NotIncluded {
+        /// The wait.
+        wait: Wait,
+        /// Up to this height.
+        height: u64,
+    },
+    /// A block for subscriptions.
     History(Executed),
+    /// A block that subscriptions want is not held.
+    NoHistory(u64),
     /// There is no such thing.
     NotFound,
+    /// There is more than fits an answer.
+    TooLarge,
 }
 
 impl AnswerBody {
@@ -237,7 +263,12 @@ impl AnswerBody {
                 }
                 Self::Transaction(info) => info.transaction.len() + info.proof.len(),
                 Self::Receipt { proof, .. } => size_of::<Receipt>() + proof.len(),
-                Self::NotYet(_) | Self::History(_) | Self::NotFound => 0,
+                Self::NotCertified(_)
+                | Self::NotIncluded { .. }
+                | Self::History(_)
+                | Self::NoHistory(_)
+                | Self::NotFound
+                | Self::TooLarge => 0,
             }
     }
 }

@@ -103,9 +103,9 @@ metrics! {
         ingress_bytes_out: "hufu_ingress_bytes_sent", "Bytes sent to clients.";
         ingress_transactions: "hufu_ingress_transactions_received", "Transactions received, refused ones included.";
         ingress_connections_accepted: "hufu_ingress_connections_accepted", "Client connections accepted.";
-        ingress_connections_refused: "hufu_ingress_connections_refused", "Client connections refused because the table was full.";
-        ingress_connections_faulted: "hufu_ingress_connections_faulted", "Client connections closed because they broke the framing.";
-        ingress_pauses: "hufu_ingress_reads_paused", "Times reading a client's socket was paused by push-back.";
+        ingress_connections_refused: "hufu_ingress_connections_refused", "Client connections refused because all places were taken by clients that use them.";
+        ingress_connections_faulted: "hufu_ingress_connections_faulted", "Client connections closed because they broke the protocol.";
+        ingress_pauses: "hufu_ingress_reads_paused", "Times a client's frame began to wait for room: in verification, in flight, or in its answers.";
         verify_signatures: "hufu_verify_signatures_checked", "SM2 signatures of transactions verified.";
         verify_batches: "hufu_verify_batches_checked", "Batches of signatures verified.";
         verify_duplicates: "hufu_verify_duplicates_recognised", "Exact copies of admitted transactions recognised before verification.";
@@ -121,7 +121,7 @@ metrics! {
         log_bytes: "hufu_log_bytes_written", "Bytes written to the block log, padding included.";
         log_groups: "hufu_log_groups_synced", "Groups of the block log made durable.";
         vote_log_syncs: "hufu_vote_log_syncs_done", "Times the vote log was made durable.";
-        query_answered: "hufu_query_requests_answered", "Queries answered.";
+        queries_answered: "hufu_query_requests_answered", "Queries answered to clients, by whichever tile.";
     }
     gauges {
         chain_height: "hufu_chain_height", "Height of the last block executed here.";

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! config, genesis, key -> data folder (locked) -> recovery -> tiles -> ready file
-//!   -> SIGTERM or SIGINT -> drain -> end
+//!   -> SIGTERM or SIGINT -> drain -> end, or at once when the same signal comes again
 //! ```
 
 use std::io;
@@ -137,7 +137,9 @@ pub fn run(config: &NodeConfig) -> Result<(), RunError> {
     let ready = Ready { pid: std::process::id(), client: assembled.client, admin: admin.address() };
     ready.announce(folder.path()).map_err(RunError::host("ready file"))?;
     let signal = wait_for_stop(&signals).map_err(RunError::host("signals"))?;
-    log::info("stopping", &[("signal", &signal)]);
+    log::info("stopping", &[("signal", &format!("{signal:?}"))]);
+    // Whatever is under way is whole after a crash too: the same signal again ends the process.
+    signals.release(signal).map_err(RunError::host("signals"))?;
     metrics.is_ready.set(0);
     health.set(NodeState::Draining);
     remove_ready(folder.path());
@@ -216,10 +218,10 @@ fn announce(config: &NodeConfig, client: &SocketAddr, admin: SocketAddr) {
     log::warn("client channel is not encrypted", &[("reason", reason)]);
 }
 
-fn wait_for_stop(signals: &Signals) -> io::Result<String> {
+fn wait_for_stop(signals: &Signals) -> io::Result<Signal> {
     loop {
         if let Some(signal) = signals.wait(None)?.and_then(stop) {
-            return Ok(format!("{signal:?}"));
+            return Ok(signal);
         }
     }
 }

@@ -79,6 +79,18 @@ impl Signals {
     }
 }
 
+impl Signals {
+    /// Lets the next signal of this kind end the process at once, as it does where nobody asks for
+    /// anything else: the way out of a stop that takes too long. To be called on a thread that
+    /// lives on.
+    ///
+    /// # Errors
+    /// When the host refuses.
+    pub fn release(&self, signal: Signal) -> io::Result<()> {
+        sys::unblock(signal.number())
+    }
+}
+
 impl AsFd for Signals {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.source.as_fd()

@@ -184,6 +184,24 @@ pub(crate) fn dump_limits() -> io::Result<(bool, u64)> {
 /// Blocks `signals` in the calling thread (and the threads it starts later) and gives a
 /// non-blocking descriptor from which they are read instead.
 pub(crate) fn signalfd(signals: &[libc::c_int]) -> io::Result<File> {
+    let set = change_mask(libc::SIG_BLOCK, signals)?;
+    let flags = libc::SFD_CLOEXEC | libc::SFD_NONBLOCK;
+    // SAFETY: the set is valid, and -1 asks for a new descriptor.
+    let fd = check(unsafe { libc::signalfd(-1, set.as_ptr(), flags) })?;
+    // SAFETY: the kernel has just made this descriptor, and nobody else knows its number.
+    Ok(File::from(unsafe { OwnedFd::from_raw_fd(fd) }))
+}
+
+/// Lets a signal that was blocked do in the calling thread what it does by default.
+pub(crate) fn unblock(signal: libc::c_int) -> io::Result<()> {
+    change_mask(libc::SIG_UNBLOCK, &[signal]).map(drop)
+}
+
+/// Changes the calling thread's signal mask and gives the set it was changed by.
+fn change_mask(
+    how: libc::c_int,
+    signals: &[libc::c_int],
+) -> io::Result<MaybeUninit<libc::sigset_t>> {
     let mut set = MaybeUninit::<libc::sigset_t>::zeroed();
     // SAFETY: the call fills the set it is given.
     check(unsafe { libc::sigemptyset(set.as_mut_ptr()) })?;
@@ -193,15 +211,8 @@ pub(crate) fn signalfd(signals: &[libc::c_int]) -> io::Result<File> {
     }
     let old = std::ptr::null_mut();
     // SAFETY: the set is valid, and a null pointer means that the old mask is not wanted.
-    let errno = unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, set.as_ptr(), old) };
-    if errno != 0 {
-        return Err(io::Error::from_raw_os_error(errno));
-    }
-    let flags = libc::SFD_CLOEXEC | libc::SFD_NONBLOCK;
-    // SAFETY: the set is valid, and -1 asks for a new descriptor.
-    let fd = check(unsafe { libc::signalfd(-1, set.as_ptr(), flags) })?;
-    // SAFETY: the kernel has just made this descriptor, and nobody else knows its number.
-    Ok(File::from(unsafe { OwnedFd::from_raw_fd(fd) }))
+    let errno = unsafe { libc::pthread_sigmask(how, set.as_ptr(), old) };
+    if errno == 0 { Ok(set) } else { Err(io::Error::from_raw_os_error(errno)) }
 }
 
 /// Sends `signal` to the calling thread alone, so that a test meets no other thread's mask.

@@ -22,6 +22,8 @@ mod chain;
 #[cfg(test)]
 mod checks;
 #[cfg(test)]
+mod crowds;
+#[cfg(test)]
 mod data_folder;
 #[cfg(test)]
 mod disk;

@@ -84,9 +84,14 @@ impl TestNode {
         self.ready.expect("the node is ready").admin
     }
 
+    /// Asks the node to stop.
+    pub(crate) fn ask_to_stop(&mut self) {
+        process::ask_to_stop(self.child.as_mut().unwrap()).unwrap();
+    }
+
     /// Asks the node to stop and waits for its end.
     pub(crate) fn stop(&mut self) {
-        process::ask_to_stop(self.child.as_mut().unwrap()).unwrap();
+        self.ask_to_stop();
         let status = self.wait_end();
         assert!(status.success(), "the node ended with {status}");
     }

@@ -36,7 +36,7 @@ impl Node {
     /// Reads, handles, writes; `false` at the end of the connection.
     fn turn(&mut self) -> bool {
         let mut buffer = [0; 64 * 1_024];
-        if self.session.wants_input() && self.input.is_empty() {
+        if self.input.is_empty() {
             match self.socket.read(&mut buffer) {
                 Ok(0) => return false,
                 Ok(count) => self.input.extend_from_slice(&buffer[..count]),
@@ -74,11 +74,12 @@ impl Node {
                     deliver(session, &receipt(HEIGHT, 0, id));
                 }
             }
-            Request::Wait(wait) => {
+            Request::Wait { request, wait } => {
                 if wait.id == TxId(Digest([0xee; 32])) {
-                    session.advance(wait.until_height);
+                    session.wait_for_inclusion(request, &wait.id, wait.until_height);
                 } else {
-                    deliver(session, &receipt(HEIGHT, 0, wait.id));
+                    let receipt = receipt(HEIGHT, 0, wait.id);
+                    session.answer_wait(request, Strength::Committed, &receipt, &[]);
                 }
             }
             Request::Status { request } => {

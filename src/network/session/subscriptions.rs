@@ -45,6 +45,10 @@ impl Subscriptions {
         Self { open: Vec::new(), max }
     }
 
+    pub(super) const fn count(&self) -> usize {
+        self.open.len()
+    }
+
     pub(super) fn add(&mut self, request: u64, body: &Subscribe) -> bool {
         if self.open.len() >= index(self.max) {
             return false;

@@ -201,9 +201,7 @@ fn what_does_not_fit_in_flight_waits() {
     assert_eq!(session.counters().pauses, 1);
     session.refused(&first[0].ticket, RefusalCode::Duplicate);
     assert_eq!(submitted(&mut session).len(), 1_097);
-    assert!(!session.wants_input(), "4,096 are in flight");
     session.refused(&first[1].ticket, RefusalCode::Duplicate);
-    assert!(session.wants_input());
     assert_eq!(session.transactions_in_flight(), 4_095);
 }
 
@@ -214,7 +212,6 @@ fn input_beyond_a_frame_is_not_taken() {
     feed(&mut session, &header.0);
     let taken = session.receive(&vec![0; 2 * index(FRAME_BODY_SIZE_MAX)]);
     assert_eq!(taken, PLAIN_BYTES_MAX - FRAME_HEADER_SIZE);
-    assert!(!session.wants_input());
 }
 
 struct FrameHeaderBytes(Vec<u8>);
@@ -240,7 +237,9 @@ fn receipts_reach_those_who_wait_for_their_strength() {
     feed(&mut session, &encode(2, &ClientMessage::Wait(wait)));
     let taken = submitted(&mut session);
     session.accepted(&taken[0].ticket, id);
-    assert!(matches!(session.next_request(9), Some(Request::Wait(found)) if found == wait));
+    assert!(
+        matches!(session.next_request(9), Some(Request::Wait { wait: found, .. }) if found == wait)
+    );
     assert_eq!(session.waiters_count(), 2);
     let receipt = receipt(10, 0, id);
     assert_eq!(session.deliver(Strength::Committed, &receipt, &mut no_proof), Delivery::Done);
@@ -273,14 +272,122 @@ fn waits_end_when_the_transaction_can_no_longer_come() {
     for (one, id) in taken.iter().zip(&ids) {
         session.accepted(&one.ticket, *id);
     }
-    session.dropped(&ids[1], RefusalCode::Overloaded);
     session.advance(19);
-    assert_eq!(session.waiters_count(), 1);
+    assert_eq!(session.waiters_count(), 2);
     session.advance(20);
-    let (expired, overloaded) = (Some(RefusalCode::Expired), Some(RefusalCode::Overloaded));
-    let expected = [(1, 0, None), (1, 1, None), (1, 1, overloaded), (1, 0, expired)];
+    let expired = Some(RefusalCode::Expired);
+    let expected = [(1, 0, None), (1, 1, None), (1, 0, expired), (1, 1, expired)];
     assert_eq!(statuses(&mut session), expected);
     assert_eq!((session.waiters_count(), session.transactions_in_flight()), (0, 0));
+}
+
+fn wait_frame(request: u64, id: TxId, until: u64, strength: Strength, proof: bool) -> Vec<u8> {
+    let wait = Wait { id, until_height: until, strength, with_proof: proof };
+    encode(request, &ClientMessage::Wait(wait))
+}
+
+/// Request, strength and size of the proof of every receipt, and the refusals among the statuses.
+fn last_words(session: &mut ServerSession) -> (Vec<(u64, Strength, usize)>, Vec<u64>) {
+    let (mut receipts, mut refused) = (Vec::new(), Vec::new());
+    read(&drain(session), |_, message| match message {
+        ServerMessage::Receipts(view) => {
+            let of = view.entries().map(|one| (one.request, one.strength, one.proof.len()));
+            receipts.extend(of);
+        }
+        ServerMessage::Statuses(entries) => {
+            refused.extend(entries.iter().filter(|one| one.refusal().is_some()).map(|one| {
+                assert_eq!(one.refusal(), Some(RefusalCode::Expired));
+                one.request()
+            }));
+        }
+        other => panic!("{other:?}"),
+    });
+    (receipts, refused)
+}
+
+#[test]
+fn a_wait_does_not_expire_before_the_node_has_looked() {
+    let mut session = open(small());
+    let id = TxId(Digest([1; 32]));
+    feed(&mut session, &wait_frame(1, id, 9, Strength::Certified, false));
+    feed(&mut session, &wait_frame(2, id, 9, Strength::Committed, false));
+    while session.next_request(9).is_some() {}
+    session.advance(10);
+    assert_eq!(session.waiters_count(), 2, "the transaction may be in a block before the wait");
+    session.wait_for_certificate(1, &id);
+    session.answer_wait(2, Strength::Committed, &receipt(9, 0, id), &[]);
+    session.advance(11);
+    assert_eq!(last_words(&mut session), (vec![(2, Strength::Committed, 0)], vec![]));
+    assert!(!session.is_settled(), "an included transaction does not expire");
+    let certified = session.deliver(Strength::Certified, &receipt(9, 0, id), &mut no_proof);
+    assert_eq!(certified, Delivery::Done);
+    assert_eq!(last_words(&mut session), (vec![(1, Strength::Certified, 0)], vec![]));
+    assert!(session.is_settled());
+}
+
+#[test]
+fn a_wait_that_is_too_late_ends_without_another_block() {
+    let mut session = open(small());
+    let id = TxId(Digest([1; 32]));
+    feed(&mut session, &wait_frame(1, id, 9, Strength::Committed, false));
+    feed(&mut session, &wait_frame(2, id, 10, Strength::Committed, false));
+    while session.next_request(9).is_some() {}
+    session.wait_for_inclusion(2, &id, 9);
+    session.wait_for_inclusion(1, &id, 9);
+    assert_eq!(last_words(&mut session), (vec![], vec![1]));
+    session.advance(10);
+    assert_eq!(last_words(&mut session), (vec![], vec![2]));
+    // The node has looked at height 9, and height 10 came before it said so.
+    feed(&mut session, &wait_frame(3, id, 10, Strength::Committed, false));
+    assert!(session.next_request(9).is_some());
+    session.wait_for_inclusion(3, &id, 9);
+    assert_eq!(last_words(&mut session), (vec![], vec![3]));
+    assert!(session.is_settled());
+}
+
+#[test]
+fn an_answer_serves_the_wait_it_was_made_for() {
+    let mut session = open(small());
+    let id = TxId(Digest([1; 32]));
+    feed(&mut session, &wait_frame(1, id, 20, Strength::Committed, false));
+    feed(&mut session, &wait_frame(2, id, 20, Strength::Committed, true));
+    while session.next_request(9).is_some() {}
+    let receipt = receipt(8, 0, id);
+    session.answer_wait(1, Strength::Committed, &receipt, &[]);
+    assert_eq!(last_words(&mut session), (vec![(1, Strength::Committed, 0)], vec![]));
+    session.answer_wait(2, Strength::Committed, &receipt, &[7; 30]);
+    session.answer_wait(2, Strength::Committed, &receipt, &[7; 30]);
+    assert_eq!(last_words(&mut session), (vec![(2, Strength::Committed, 30)], vec![]));
+    assert!(session.is_settled());
+}
+
+#[test]
+fn held_submits_stop_nothing_before_them() {
+    let mut session = open(small());
+    session.hold_submits(true);
+    feed(&mut session, &encode(1, &ClientMessage::Ping));
+    feed(&mut session, &submit_frame(2, &transactions(1), WaitFor::Nothing, false));
+    for _ in 0..3 {
+        assert!(session.next_request(9).is_none());
+    }
+    assert_eq!(session.counters().pauses, 1, "counted when it begins");
+    let mut pongs = 0;
+    read(&drain(&mut session), |_, message| pongs += u32::from(message == ServerMessage::Pong));
+    assert_eq!((pongs, session.is_settled()), (1, false));
+    session.hold_submits(false);
+    let taken = submitted(&mut session);
+    session.refused(&taken[0].ticket, RefusalCode::Duplicate);
+    assert!(session.next_request(9).is_none() && session.is_settled());
+}
+
+#[test]
+fn refusals_are_counted_after_the_end() {
+    let mut session = open(small());
+    feed(&mut session, &submit_frame(1, &transactions(1), WaitFor::Nothing, false));
+    let taken = submitted(&mut session);
+    session.close(ErrorCode::SlowConsumer, "");
+    session.refused(&taken[0].ticket, RefusalCode::SignatureInvalid);
+    assert_eq!(session.counters().refusals().map(|(_, count)| count).sum::<u64>(), 1);
 }
 
 #[test]
@@ -323,7 +430,7 @@ fn a_full_buffer_pushes_back_and_loses_nothing() {
             Delivery::Full => {
                 fills += 1;
                 feed(&mut session, &encode(1 + fills, &ClientMessage::Ping));
-                assert!(session.next_request(9).is_none() && !session.wants_input());
+                assert!(session.next_request(9).is_none() && !session.is_settled());
                 take_positions(&mut session, &mut seen);
                 assert!(!session.is_full());
             }

@@ -8,6 +8,19 @@ use std::collections::HashMap;
 
 use hufu_types::{Strength, TxId};
 
+/// What is known of the transaction that somebody waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Hope {
+    /// The node is still to say whether it was included before the wait began. Until then the wait
+    /// does not expire.
+    Asked,
+    /// It is not included, and may be up to the height at which the wait expires.
+    Open,
+    /// It is included, and the receipt asked for comes with a later header. The wait does not
+    /// expire.
+    Included,
+}
+
 /// One who waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Waiter {
@@ -20,8 +33,7 @@ pub(super) struct Waiter {
     pub(super) with_proof: bool,
     /// Whether it came from a submit frame, not from a wait.
     pub(super) is_submission: bool,
-    /// The transaction is included, so the wait for its certified receipt does not expire.
-    pub(super) is_committed: bool,
+    pub(super) hope: Hope,
 }
 
 /// Ends a chain of slots.
@@ -59,7 +71,9 @@ impl Waiters {
     }
 
     pub(super) fn add(&mut self, waiter: Waiter) {
-        self.earliest = self.earliest.min(waiter.until);
+        if waiter.hope == Hope::Open {
+            self.earliest = self.earliest.min(waiter.until);
+        }
         let place = self.free_slot();
         let next = self.first.insert(waiter.id, place).unwrap_or(NONE);
         if let Some(slot) = self.slot(place) {
@@ -79,7 +93,7 @@ impl Waiters {
                 if waiter.strength <= strength {
                     found = found.or(Some(waiter.with_proof));
                 } else {
-                    waiter.is_committed = true;
+                    waiter.hope = Hope::Included;
                 }
             }
             place = next;
@@ -87,21 +101,39 @@ impl Waiters {
         found
     }
 
-    /// Takes out the first who waits for `id` at `strength` or less; at any strength if it is
-    /// `None`.
-    pub(super) fn take(&mut self, id: &TxId, strength: Option<Strength>) -> Option<Waiter> {
-        let mut before = NONE;
-        let mut place = *self.first.get(id)?;
-        loop {
-            let slot = self.slot(place)?;
-            let waiter = slot.waiter?;
-            if strength.is_none_or(|strength| waiter.strength <= strength) {
-                self.unlink(id, before, place);
-                return Some(waiter);
-            }
-            before = place;
+    /// Takes out the first who waits for `id` at `strength` or less.
+    pub(super) fn take(&mut self, id: &TxId, strength: Strength) -> Option<Waiter> {
+        self.take_first(id, |waiter| waiter.strength <= strength)
+    }
+
+    /// Takes out the wait for `id` that came with this request.
+    pub(super) fn take_wait(&mut self, id: &TxId, request: u64) -> Option<Waiter> {
+        self.take_first(id, |waiter| waiter.request == request && !waiter.is_submission)
+    }
+
+    /// Takes out the wait that came with this request, if it has expired at `height`.
+    pub(super) fn take_overdue(&mut self, id: &TxId, request: u64, height: u64) -> Option<Waiter> {
+        self.take_first(id, |waiter| {
+            (waiter.request, waiter.is_submission, waiter.hope) == (request, false, Hope::Open)
+                && waiter.until <= height
+        })
+    }
+
+    /// Notes what the node says of a transaction that was asked for. What a block has said since
+    /// then stands.
+    pub(super) fn learn(&mut self, id: &TxId, request: u64, hope: Hope) {
+        let mut place = self.first.get(id).copied().unwrap_or(NONE);
+        let mut opened = None;
+        while let Some(slot) = self.slot(place) {
             place = slot.next;
+            if let Some(waiter) = &mut slot.waiter
+                && (waiter.request, waiter.hope) == (request, Hope::Asked)
+            {
+                waiter.hope = hope;
+                opened = Some(waiter.until).filter(|_| hope == Hope::Open);
+            }
         }
+        self.earliest = self.earliest.min(opened.unwrap_or(u64::MAX));
     }
 
     /// Takes out all whose transaction can no longer be included once `height` is executed. Looks
@@ -112,22 +144,27 @@ impl Waiters {
         }
         let waiting = self.slots.iter().filter_map(|slot| slot.waiter);
         let (expired, left): (Vec<Waiter>, Vec<Waiter>) = waiting
-            .filter(|waiter| !waiter.is_committed)
+            .filter(|waiter| waiter.hope == Hope::Open)
             .partition(|waiter| waiter.until <= height);
         self.earliest = left.iter().map(|waiter| waiter.until).min().unwrap_or(u64::MAX);
         expired.into_iter().filter_map(|waiter| self.take_exactly(&waiter)).collect()
     }
 
     fn take_exactly(&mut self, wanted: &Waiter) -> Option<Waiter> {
+        self.take_first(&wanted.id, |waiter| waiter == wanted)
+    }
+
+    fn take_first(&mut self, id: &TxId, is_wanted: impl Fn(&Waiter) -> bool) -> Option<Waiter> {
         let mut before = NONE;
-        let mut place = *self.first.get(&wanted.id)?;
+        let mut place = *self.first.get(id)?;
         while let Some(slot) = self.slot(place) {
-            if slot.waiter.as_ref() == Some(wanted) {
-                self.unlink(&wanted.id, before, place);
-                return Some(*wanted);
+            let next = slot.next;
+            if let Some(waiter) = slot.waiter.filter(&is_wanted) {
+                self.unlink(id, before, place);
+                return Some(waiter);
             }
             before = place;
-            place = slot.next;
+            place = next;
         }
         None
     }

@@ -55,9 +55,12 @@ fn remedy(error: &ClientError) -> &'static str {
             ErrorCode::WrongChain => "name the genesis of the node's chain, or another node",
             ErrorCode::VersionUnsupported => "use the hufu of the node's version",
             ErrorCode::NotFound => "check the name; a transaction is there once it is committed",
-            ErrorCode::ProofUnavailable => "ask again when the next block is there",
+            ErrorCode::CursorAhead => "begin at a height that the node has reached",
             ErrorCode::CursorGone => "begin at the oldest height that `hufu query status` shows",
-            ErrorCode::Overloaded | ErrorCode::TooManyInFlight => "try again later",
+            ErrorCode::AnswerTooLarge => "ask for less; this is more than one answer holds",
+            ErrorCode::Overloaded | ErrorCode::TooManyInFlight | ErrorCode::ConnectionsFull => {
+                "try again later"
+            }
             ErrorCode::Stopping => "use another node, or start this one again",
             _ => "report this; the client and the node disagree about the protocol",
         },

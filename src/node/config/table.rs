@@ -137,7 +137,7 @@ pub const KEYS: &[KeySpec] = &[
     integer("consensus", "timeout_precommit_millis", 1, TIMEOUT_MILLIS_MAX),
     integer("consensus", "timeout_delta_millis", 0, TIMEOUT_MILLIS_MAX),
     integer("consensus", "timeout_max_millis", 1, TIMEOUT_MILLIS_MAX),
-    integer("limits", "memory_bytes", 128 * MIB, 16_384 * GIB),
+    integer("limits", "memory_bytes", 512 * MIB, 16_384 * GIB),
     key("logging", "level", Kind::Choice(&["error", "warn", "info", "debug"])),
     key("logging", "format", Kind::Choice(&["text", "json"])),
 ];

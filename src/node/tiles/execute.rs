@@ -258,10 +258,13 @@ impl ExecuteTile {
             (index(ACCOUNT_HOLDINGS_COUNT_MAX), index(ACCOUNT_MANDATES_COUNT_MAX));
         let (holdings, mandates) =
             (StateKey::holdings_prefix(&address), StateKey::mandates_prefix(&address));
-        let holdings = store.scan_prefix(Family::Accounts, &holdings)?.take(holdings_max);
-        let mandates = store.scan_prefix(Family::Accounts, &mandates)?.take(mandates_max);
+        let holdings = store.scan_prefix(Family::Accounts, &holdings)?.take(holdings_max + 1);
+        let mandates = store.scan_prefix(Family::Accounts, &mandates)?.take(mandates_max + 1);
         let holdings = holdings.collect::<Result<Vec<_>, _>>()?;
         let mandates = mandates.collect::<Result<Vec<_>, _>>()?;
+        if holdings.len() > holdings_max || mandates.len() > mandates_max {
+            return Ok(AnswerBody::TooLarge);
+        }
         let found = AccountQuery::read(address, &account, holdings, mandates)?;
         info.state = if found.account.closed_at.is_some() {
             AccountState::Closed

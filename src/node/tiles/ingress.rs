@@ -6,48 +6,64 @@
 //!   verify, mempool --Status   ExecutedBlock-- execute
 //! ```
 //!
-//! It owns the sockets and sessions of its clients. A frame is decoded once. When a verify tile has
-//! no room, requests stay in their sessions, sessions stop reading, and TCP tells the clients. It
-//! never looks at state or signatures.
+//! It owns the sockets and sessions of its clients. A frame is decoded once. It never looks at
+//! state or signatures. One file for each part of a turn:
+//!
+//! | file | what |
+//! |---|---|
+//! | `lifetime` | connections come, fall silent, make room for others, and end |
+//! | `requests` | bytes in, requests out, answers that need nobody else |
+//! | `submissions` | transactions on their way to verification, a fair share for each connection |
+//! | `answers` | what execution and queries answer |
+//! | `receipts` | executed blocks to those who wait |
+//! | `events` | executed blocks to those who subscribed |
+//!
+//! # Fairness
+//! What a connection asks for waits on that connection. A turn serves every connection that has
+//! something, from a place that moves on; transactions leave in quanta, one connection after the
+//! other. When verification has no room, a connection keeps the transactions of one submit frame
+//! and leaves the next frame unread, so that TCP tells that client alone; hellos, pings and queries
+//! of all others are served at every turn.
 
 use std::collections::VecDeque;
+use std::hash::RandomState;
 use std::sync::Arc;
-use std::time::Duration;
 
 use hufu_crypto::Provider;
-use hufu_network::channel::PlainChannel;
-use hufu_network::codes::ErrorCode;
-use hufu_network::message::answer::{NodeState, StatusInfo};
-use hufu_network::message::event::{Cursor, SubscribeStart};
-use hufu_network::session::{Push, Request, ServerSession, SessionConfig};
+use hufu_network::session::SessionConfig;
 use hufu_runtime::clock::{self, Nanos};
 use hufu_runtime::link::{Consumer, Producer};
 use hufu_runtime::net::{ConnToken, Event, ListenerToken, Reactor};
 use hufu_runtime::tile::{Fatal, Progress, Tile};
 use hufu_runtime::wake::PollSet;
-use hufu_types::verification::check_header;
+use hufu_types::codec::index;
 use hufu_types::{Address, BlockDigest, ChainId, Digest};
 
-use crate::messages::{
-    Answer, AnswerBody, Asker, Executed, Query, Question, Source, Status, Submitted,
-};
+use crate::block_window::{BlockWindow, WINDOW_BYTES_MAX};
+use crate::messages::{Answer, Executed, Question, Status, Submitted};
 use crate::metrics::Metrics;
-use crate::tiles::verify::verify_tile_of;
 
+mod answers;
 mod connection;
-use connection::{BlockDelivery, Connection, Feed};
+mod events;
+mod lifetime;
+mod receipts;
+mod requests;
+mod submissions;
+#[cfg(test)]
+mod tests;
 
-/// Blocks kept for live subscriptions and certified receipts, count.
-const RECENT_BLOCKS_MAX: usize = 16;
+use connection::Connection;
+use events::History;
+pub use lifetime::SPARE_CONNECTIONS;
+use receipts::BlockDelivery;
+use submissions::{Submissions, VERIFYING_BYTES_MAX};
 
-/// Time a client has for its hello.
-const HELLO_WAIT: Duration = Duration::from_secs(5);
+/// Transactions taken out of all sessions in one turn, count; bounds how long others wait for it.
+const TRANSACTIONS_PER_TURN_MAX: usize = 8_192;
 
-/// Time that clients have to get their last receipts when the node stops.
-const DRAIN_WAIT: Duration = Duration::from_secs(5);
-
-/// Requests taken from one connection in one turn, so that none starves the others.
-const REQUESTS_PER_TURN_MAX: usize = 8;
+/// Items taken from one link in one turn, count.
+const ITEMS_PER_TURN_MAX: usize = 4_096;
 
 /// The links of an ingress tile.
 #[derive(Debug)]
@@ -71,8 +87,14 @@ pub struct IngressLinks {
 pub struct IngressConfig {
     /// Number of this tile among the ingress tiles.
     pub index: u16,
+    /// Connections served at once, count. The reactor has room for [`SPARE_CONNECTIONS`] more,
+    /// which are told that there is no place for them.
+    pub connections_max: u32,
     /// What one connection may do.
     pub session: SessionConfig,
+    /// Chooses the verify tile of a transaction by its signature. The same for all ingress tiles,
+    /// unknown to clients: they cannot aim at one tile.
+    pub spread: RandomState,
     /// The chain.
     pub chain_id: ChainId,
     /// The node.
@@ -81,6 +103,8 @@ pub struct IngressConfig {
     pub lag: u64,
     /// The last height executed before the start.
     pub height: u64,
+    /// Time of its block, Unix milliseconds.
+    pub time_millis: u64,
     /// Digest of its block.
     pub block: BlockDigest,
     /// State root after it.
@@ -88,6 +112,16 @@ pub struct IngressConfig {
     /// The last blocks, which no header certifies yet: whoever waits for that after a restart gets
     /// it with the header to come.
     pub uncertified: Vec<Executed>,
+}
+
+/// Bytes that an ingress tile takes beside the buffers of its reactor: its sessions, the
+/// transactions it has handed to verification, and blocks for slow readers and subscribers.
+#[must_use]
+pub fn memory_bytes_max(connections_max: u32, session: &SessionConfig) -> u64 {
+    let fixed = VERIFYING_BYTES_MAX + receipts::PENDING_BYTES_MAX + 2 * WINDOW_BYTES_MAX;
+    let connection = connection::memory_bytes_max(session);
+    let widen = |bytes: usize| u64::try_from(bytes).unwrap_or(u64::MAX);
+    widen(fixed) + u64::from(connections_max).saturating_mul(widen(connection))
 }
 
 /// See the module.
@@ -98,16 +132,24 @@ pub struct IngressTile {
     metrics: Arc<Metrics>,
     reactor: Reactor,
     listener: ListenerToken,
-    links: IngressLinks,
+    statuses: Vec<Consumer<Status>>,
+    executed: Consumer<Executed>,
+    answers: Vec<Consumer<Answer>>,
+    /// With where it leads and what waits for room there.
+    to_execute: (Producer<Question>, VecDeque<Question>),
+    to_query: (Producer<Question>, VecDeque<Question>),
     connections: Vec<Option<Connection>>,
-    /// Transactions taken out of their session for which no verify tile has room.
-    held: VecDeque<Submitted>,
-    questions: VecDeque<(bool, Question)>,
-    recent: VecDeque<Executed>,
-    height: u64,
+    /// The place whose connection is served first in the next turn.
+    first_place: usize,
+    submissions: Submissions,
+    recent: BlockWindow,
+    history: History,
     time_millis: u64,
+    height: u64,
     started: Nanos,
     events: Vec<Event>,
+    /// Connections the reactor has refused so far, as far as they are in the metrics.
+    refused_published: u64,
     drain_until: Option<Nanos>,
     is_stopping: bool,
 }
@@ -123,32 +165,37 @@ impl IngressTile {
         listener: ListenerToken,
         links: IngressLinks,
     ) -> Self {
-        assert!(!links.to_verify.is_empty(), "somebody verifies");
-        let (height, recent) = (config.height, config.uncertified.clone().into());
+        let mut recent = BlockWindow::new(index(u32::try_from(config.lag).unwrap_or(1)) + 1);
+        config.uncertified.iter().for_each(|block| recent.push(Arc::clone(block)));
         Self {
             name: format!("ingress-{}", config.index),
-            config,
+            submissions: Submissions::new(links.to_verify, config.spread.clone()),
             provider,
             metrics,
             reactor,
             listener,
-            links,
+            statuses: links.statuses,
+            executed: links.executed,
+            answers: links.answers,
+            to_execute: (links.to_execute, VecDeque::new()),
+            to_query: (links.to_query, VecDeque::new()),
             connections: Vec::new(),
-            held: VecDeque::new(),
-            questions: VecDeque::new(),
+            first_place: 0,
             recent,
-            height,
-            time_millis: 0,
+            history: History::new(),
+            time_millis: config.time_millis,
+            height: config.height,
+            config,
             started: clock::monotonic(),
             events: Vec::new(),
+            refused_published: 0,
             drain_until: None,
             is_stopping: false,
         }
     }
 
     fn connection(&mut self, token: ConnToken) -> Option<&mut Connection> {
-        let connection = self.connections.get_mut(usize::try_from(token.slot()).ok()?)?.as_mut()?;
-        (connection.token == token).then_some(connection)
+        find(&mut self.connections, token)
     }
 
     fn take_events(&mut self, now: Nanos) -> Result<bool, Fatal> {
@@ -161,10 +208,11 @@ impl IngressTile {
                 Event::Received { conn, .. }
                 | Event::Writable { conn, .. }
                 | Event::Connected { conn } => {
-                    self.mark(conn);
+                    if let Some(connection) = self.connection(conn) {
+                        connection.is_dirty = true;
+                    }
                 }
-                // A client that has said all may still read its receipts; without any to come it is
-                // let go.
+                // A client that has said all may still read what it is owed; then it is let go.
                 Event::EndOfInput { conn } => {
                     if let Some(connection) = self.connection(conn) {
                         connection.is_input_over = true;
@@ -178,48 +226,24 @@ impl IngressTile {
         Ok(has_worked)
     }
 
-    fn accept(&mut self, token: ConnToken, now: Nanos) {
-        let slot = usize::try_from(token.slot()).unwrap_or(usize::MAX);
-        if self.connections.len() <= slot {
-            self.connections.resize_with(slot + 1, || None);
-        }
-        let channel = Box::new(PlainChannel::new());
-        let session = ServerSession::new(
-            self.config.session,
-            self.config.chain_id,
-            self.config.node,
-            channel,
-        );
-        self.connections[slot] = Some(Connection::new(token, session, now));
-        self.metrics.ingress_connections_accepted.add(1);
-    }
-
-    fn forget(&mut self, token: ConnToken) {
-        let metrics = Arc::clone(&self.metrics);
-        if let Some(connection) = self.connection(token) {
-            connection.publish(&metrics);
-            let slot = usize::try_from(token.slot()).unwrap_or(usize::MAX);
-            self.connections[slot] = None;
-        }
-    }
-
-    fn mark(&mut self, token: ConnToken) {
-        if let Some(connection) = self.connection(token) {
-            connection.is_dirty = true;
-        }
-    }
-
     fn take_statuses(&mut self) -> bool {
         let mut has_worked = false;
-        for link in 0..self.links.statuses.len() {
-            while let Some(Status { source, result }) = self.links.statuses[link].pop() {
+        for link in &mut self.statuses {
+            for _ in 0..ITEMS_PER_TURN_MAX {
+                let Some(Status { source, result }) = link.pop() else { break };
                 has_worked = true;
-                let Some(connection) = self.connection(source.connection) else { continue };
-                match result {
-                    Ok(id) => connection.session.accepted(&source.ticket, id),
-                    Err(code) => connection.session.refused(&source.ticket, code),
+                self.submissions.judged(source.size);
+                match (find(&mut self.connections, source.connection), result) {
+                    (Some(connection), result) => {
+                        match result {
+                            Ok(id) => connection.session.accepted(&source.ticket, id),
+                            Err(code) => connection.session.refused(&source.ticket, code),
+                        }
+                        connection.is_dirty = true;
+                    }
+                    (None, Err(code)) => self.metrics.count_refused(code, 1),
+                    (None, Ok(_)) => {}
                 }
-                connection.is_dirty = true;
             }
         }
         has_worked
@@ -229,10 +253,13 @@ impl IngressTile {
     /// admitted before.
     fn take_executed(&mut self) -> bool {
         let mut blocks = Vec::new();
-        while let Some(executed) = self.links.executed.pop() {
+        while let Some(executed) = self.executed.pop() {
             blocks.push(executed);
         }
-        let has_worked = self.take_statuses() || !blocks.is_empty();
+        let mut has_worked = self.take_statuses() || !blocks.is_empty();
+        while !blocks.is_empty() && self.take_statuses() {
+            has_worked = true;
+        }
         for executed in blocks {
             self.hand_out(executed);
         }
@@ -245,271 +272,83 @@ impl IngressTile {
         self.config.block = executed.digest;
         self.config.state_root = executed.roots.state_root;
         let certified = executed.block.header().executed_height.get();
-        let earlier = self.recent.iter().find(|block| block.block.height() == certified);
-        let certified = earlier
-            .map(|earlier| BlockDelivery::certified(Arc::clone(earlier), Arc::clone(&executed)));
+        let certified = self
+            .recent
+            .get(certified)
+            .map(|earlier| BlockDelivery::certified(earlier, Arc::clone(&executed)));
         let committed = BlockDelivery::committed(Arc::clone(&executed));
-        self.recent.push_back(executed);
-        if self.recent.len() > RECENT_BLOCKS_MAX {
-            self.recent.pop_front();
-        }
+        self.recent.push(executed);
         for connection in self.connections.iter_mut().flatten() {
-            let mut keeps_up = connection.enqueue(&committed);
-            if let Some(certified) = &certified {
-                keeps_up &= connection.enqueue(certified);
-            }
-            if !keeps_up {
-                connection.session.close(ErrorCode::SlowConsumer, "receipts were left unread");
+            // What the block certifies goes first: the height it adds may end waits.
+            let certified = certified.iter();
+            for delivery in certified.chain([&committed]) {
+                connection.enqueue(delivery);
             }
             connection.is_dirty = true;
         }
     }
 
-    fn take_answers(&mut self) -> bool {
-        let mut has_worked = false;
-        for link in 0..self.links.answers.len() {
-            while let Some(answer) = self.links.answers[link].pop() {
-                has_worked = true;
-                if let Some(connection) = self.connection(answer.asker.connection) {
-                    connection.is_dirty = true;
-                    // A client that does not read waits for itself, never for others.
-                    if let Err(answer) = connection.keep_if_full(answer) {
-                        answer_to(connection, answer);
-                    }
-                }
-            }
-        }
-        has_worked
-    }
-
-    /// Passes held transactions and questions on; `false` while one has no room.
-    fn pass_on(&mut self) -> bool {
-        while let Some(submitted) = self.held.pop_front() {
-            let tile =
-                verify_tile_of(submitted.transaction.signature(), self.links.to_verify.len());
-            if let Err(back) = self.links.to_verify[tile].try_push(submitted) {
-                self.held.push_front(back);
-                return false;
-            }
-        }
-        while let Some((is_account, question)) = self.questions.pop_front() {
-            let link =
-                if is_account { &mut self.links.to_execute } else { &mut self.links.to_query };
-            if let Err(back) = link.try_push(question) {
-                self.questions.push_front((is_account, back));
-                return false;
-            }
-        }
-        true
-    }
-
-    /// Lets connections go on that were left alone while transactions were pushed back.
-    fn unblock(&mut self) {
-        for connection in self.connections.iter_mut().flatten().filter(|one| one.is_blocked) {
-            connection.is_blocked = false;
-            connection.is_dirty |= !self.is_stopping;
-        }
-    }
-
-    /// Serves every connection that something happened to.
+    /// Serves every connection that something happened to, from a place that moves on.
     fn serve(&mut self, now: Nanos) -> bool {
-        let mut has_worked = false;
-        for slot in 0..self.connections.len() {
-            let Some(mut connection) = self.connections[slot].take_if(|one| one.is_dirty) else {
+        let (mut has_worked, mut room) = (false, TRANSACTIONS_PER_TURN_MAX);
+        let (count, first) = (self.connections.len(), self.first_place);
+        let mut next_first = first + 1;
+        for place in (0..count).map(|step| (first + step) % count) {
+            let Some(mut connection) = self.connections[place].take_if(|one| one.is_dirty) else {
                 continue;
             };
             connection.is_dirty = false;
             has_worked = true;
-            self.serve_one(&mut connection, now);
-            self.connections[slot] = Some(connection);
+            let had_room = room > 0;
+            self.serve_one(&mut connection, now, &mut room);
+            if had_room && room == 0 {
+                next_first = place + 1;
+            }
+            self.connections[place] = Some(connection);
         }
+        self.first_place = if next_first < count { next_first } else { 0 };
         has_worked
     }
 
-    fn serve_one(&mut self, connection: &mut Connection, now: Nanos) {
-        let token = connection.token;
-        self.take_input(connection);
+    fn serve_one(&mut self, connection: &mut Connection, now: Nanos, room: &mut usize) {
+        self.take_input(connection, now, room);
         connection.deliver(&*self.provider.hasher);
-        if let Feed::Wants(height) = connection.feed(&self.recent, self.height)
-            && !connection.is_history_asked
-        {
-            connection.is_history_asked = true;
-            let asker = Asker { connection: token, request: 0 };
-            self.questions.push_back((false, Question { asker, query: Query::History { height } }));
-        }
-        self.transmit(connection);
+        self.feed(connection);
+        self.transmit(connection, now);
         while let Some(answer) = connection.next_kept() {
-            answer_to(connection, answer);
-            self.transmit(connection);
+            connection.answer(answer);
+            self.transmit(connection, now);
         }
-        let session = &connection.session;
-        let is_over = connection.is_input_over && session.transactions_in_flight() == 0;
-        if (session.is_closing() || is_over) && !session.has_output() {
-            self.reactor.close(now, token);
+        if connection.is_over() {
+            self.reactor.close(now, connection.token);
         }
     }
 
-    fn transmit(&mut self, connection: &mut Connection) {
+    fn transmit(&mut self, connection: &mut Connection, now: Nanos) {
         loop {
             let out = connection.session.transmit();
             if out.is_empty() {
-                break;
+                connection.stuck_since = None;
+                return;
             }
             match self.reactor.send(connection.token, out) {
-                Ok(0) | Err(_) => break,
-                Ok(count) => connection.session.transmitted(count),
-            }
-        }
-    }
-
-    /// Moves bytes into the session and requests out of it, as long as there is room downstream.
-    fn take_input(&mut self, connection: &mut Connection) {
-        for turn in 0..REQUESTS_PER_TURN_MAX {
-            let bytes = self.reactor.received(connection.token);
-            let offered = bytes.len();
-            let taken = connection.session.receive(bytes);
-            self.reactor.consume(connection.token, taken);
-            if !self.held.is_empty() || self.is_stopping {
-                // Taken up again when the verify tiles have room; see `unblock`.
-                connection.is_blocked = true;
-                return;
-            }
-            let Some(request) = connection.session.next_request(self.height) else {
-                // Bytes that did not fit are offered again once the session has handed out what it
-                // holds.
-                connection.is_dirty |= taken > 0 && taken < offered;
-                return;
-            };
-            self.take_request(connection, request);
-            connection.is_dirty = turn + 1 == REQUESTS_PER_TURN_MAX;
-        }
-    }
-
-    fn take_request(&mut self, connection: &mut Connection, request: Request) {
-        let asker = |request| Asker { connection: connection.token, request };
-        match request {
-            Request::Submit(submit) => {
-                for submission in submit.submissions {
-                    if let Some(code) = check_header(&submission.transaction, self.config.chain_id)
-                    {
-                        connection.session.refused(&submission.ticket, code);
-                        continue;
-                    }
-                    let (ingress, connection) = (self.config.index, connection.token);
-                    let source = Source { ingress, connection, ticket: submission.ticket };
-                    self.held.push_back(Submitted { transaction: submission.transaction, source });
+                Ok(0) | Err(_) => {
+                    connection.stuck_since.get_or_insert(now);
+                    return;
                 }
-                self.pass_on();
-            }
-            Request::Wait(wait) => {
-                self.questions
-                    .push_back((false, Question { asker: asker(0), query: Query::Wait(wait) }));
-            }
-            Request::Status { request } => {
-                let status = self.status();
-                if connection.session.answer_status(request, status) == Push::Full {
-                    connection.session.answer_error(
-                        request,
-                        ErrorCode::Overloaded,
-                        "no room for the answer",
-                    );
+                Ok(count) => {
+                    connection.session.transmitted(count);
+                    connection.stuck_since = None;
                 }
             }
-            Request::Account { request, query } => {
-                let question = Question { asker: asker(request), query: Query::Account(query) };
-                self.questions.push_back((true, question));
-            }
-            Request::Block { request, query } => {
-                let question = Question { asker: asker(request), query: Query::Block(query) };
-                self.questions.push_back((false, question));
-            }
-            Request::Transaction { request, query } => {
-                let question = Question { asker: asker(request), query: Query::Transaction(query) };
-                self.questions.push_back((false, question));
-            }
-            Request::Subscribe { subscription, start, .. } => {
-                let begin = match start {
-                    SubscribeStart::Now => Cursor::start_of(self.height + 1),
-                    SubscribeStart::At(cursor) => cursor.max(Cursor::start_of(1)),
-                };
-                connection.session.subscribed(subscription, begin);
-                connection.is_dirty = true;
-            }
         }
-    }
-
-    fn status(&self) -> StatusInfo {
-        let uptime = clock::monotonic().duration_since(self.started);
-        StatusInfo {
-            height: self.height,
-            certified_height: self.height.saturating_sub(self.config.lag),
-            oldest_height: 1.min(self.height),
-            time_millis: self.time_millis,
-            uptime_seconds: uptime.as_secs(),
-            pending_bytes: self.metrics.mempool_bytes.get(),
-            pending_transactions: u32::try_from(self.metrics.mempool_transactions.get())
-                .unwrap_or(u32::MAX),
-            peers_count: 0,
-            state: if self.is_stopping { NodeState::Stopping } else { NodeState::Running },
-            block: self.config.block,
-            state_root: self.config.state_root,
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-        }
-    }
-
-    /// Lets clients go once they have their last words, or their time is over.
-    fn drain(&mut self, now: Nanos) -> bool {
-        let Some(until) = self.drain_until else { return false };
-        let in_flight =
-            self.connections.iter().flatten().any(|one| one.session.transactions_in_flight() > 0);
-        if in_flight && now < until {
-            return false;
-        }
-        for connection in self.connections.iter_mut().flatten() {
-            connection.session.close(ErrorCode::Stopping, "the node is stopping");
-            connection.is_dirty = true;
-        }
-        self.drain_until = None;
-        true
     }
 }
 
-/// Hands an answer to the session that asked.
-fn answer_to(connection: &mut Connection, answer: Answer) {
-    let request = answer.asker.request;
-    let session = &mut connection.session;
-    let pushed = match answer.body {
-        AnswerBody::Account(info) => session.answer_account(request, *info),
-        AnswerBody::Block(info) => session.answer_block(request, *info),
-        AnswerBody::Transaction(info) => session.answer_transaction(request, *info),
-        AnswerBody::Receipt { strength, receipt, proof } => {
-            // The session had room when the answer was taken, and a wait is one receipt.
-            let _delivery = session.deliver(strength, &receipt, &mut || proof.clone());
-            Push::Taken
-        }
-        AnswerBody::History(executed) => {
-            connection.is_history_asked = false;
-            connection.history = Some(executed);
-            Push::Taken
-        }
-        AnswerBody::NotYet(_) => Push::Taken,
-        AnswerBody::NotFound if request == 0 => {
-            connection.is_history_asked = false;
-            Push::Taken
-        }
-        AnswerBody::NotFound => {
-            session.answer_error(
-                request,
-                ErrorCode::NotFound,
-                "there is no such thing on this chain",
-            );
-            Push::Taken
-        }
-    };
-    if pushed == Push::Full {
-        session.answer_error(request, ErrorCode::Overloaded, "no room for the answer");
-    }
-    connection.is_dirty = true;
+/// The connection that a token names, if it is still there.
+fn find(connections: &mut [Option<Connection>], token: ConnToken) -> Option<&mut Connection> {
+    let connection = connections.get_mut(index(token.slot()))?.as_mut()?;
+    (connection.token == token).then_some(connection)
 }
 
 impl Tile for IngressTile {
@@ -521,22 +360,17 @@ impl Tile for IngressTile {
         let mut has_worked = self.take_events(now)?;
         has_worked |= self.take_executed();
         has_worked |= self.take_answers();
-        let has_room = self.pass_on();
-        if has_room {
-            self.unblock();
-        }
         has_worked |= self.drain(now);
+        has_worked |= self.submissions.pass_on(&mut self.connections);
         has_worked |= self.serve(now);
+        has_worked |= self.submissions.pass_on(&mut self.connections);
+        let has_room = self.pass_questions() && !self.submissions.is_pushed_back();
         if has_worked {
             // What was put into send buffers leaves now, not after the next wake-up.
             self.take_events(now)?;
             return Ok(Progress::Busy);
         }
-        if self.is_stopping
-            && self.drain_until.is_none()
-            && self.held.is_empty()
-            && self.reactor.connections_count() == 0
-        {
+        if self.is_stopping && self.drain_until.is_none() && self.reactor.connections_count() == 0 {
             return Ok(Progress::Done);
         }
         Ok(if has_room { Progress::Idle } else { Progress::PushedBack })
@@ -551,24 +385,16 @@ impl Tile for IngressTile {
     }
 
     fn housekeeping(&mut self, now: Nanos) {
-        let stats = self.reactor.stats();
+        let refused = self.reactor.stats().refused_over_max;
+        self.metrics.ingress_connections_refused.add(refused - self.refused_published);
+        self.refused_published = refused;
         self.metrics.ingress_connections.set_count(self.reactor.connections_count());
-        self.metrics.ingress_connections_refused.publish(stats.refused_over_max);
-        let metrics = Arc::clone(&self.metrics);
-        for connection in self.connections.iter_mut().flatten() {
-            connection.publish(&metrics);
-            connection.session.housekeeping();
-            let is_late = now.duration_since(connection.accepted_at) > HELLO_WAIT;
-            if is_late && !connection.session.is_greeted() && !connection.session.is_closing() {
-                connection.session.close(ErrorCode::IdleTimeout, "no hello came");
-            }
-            connection.is_dirty |= connection.session.has_output();
-        }
+        self.watch(now);
     }
 
     fn stop(&mut self) {
         self.is_stopping = true;
         self.reactor.stop_listening(self.listener);
-        self.drain_until = Some(clock::monotonic().after(DRAIN_WAIT));
+        self.drain_until = Some(clock::monotonic().after(lifetime::DRAIN_WAIT));
     }
 }

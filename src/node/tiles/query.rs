@@ -8,9 +8,6 @@
 //! It owns a reader of the log and the last blocks executed; it changes nothing. A slow disk delays
 //! queries only.
 
-use std::collections::VecDeque;
-use std::sync::Arc;
-
 use hufu_crypto::Provider;
 use hufu_network::limits::BLOCK_IDS_COUNT_MAX;
 use hufu_network::message::answer::{BlockInfo, TransactionInfo};
@@ -21,14 +18,11 @@ use hufu_runtime::tile::{Fatal, Progress, Tile};
 use hufu_types::codec::{index, length_u32};
 use hufu_types::{Strength, TxId};
 
+use crate::block_window::BlockWindow;
 use crate::history::History;
 use crate::messages::{Answer, AnswerBody, Executed, Query, Question};
-use crate::metrics::Metrics;
 use crate::proofs::ProofSource;
 use crate::recovery::RecoverError;
-
-/// Blocks kept in memory, count; enough for clients that ask right after their receipts.
-const RECENT_BLOCKS_MAX: usize = 16;
 
 /// The links of the query tile.
 #[derive(Debug)]
@@ -47,8 +41,7 @@ pub struct QueryTile {
     provider: Provider,
     lag: u64,
     height: u64,
-    recent: VecDeque<Executed>,
-    metrics: Arc<Metrics>,
+    recent: BlockWindow,
     links: QueryLinks,
     held: Option<(usize, Answer)>,
     is_stopping: bool,
@@ -62,7 +55,6 @@ impl QueryTile {
         provider: Provider,
         lag: u64,
         height: u64,
-        metrics: Arc<Metrics>,
         links: QueryLinks,
     ) -> Self {
         assert_eq!(links.questions.len(), links.answers.len(), "whoever asks is answered");
@@ -71,8 +63,7 @@ impl QueryTile {
             provider,
             lag,
             height,
-            recent: VecDeque::new(),
-            metrics,
+            recent: BlockWindow::new(1),
             links,
             held: None,
             is_stopping: false,
@@ -83,18 +74,15 @@ impl QueryTile {
         let mut has_worked = false;
         while let Some(executed) = self.links.executed.pop() {
             self.height = executed.block.height();
-            self.recent.push_back(executed);
-            if self.recent.len() > RECENT_BLOCKS_MAX {
-                self.recent.pop_front();
-            }
+            self.recent.push(executed);
             has_worked = true;
         }
         has_worked
     }
 
     fn block(&mut self, height: u64) -> Result<Option<Executed>, RecoverError> {
-        match self.recent.iter().find(|executed| executed.block.height() == height) {
-            Some(executed) => Ok(Some(Arc::clone(executed))),
+        match self.recent.get(height) {
+            Some(executed) => Ok(Some(executed)),
             None => self.history.block(height),
         }
     }
@@ -106,7 +94,7 @@ impl QueryTile {
             Query::Transaction(query) => self.answer_transaction(&query),
             Query::Wait(wait) => self.answer_wait(wait),
             Query::History { height } => {
-                Ok(self.block(height)?.map_or(AnswerBody::NotFound, AnswerBody::History))
+                Ok(self.block(height)?.map_or(AnswerBody::NoHistory(height), AnswerBody::History))
             }
         }
     }
@@ -117,15 +105,17 @@ impl QueryTile {
         let (mut block, mut certificate) = (Vec::new(), Vec::new());
         executed.block.write(&mut block);
         executed.certificate.write(&mut certificate);
-        let page = executed.receipts.iter().skip(index(query.ids_from));
+        let ids_total = length_u32(&executed.receipts);
+        let ids_from = query.ids_from.min(ids_total);
+        let page = executed.receipts.iter().skip(index(ids_from));
         let ids: Vec<TxId> =
             page.take(index(BLOCK_IDS_COUNT_MAX)).map(|receipt| receipt.id).collect();
         Ok(AnswerBody::Block(Box::new(BlockInfo {
             height: self.height,
             block,
             certificate,
-            ids_total: length_u32(&executed.receipts),
-            ids_from: query.ids_from,
+            ids_total,
+            ids_from,
             ids,
         })))
     }
@@ -165,15 +155,19 @@ impl QueryTile {
     }
 
     fn answer_wait(&mut self, wait: Wait) -> Result<AnswerBody, RecoverError> {
+        // The store holds every block that was handed out, and so at least this height.
+        let height = self.height;
         let Some((executed, place, certifier)) = self.locate(&wait.id)? else {
-            return Ok(AnswerBody::NotYet(wait));
+            return Ok(AnswerBody::NotIncluded { wait, height });
         };
         if wait.strength == Strength::Certified && certifier.is_none() {
-            return Ok(AnswerBody::NotYet(wait));
+            return Ok(AnswerBody::NotCertified(wait));
         }
         let certifier = certifier.filter(|_| wait.strength == Strength::Certified);
         let receipt = executed.receipts.get(index(place)).copied();
-        let Some(receipt) = receipt else { return Ok(AnswerBody::NotYet(wait)) };
+        let Some(receipt) = receipt else {
+            return Ok(AnswerBody::NotIncluded { wait, height });
+        };
         let proof = if wait.with_proof {
             self.prove(executed, place, certifier.as_ref())
         } else {
@@ -221,7 +215,6 @@ impl Tile for QueryTile {
         for link in 0..self.links.questions.len() {
             let Some(question) = self.links.questions[link].pop() else { continue };
             let body = self.answer(question.query)?;
-            self.metrics.query_answered.add(1);
             self.held = Some((link, Answer { asker: question.asker, body }));
             if !self.deliver() {
                 return Ok(Progress::PushedBack);

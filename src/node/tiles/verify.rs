@@ -222,14 +222,3 @@ impl Tile for VerifyTile {
         self.is_stopping = true;
     }
 }
-
-/// Which verify tile of `count` gets a transaction: the same for the same signature, spread evenly
-/// otherwise.
-#[must_use]
-pub fn verify_tile_of(signature: &hufu_types::Signature, count: usize) -> usize {
-    assert!(count > 0, "there is at least one verify tile");
-    let mut low = [0; 8];
-    low.copy_from_slice(&signature.0[56..]);
-    let spread = u64::from_le_bytes(low) % u64::try_from(count).unwrap_or(1);
-    usize::try_from(spread).unwrap_or(0)
-}

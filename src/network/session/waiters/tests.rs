@@ -3,23 +3,27 @@
 use hufu_types::{Digest, Strength, TxId};
 use proptest::prelude::*;
 
-use super::{Waiter, Waiters};
+use super::{Hope, Waiter, Waiters};
 
 #[derive(Clone, Debug)]
 enum Step {
-    Add { id: u8, until: u64, is_certified: bool },
+    Add { id: u8, until: u64, is_certified: bool, is_asked: bool },
     Deliver { id: u8, is_certified: bool },
-    Drop { id: u8 },
+    Take { id: u8, request: u64 },
+    Learn { id: u8, request: u64, is_included: bool },
     Expire { height: u64 },
 }
 
 fn steps() -> impl Strategy<Value = Step> {
     prop_oneof![
-        4 => (0..6_u8, 0..20_u64, any::<bool>())
-            .prop_map(|(id, until, is_certified)| Step::Add { id, until, is_certified }),
+        4 => (0..6_u8, 0..20_u64, any::<bool>(), any::<bool>()).prop_map(
+            |(id, until, is_certified, is_asked)| Step::Add { id, until, is_certified, is_asked }
+        ),
         3 => (0..6_u8, any::<bool>())
             .prop_map(|(id, is_certified)| Step::Deliver { id, is_certified }),
-        1 => (0..6_u8).prop_map(|id| Step::Drop { id }),
+        1 => (0..6_u8, 0..120_u64).prop_map(|(id, request)| Step::Take { id, request }),
+        2 => (0..6_u8, 0..120_u64, any::<bool>())
+            .prop_map(|(id, request, is_included)| Step::Learn { id, request, is_included }),
         1 => (0..20_u64).prop_map(|height| Step::Expire { height }),
     ]
 }
@@ -52,7 +56,7 @@ proptest! {
         let (mut waiters, mut model) = (Waiters::default(), Vec::<Waiter>::new());
         for (request, step) in (1..).zip(steps) {
             match step {
-                Step::Add { id, until, is_certified } => {
+                Step::Add { id, until, is_certified, is_asked } => {
                     let waiter = Waiter {
                         id: name(id),
                         request,
@@ -60,8 +64,8 @@ proptest! {
                         until,
                         strength: strength(is_certified),
                         with_proof: false,
-                        is_submission: true,
-                        is_committed: false,
+                        is_submission: false,
+                        hope: if is_asked { Hope::Asked } else { Hope::Open },
                     };
                     waiters.add(waiter);
                     model.push(waiter);
@@ -70,27 +74,32 @@ proptest! {
                     let (id, strength) = (name(id), strength(is_certified));
                     let mut found = Vec::new();
                     while waiters.peek(&id, strength).is_some() {
-                        found.extend(waiters.take(&id, Some(strength)));
+                        found.extend(waiters.take(&id, strength));
                     }
                     let goes = |one: &Waiter| one.id == id && one.strength <= strength;
                     let gone = split_off(&mut model, goes);
                     prop_assert_eq!(sorted(found), sorted(gone));
                     for waiter in model.iter_mut().filter(|waiter| waiter.id == id) {
-                        waiter.is_committed = true;
+                        waiter.hope = Hope::Included;
                     }
                 }
-                Step::Drop { id } => {
-                    let id = name(id);
-                    let mut found = Vec::new();
-                    while let Some(waiter) = waiters.take(&id, None) {
-                        found.push(waiter);
+                Step::Take { id, request } => {
+                    let goes = |one: &Waiter| (one.id, one.request) == (name(id), request);
+                    let gone = split_off(&mut model, goes);
+                    prop_assert_eq!(waiters.take_wait(&name(id), request), gone.first().copied());
+                }
+                Step::Learn { id, request, is_included } => {
+                    let hope = if is_included { Hope::Included } else { Hope::Open };
+                    waiters.learn(&name(id), request, hope);
+                    let key = (name(id), request, Hope::Asked);
+                    for one in model.iter_mut().filter(|one| (one.id, one.request, one.hope) == key)
+                    {
+                        one.hope = hope;
                     }
-                    let gone = split_off(&mut model, |waiter| waiter.id == id);
-                    prop_assert_eq!(sorted(found), sorted(gone));
                 }
                 Step::Expire { height } => {
                     let found = waiters.take_expired(height);
-                    let goes = |waiter: &Waiter| !waiter.is_committed && waiter.until <= height;
+                    let goes = |one: &Waiter| one.hope == Hope::Open && one.until <= height;
                     prop_assert_eq!(sorted(found), sorted(split_off(&mut model, goes)));
                 }
             }
