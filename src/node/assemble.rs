@@ -13,6 +13,8 @@ use hufu_mempool::Mempool;
 use hufu_runtime::link::{Consumer, LinkStats, Producer};
 use hufu_runtime::net::{self, Reactor};
 use hufu_runtime::thread::Group;
+use hufu_storage::block_log::BlockLog;
+use hufu_storage::vote_log::VoteLog;
 use hufu_types::codec::index;
 use hufu_types::{Address, Batch, BatchDigest, BlockDigest, Genesis, TxDigest};
 
@@ -29,7 +31,7 @@ use crate::tiles::consensus::{ConsensusLinks, ConsensusStart, ConsensusTile};
 use crate::tiles::execute::{ExecuteLinks, ExecuteTile, WorkerLink, WorkerTile};
 use crate::tiles::ingress::{IngressConfig, IngressLinks, IngressTile, SPARE_CONNECTIONS};
 use crate::tiles::mempool::{MempoolLinks, MempoolTile, next_sequence};
-use crate::tiles::persist_log::{PersistLogLinks, PersistLogTile};
+use crate::tiles::persist_log::{PersistLogLinks, PersistLogTile, UnorderedBatches};
 use crate::tiles::persist_vote::PersistVoteTile;
 use crate::tiles::query::{QueryLinks, QueryTile};
 use crate::tiles::sign::SignTile;
@@ -215,12 +217,8 @@ pub fn assemble(group: &mut Group, parts: Parts<'_>) -> io::Result<Assembled> {
     group.add(threads.consensus, rank::CONSENSUS, Box::new(tile));
     let tile = SignTile::new(signer, metrics(), core.sign.0, core.sign.1);
     group.add(threads.sign, rank::DURABLE, Box::new(tile));
-    let blocks = recovered.log.durable_mark();
-    let tile =
-        PersistVoteTile::new(recovered.vote_log, blocks, metrics(), core.vote.0, core.vote.1);
-    group.add(threads.persist_vote, rank::DURABLE, Box::new(tile));
-    let tile = PersistLogTile::new(recovered.log, recovered.unordered, metrics(), core.log);
-    group.add(threads.persist_log, rank::DURABLE, Box::new(tile));
+    let votes = (recovered.vote_log, core.vote);
+    shared.add_logs(group, &threads, votes, (recovered.log, recovered.unordered, core.log));
 
     let query = shared.add_execute(
         group,
@@ -256,7 +254,25 @@ struct Shared<'a> {
     lag: u64,
 }
 
+/// The vote log and the ends of its tile.
+type Votes = (VoteLog, (Consumer<VoteLogCommand>, Producer<LogTicket>));
+
 impl Shared<'_> {
+    /// Adds the tiles of both logs; each vouches for the other's tail.
+    fn add_logs(
+        &self,
+        group: &mut Group,
+        threads: &Threads,
+        (vote_log, (commands, durable)): Votes,
+        (log, unordered, links): (BlockLog, UnorderedBatches, PersistLogLinks),
+    ) {
+        let metrics = || Arc::clone(&self.metrics);
+        let tile = PersistVoteTile::new(vote_log, log.durable_mark(), metrics(), commands, durable);
+        group.add(threads.persist_vote, rank::DURABLE, Box::new(tile));
+        let tile = PersistLogTile::new(log, unordered, metrics(), links);
+        group.add(threads.persist_log, rank::DURABLE, Box::new(tile));
+    }
+
     /// Adds the verify tile with this number; returns the mempool's ends of the links between them.
     fn add_verify(
         &self,

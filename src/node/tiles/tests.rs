@@ -163,7 +163,7 @@ fn source() -> Source {
         wait: WaitFor::Nothing,
         with_proof: false,
     };
-    Source { ingress: 0, connection, ticket }
+    Source { ingress: 0, connection, ticket, size: 0 }
 }
 
 fn transaction(nonce: u64, valid_until: u64) -> Transaction {
