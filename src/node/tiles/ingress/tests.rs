@@ -11,6 +11,7 @@ use hufu_network::message::{ClientMessage, WaitFor};
 use hufu_runtime::tile::Tile;
 use hufu_types::{Digest, RefusalCode, Strength, TxId};
 
+use crate::block_window::{BlockWindow, WINDOW_BYTES_MAX};
 use crate::messages::{AnswerBody, Query};
 use fixture::{Node, Seen, block, submit};
 
@@ -273,4 +274,62 @@ fn after_a_restart_the_status_is_that_of_the_tip() {
     assert_eq!(client.next(&mut node), expected);
     node.ingress.housekeeping(node.now);
     assert_eq!(node.metric("hufu_query_requests_answered_total"), 1);
+}
+
+/// Ids of a block that fills a third of what a window holds.
+fn many_ids() -> Vec<TxId> {
+    let each = size_of::<hufu_types::Receipt>() + 2 * size_of::<Digest>();
+    let count = WINDOW_BYTES_MAX / 3 / each;
+    (0..u32::try_from(count).unwrap())
+        .map(|number| {
+            let mut id = [9; 32];
+            id[..4].copy_from_slice(&number.to_le_bytes());
+            TxId(Digest(id))
+        })
+        .collect()
+}
+
+#[test]
+fn blocks_in_memory_are_bounded_by_bytes() {
+    let ids = many_ids();
+    let (mut window, mut narrow) = (BlockWindow::new(1), BlockWindow::new(4));
+    for height in 1..=5 {
+        let block = block(height, &ids);
+        window.push(std::sync::Arc::clone(&block));
+        narrow.push(block);
+    }
+    let held = |window: &BlockWindow| (1..=5).filter(|h| window.find(*h).is_some()).count();
+    assert!(held(&window) <= 3, "{} blocks", held(&window));
+    assert!(window.find(5).is_some() && window.find(1).is_none());
+    assert_eq!(held(&narrow), 4, "what must be kept is kept");
+}
+
+#[test]
+fn a_slow_reader_pins_few_large_blocks() {
+    let mut node = Node::new(4, 8);
+    let mut client = node.greeted();
+    client.say(&wait(9, Strength::Committed), 1);
+    node.until_some("the question", |node| node.questions.pop());
+    client.ask_until_full(&mut node);
+    node.hand_out(block(1, &[ID]));
+    let (name, ids) = ("hufu_ingress_errors_answered_total{code=\"slow_consumer\"}", many_ids());
+    let mut height = 1;
+    while node.metric(name) == 0 {
+        height += 1;
+        assert!(height < 8, "the client pins every block");
+        node.hand_out(block(height, &ids));
+    }
+    assert!(height > 2, "a block may be behind another");
+}
+
+#[test]
+fn an_account_that_does_not_fit_is_an_error() {
+    let mut node = Node::new(4, 8);
+    let mut client = node.greeted();
+    let address = hufu_types::Address([4; 20]);
+    let query = hufu_network::message::request::QueryAccount { address, with_proof: false };
+    client.say(&ClientMessage::QueryAccount(query), 1);
+    let question = node.until_some("the question", |node| node.accounts.pop());
+    node.answer(question.asker, AnswerBody::TooLarge);
+    assert_eq!(client.next(&mut node), Seen::Error(1, ErrorCode::AnswerTooLarge));
 }

@@ -41,6 +41,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub(super) struct Node {
     pub(super) ingress: IngressTile,
     pub(super) to_verify: Consumer<Submitted>,
+    pub(super) accounts: Consumer<Question>,
     pub(super) questions: Consumer<Question>,
     pub(super) now: Nanos,
     pub(super) is_done: bool,
@@ -49,7 +50,6 @@ pub(super) struct Node {
     answers: Producer<Answer>,
     metrics: Arc<Metrics>,
     address: SocketAddr,
-    _accounts: Consumer<Question>,
 }
 
 impl Node {
@@ -111,6 +111,7 @@ impl Node {
         Self {
             ingress: tile,
             to_verify,
+            accounts,
             questions,
             now: monotonic(),
             is_done: false,
@@ -119,7 +120,6 @@ impl Node {
             answers,
             metrics,
             address,
-            _accounts: accounts,
         }
     }
 
@@ -282,7 +282,7 @@ impl Client {
 
     /// Pings, and reads nothing, until no ping fits any buffer any more.
     pub(super) fn ask_until_full(&mut self, node: &mut Node) {
-        let (mut bytes, mut request) = (Vec::new(), 0);
+        let (mut bytes, mut request) = (Vec::new(), 1_000);
         let mut turns_in_vain = 0;
         while turns_in_vain < 200 {
             while bytes.len() < 64 << 10 {
