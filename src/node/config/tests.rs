@@ -243,14 +243,14 @@ fn the_memory_of_the_mempool_is_planned_for() {
 fn a_relation_is_hidden_by_faults_of_its_own_keys_only() {
     let text = format!(
         "{IDENTITY}[nope]\n[consensus]\ntimeout_propose_millis = 20000\n[log]\ndepth = 9\n\
-         [limits]\nmemory_bytes = 134217728\n"
+         [limits]\nmemory_bytes = 536870912\n"
     );
     let found = faults(&text);
     let keys: Vec<&str> = found.iter().map(|fault| fault.key.as_str()).collect();
     assert_eq!(keys, ["nope", "consensus.timeout_propose_millis", "log.depth"]);
     // What the misspelt key meant is not known, so the sum is not either.
     let found = faults(&format!(
-        "{IDENTITY}[client]\nconnection_max = 4\n[limits]\nmemory_bytes = 134217728\n"
+        "{IDENTITY}[client]\nconnection_max = 4\n[limits]\nmemory_bytes = 536870912\n"
     ));
     let keys: Vec<&str> = found.iter().map(|fault| fault.key.as_str()).collect();
     assert_eq!(keys, ["client.connection_max"]);
