@@ -151,8 +151,10 @@ impl Chain {
         let expired = must(Expired::read(height, []));
         let hasher = &*self.provider.hasher;
         let plan = must(Plan::new(context, batches.to_vec(), expired, hasher));
-        let values = plan.keys().iter().map(|key| self.state.get(key));
-        let loaded = must(plan.load_values(values));
+        let values = plan.stored_keys().iter().map(|key| self.state.get(key));
+        let used: Vec<bool> =
+            plan.nonces().iter().map(|key| self.state.contains_key(key)).collect();
+        let loaded = must(plan.load_values(values, &used));
         let portions = plan.portions(1);
         let outcomes = portions.iter().map(|groups| must(plan.execute(&loaded, groups)));
         plan.merge(&loaded, outcomes.collect(), hasher)

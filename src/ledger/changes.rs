@@ -21,7 +21,7 @@ use zerocopy::IntoBytes;
 use crate::bucket::{RowEntry, bucket_of};
 use crate::key::{KEY_SIZE_MAX, StateKey};
 use crate::outcome::Write;
-use crate::value::{StateValue, VALUE_SIZE_MAX};
+use crate::value::{Nonce, StateValue, VALUE_SIZE_MAX};
 
 /// The message whose digest is the hash of a key.
 pub(crate) fn key_message(chain_id: ChainId, key: &[u8], out: &mut Vec<u8>) {
@@ -54,6 +54,16 @@ pub fn row_entries<V: AsRef<[u8]>>(
     let (pairs, odd) = digests.as_chunks::<2>();
     assert!(odd.is_empty() && pairs.len() == entries.len(), "a key and a value each");
     pairs.iter().map(|&[key, value]| RowEntry { key, value }).collect()
+}
+
+/// The hashes of keys, in the order given.
+pub(crate) fn key_hashes(chain_id: ChainId, keys: &[StateKey], hasher: &dyn Hasher) -> Vec<Digest> {
+    let (mut messages, mut ends) = (Vec::with_capacity(keys.len() * 72), Vec::new());
+    for key in keys {
+        key_message(chain_id, key.to_bytes().as_slice(), &mut messages);
+        ends.push(messages.len());
+    }
+    digest_parts(&messages, &ends, hasher)
 }
 
 /// Digests of parts of one long buffer.
@@ -150,6 +160,8 @@ fn hashed(chain_id: ChainId, writes: &[Write], hasher: &dyn Hasher) -> Vec<Chang
     let (mut messages, mut ends) = (Vec::with_capacity(size), Vec::with_capacity(3 * writes.len()));
     for write in writes {
         assert!(write.before.is_some() || write.value.is_some(), "a write changes something");
+        let unknown = Some(StateValue::Nonce(Nonce::USED));
+        assert!(write.before != unknown, "a nonce whose heights are not known is left alone");
         key_message(chain_id, write.key.to_bytes().as_slice(), &mut messages);
         ends.push(messages.len());
         for value in [write.before, write.value].into_iter().flatten() {

@@ -1,7 +1,8 @@
 //! The expiry index: which nonces leave the state at which height.
 //!
-//! It is stored beside the state and is no part of the root, because it follows from the state: the
-//! nonces with the same two heights, ascending, in chunks of which all but the last are full.
+//! It is the one place where nonces are stored with their heights; the rows of the state root hold
+//! their hashes. The index is no part of the root, because it follows from what is: the nonces with
+//! the same two heights, ascending, in chunks of which all but the last are full.
 //!
 //! ```text
 //! key    20: valid until u64, used at u64, chunk u32 from 0, all big-endian
@@ -24,7 +25,7 @@ use hufu_types::codec::{DecodeError, Reader, check_range, length_u32};
 
 use crate::corrupt::Corrupt;
 use crate::key::StateKey;
-use crate::value::{Nonce, StateValue};
+use crate::value::Nonce;
 
 /// Nonces in one chunk, count: a value of 56 KiB, far from what a database calls large.
 pub const CHUNK_COUNT_MAX: usize = 2_048;
@@ -117,6 +118,32 @@ impl ExpiryKey {
     }
 }
 
+/// Reads the entries of one chunk.
+fn read_chunk<'a>(key: &ExpiryKey, value: &'a [u8]) -> Result<&'a [ExpiryEntry], DecodeError> {
+    let count = value.len() / size_of::<ExpiryEntry>();
+    let mut reader = Reader::new(value);
+    let entries: &[ExpiryEntry] = reader.slice(count)?;
+    reader.finish()?;
+    let in_range = (1..=CHUNK_COUNT_MAX).contains(&count);
+    if !in_range || !entries.is_sorted_by(|first, second| first < second) {
+        return Err(DecodeError::NotCanonical { field: "expiry chunk" });
+    }
+    let Nonce { valid_until, used_at } = key.nonce();
+    check_range("height at which a nonce was used", used_at, 1, valid_until)?;
+    Ok(entries)
+}
+
+/// The entries of the state that one stored chunk stands for, ascending by key: what an audit of
+/// the whole state reads nonces from.
+///
+/// # Errors
+/// [`Corrupt::Expiry`] if the chunk is not canonical.
+pub fn chunk_nonces(key: &ExpiryKey, value: &[u8]) -> Result<Vec<(StateKey, Nonce)>, Corrupt> {
+    let entries = read_chunk(key, value)
+        .map_err(|cause| Corrupt::Expiry { valid_until: key.valid_until(), cause })?;
+    Ok(entries.iter().map(|entry| (entry.key(), key.nonce())).collect())
+}
+
 /// The nonces that leave the state with one block.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Expired {
@@ -158,16 +185,8 @@ impl Expired {
             let (stated, actual) = (key.valid_until(), self.valid_until);
             return Err(DecodeError::Mismatch { field: "expiry height", stated, actual });
         }
-        let count = value.len() / size_of::<ExpiryEntry>();
-        let mut reader = Reader::new(value);
-        let entries: &[ExpiryEntry] = reader.slice(count)?;
-        reader.finish()?;
-        let in_range = (1..=CHUNK_COUNT_MAX).contains(&count);
-        if !in_range || !entries.is_sorted_by(|first, second| first < second) {
-            return Err(DecodeError::NotCanonical { field: "expiry chunk" });
-        }
-        let used_at = key.nonce().used_at;
-        check_range("height at which a nonce was used", used_at, 1, self.valid_until)?;
+        let entries = read_chunk(&key, value)?;
+        let (used_at, count) = (key.nonce().used_at, entries.len());
         self.check_next(key, entries)?;
         self.entries.extend(entries.iter().map(|&entry| (entry, used_at)));
         self.chunks.push(key);
@@ -229,13 +248,14 @@ impl Expired {
         Some(Nonce { valid_until: self.valid_until, used_at: *used_at })
     }
 
-    /// Checks what the state has under a key against the index.
-    pub(crate) fn check(&self, key: &StateKey, value: Option<StateValue>) -> Result<(), Corrupt> {
+    /// What the index says of a nonce, `None` if it does not leave with the block; the rows must
+    /// hold what leaves.
+    pub(crate) fn check(&self, key: &StateKey, is_used: bool) -> Result<Option<Nonce>, Corrupt> {
         match self.find(key) {
-            Some(nonce) if value != Some(StateValue::Nonce(nonce)) => {
+            Some(_) if !is_used => {
                 Err(Corrupt::ExpiryUnmatched { key: *key, valid_until: self.valid_until })
             }
-            _ => Ok(()),
+            found => Ok(found),
         }
     }
 
@@ -314,12 +334,10 @@ mod tests {
         assert!(Expired::read(21, chunks().skip(1)).is_err(), "the first chunk is missing");
         let nonces: Vec<_> = expired.nonces().collect();
         assert_eq!(nonces.first(), Some(&(entry(0).key(), Nonce { valid_until: 20, used_at: 10 })));
-        let found = Some(StateValue::Nonce(Nonce { valid_until: 20, used_at: 10 }));
-        let other = Some(StateValue::Nonce(Nonce { valid_until: 20, used_at: 9 }));
-        assert_eq!(expired.check(&entry(3).key(), found), Ok(()));
-        assert!(expired.check(&entry(3).key(), other).is_err());
-        assert!(expired.check(&entry(3).key(), None).is_err());
-        assert_eq!(expired.check(&entry(count).key(), other), Ok(()), "of another height");
+        let nonce = Nonce { valid_until: 20, used_at: 10 };
+        assert_eq!(expired.check(&entry(3).key(), true), Ok(Some(nonce)));
+        assert!(expired.check(&entry(3).key(), false).is_err(), "the rows lack it");
+        assert_eq!(expired.check(&entry(count).key(), true), Ok(None), "it stays");
     }
 
     #[test]

@@ -24,7 +24,7 @@ use crate::execute::Run;
 use crate::expiry::Expired;
 use crate::key::StateKey;
 use crate::outcome::Touched;
-use crate::value::StateValue;
+use crate::value::{Nonce, StateValue};
 
 /// The rights that the genesis gives.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -206,10 +206,27 @@ impl Plan {
         })
     }
 
-    /// The keys whose values execution needs, ascending and each once.
+    /// The keys of all that the transactions may touch, ascending and each once.
     #[must_use]
     pub fn keys(&self) -> &[StateKey] {
         &self.keys
+    }
+
+    /// The keys whose values execution needs, ascending; the nonces are not among them.
+    #[must_use]
+    pub fn stored_keys(&self) -> &[StateKey] {
+        &self.keys[..self.nonces_start()]
+    }
+
+    /// The nonces of which execution needs to know whether they are used, ascending.
+    #[must_use]
+    pub fn nonces(&self) -> &[StateKey] {
+        &self.keys[self.nonces_start()..]
+    }
+
+    fn nonces_start(&self) -> usize {
+        // Nonces are the last kind in the order of keys.
+        self.keys.partition_point(|key| !matches!(key, StateKey::Nonce { .. }))
     }
 
     /// Transactions in the block.
@@ -224,21 +241,28 @@ impl Plan {
         self.groups_count
     }
 
-    /// Decodes values that come in the order of [`Plan::keys`].
+    /// Decodes values that come in the order of [`Plan::stored_keys`], and takes what the rows say
+    /// of each of [`Plan::nonces`].
     ///
     /// # Errors
-    /// [`Corrupt`] if a value is not one the ledger wrote there.
+    /// [`Corrupt`] if a value is not one the ledger wrote there, or the rows lack a nonce of the
+    /// expiry index.
     pub fn load_values<V: AsRef<[u8]>>(
         &self,
         values: impl IntoIterator<Item = Option<V>>,
+        used: &[bool],
     ) -> Result<Loaded, Corrupt> {
+        let (keys, nonces) = (self.stored_keys(), self.nonces());
         let mut stored = Vec::with_capacity(self.keys.len());
-        for (key, value) in self.keys.iter().zip(values) {
-            let value = value.map(|bytes| StateValue::parse(key, bytes.as_ref())).transpose()?;
-            self.expired.check(key, value)?;
-            stored.push(value);
+        for (key, value) in keys.iter().zip(values) {
+            stored.push(value.map(|bytes| StateValue::parse(key, bytes.as_ref())).transpose()?);
         }
-        assert_eq!(stored.len(), self.keys.len(), "the caller fetched a value for every key");
+        assert_eq!(stored.len(), keys.len(), "the caller fetched a value for every key");
+        assert_eq!(used.len(), nonces.len(), "the caller looked up every nonce");
+        for (key, &is_used) in nonces.iter().zip(used) {
+            let nonce = self.expired.check(key, is_used)?;
+            stored.push(is_used.then_some(StateValue::Nonce(nonce.unwrap_or(Nonce::USED))));
+        }
         Ok(Loaded { stored })
     }
 

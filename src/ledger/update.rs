@@ -164,6 +164,20 @@ impl<'a> StateUpdate<'a> {
         count.saturating_add(number(new)).saturating_sub(number(gone))
     }
 
+    /// The hashes of those keys of `changes` that the rows hold as they were, ascending.
+    pub(crate) fn held(&self, changes: &StateChanges) -> Vec<Digest> {
+        assert!(core::ptr::eq(self.changes, changes), "begun with these changes");
+        assert!(self.wanted.is_empty(), "asked when everything was fetched");
+        let mut held = Vec::with_capacity(16);
+        for node in &self.nodes {
+            let Some(Content::Row(row)) = self.content(node) else { continue };
+            let keys = self.changes.entries()[node.changes.clone()].iter().map(|change| change.key);
+            held.extend(keys.filter(|key| row.binary_search_by(|one| one.key.cmp(key)).is_ok()));
+        }
+        held.sort_unstable();
+        held
+    }
+
     fn content(&self, node: &Before) -> Option<Content<'_>> {
         Some(Content::again(self.bytes[node.message.clone()].get(HEADER_SIZE..)?))
     }

@@ -85,6 +85,13 @@ pub struct Nonce {
     pub used_at: u64,
 }
 
+impl Nonce {
+    /// A nonce that a row holds: used, at heights that only the expiry index knows. It stands in
+    /// for the value during execution, which asks no more than whether there is one, and is never
+    /// stored or hashed.
+    pub(crate) const USED: Self = Self { valid_until: 0, used_at: 0 };
+}
+
 /// The value of an entry of the state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StateValue {

@@ -18,8 +18,8 @@ use hufu_crypto::Provider;
 use hufu_ledger::bucket::PlaceBytes;
 use hufu_ledger::plan::GroupsOutcome;
 use hufu_ledger::{
-    BlockOutcome, Corrupt, Expired, Loaded, Place, Plan, Rights, StateChanges, StateKey, StateTree,
-    StateValue, Write,
+    BlockOutcome, Corrupt, Expired, ExpiryKey, Loaded, Lookup, Place, Plan, Rights, StateChanges,
+    StateKey, StateTree, Write,
 };
 use hufu_storage::block_log::RecordPosition;
 use hufu_storage::state_store::{AppliedMark, Family, StateBatch, StateStore};
@@ -273,33 +273,53 @@ impl Executor {
     }
 
     fn expired(&self, height: u64) -> Result<Expired, ExecuteError> {
-        let prefix = state_keys::expiry_prefix(height - 1);
+        let prefix = ExpiryKey::prefix(height - 1);
         let chunks = self.store.scan_prefix(Family::Nonces, &prefix)?;
         let chunks = chunks.collect::<Result<Vec<_>, _>>()?;
-        let pairs = chunks.iter().map(|(key, value)| (state_keys::expiry_key(key), &**value));
+        let pairs = chunks.iter().map(|(key, value)| (&**key, &**value));
         Ok(Expired::read(height, pairs)?)
     }
 
-    /// The values of the plan's keys, from the cache or the store.
+    /// The values of the plan's keys, from the cache or the store, and which of its nonces are used.
     fn load(&mut self, plan: &Plan) -> Result<Loaded, ExecuteError> {
-        let keys = plan.keys();
+        let keys = plan.stored_keys();
         let mut values: Vec<Option<Box<[u8]>>> = Vec::with_capacity(keys.len());
-        let mut missing: [Vec<usize>; 2] = [Vec::new(), Vec::new()];
+        let mut missing: Vec<usize> = Vec::new();
         for (place, key) in keys.iter().enumerate() {
             let cached = self.cache.get(key).map(Into::into);
             if cached.is_none() {
-                missing[usize::from(state_keys::family(key) == Family::Nonces)].push(place);
+                missing.push(place);
             }
             values.push(cached);
         }
-        for (places, family) in missing.iter().zip([Family::Accounts, Family::Nonces]) {
-            let wanted: Vec<_> = places.iter().map(|&place| keys[place].to_bytes()).collect();
-            let found = self.store.multi_get(family, &wanted)?;
-            for (&place, value) in places.iter().zip(found) {
-                values[place] = value.map(Into::into);
+        let wanted: Vec<_> = missing.iter().map(|&place| keys[place].to_bytes()).collect();
+        let found = self.store.multi_get(Family::Accounts, &wanted)?;
+        for (&place, value) in missing.iter().zip(found) {
+            values[place] = value.map(Into::into);
+        }
+        Ok(plan.load_values(values, &self.used(plan.nonces())?)?)
+    }
+
+    /// Which nonces the rows of the state tree hold.
+    fn used(&mut self, nonces: &[StateKey]) -> Result<Vec<bool>, ExecuteError> {
+        let hasher = Arc::clone(&self.provider.hasher);
+        let lookup = Lookup::new(self.chain_id, self.log2, nonces, &*hasher);
+        let mut update = self.tree.update(lookup.changes());
+        while !update.wanted().is_empty() {
+            let places = update.wanted().to_vec();
+            let records = fetch(&self.store, &self.nodes, &places)?;
+            update.supply(records.iter().map(Option::as_deref), &*hasher)?;
+            // The block will write these rows anew, and wants them once more before.
+            let fetched =
+                places.into_iter().zip(records).filter_map(|(place, record)| match record {
+                    Some(Cow::Owned(record)) => Some((place, record)),
+                    _ => None,
+                });
+            for (place, record) in fetched.collect::<Vec<_>>() {
+                self.nodes.insert(place, &record);
             }
         }
-        Ok(plan.load_values(values)?)
+        Ok(lookup.held(&update))
     }
 
     fn commit(
@@ -317,17 +337,18 @@ impl Executor {
         let applied = self.tree.apply(&update, &*hasher)?;
         let mut batch = StateBatch::new();
         for Write { key, value, .. } in &outcome.writes {
-            let (family, bytes) = (state_keys::family(key), key.to_bytes());
+            let Some(family) = state_keys::family(key) else { continue };
+            let bytes = key.to_bytes();
             match value {
                 Some(value) => batch.put(family, bytes.as_slice(), value.to_bytes().as_slice()),
                 None => batch.delete(family, bytes.as_slice()),
             }
         }
         for (key, chunk) in &outcome.expiry.additions {
-            batch.put(Family::Nonces, state_keys::stored_expiry_key(key), chunk.as_slice());
+            batch.put(Family::Nonces, key.to_bytes(), chunk.as_slice());
         }
         for key in &outcome.expiry.deletions {
-            batch.delete(Family::Nonces, state_keys::stored_expiry_key(key));
+            batch.delete(Family::Nonces, key.to_bytes());
         }
         for (place, record) in applied.records() {
             let key = place.to_bytes();
@@ -416,8 +437,6 @@ impl Executor {
     fn remember(&mut self, outcome: &BlockOutcome, roots: ExecutedRoots, block: BlockDigest) {
         for Write { key, value, .. } in &outcome.writes {
             match (key, value) {
-                // A nonce is looked up once more at most, so caching it would only push out what is
-                // hot.
                 (StateKey::Nonce { .. }, _) => {}
                 (_, Some(value)) => self.cache.insert(*key, value.to_bytes().as_slice()),
                 (_, None) => self.cache.remove(key),
@@ -510,15 +529,6 @@ fn recent_roots(
         });
     }
     Ok(roots)
-}
-
-/// A value of the state as the store holds it, decoded.
-///
-/// # Errors
-/// A store that fails or is damaged.
-pub fn read_state(store: &StateStore, key: &StateKey) -> Result<Option<StateValue>, ExecuteError> {
-    let bytes = store.get(state_keys::family(key), key.to_bytes().as_slice())?;
-    bytes.map(|bytes| StateValue::parse(key, &bytes).map_err(ExecuteError::from)).transpose()
 }
 
 /// Where the block record at `position` lies, for messages.

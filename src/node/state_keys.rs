@@ -3,15 +3,14 @@
 //! ```text
 //! family         key                                      value
 //! Accounts       state key (kinds 1-4 of hufu-ledger)     state value
-//! Nonces         state key (kind 5)                       state value
-//! Nonces         0xe0, expiry key                         nonces that leave with one height
+//! Nonces         expiry key                               nonces that leave with one height
 //! Buckets        place in the bucket tree                 row or fork (`bucket.rs` of hufu-ledger)
 //! Blocks         height u64 big-endian                    block row
 //! Receipts       height u64 big-endian                    receipts in block order
 //! Transactions   transaction id                           height u64, index u32, little-endian
 //! ```
 
-use hufu_ledger::{ExpiryKey, StateKey};
+use hufu_ledger::StateKey;
 use hufu_storage::block_log::RecordPosition;
 use hufu_storage::state_store::Family;
 use hufu_types::codec::{DecodeError, Reader, check_range, index, length_u32, put};
@@ -22,44 +21,14 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::messages::ExecutedRoots;
 
-/// First byte of the expiry index's keys; no state key begins with it.
-const EXPIRY: u8 = 0xe0;
-
-/// The family that holds the entry with this key.
+/// The family that holds the value of this key; none for a nonce, which is there or not: the bucket
+/// rows say so, and the expiry index knows its heights.
 #[must_use]
-pub const fn family(key: &StateKey) -> Family {
+pub const fn family(key: &StateKey) -> Option<Family> {
     match key {
-        StateKey::Nonce { .. } => Family::Nonces,
-        _ => Family::Accounts,
+        StateKey::Nonce { .. } => None,
+        _ => Some(Family::Accounts),
     }
-}
-
-/// What the stored keys of all chunks for `valid_until` begin with.
-#[must_use]
-pub fn expiry_prefix(valid_until: u64) -> [u8; 9] {
-    let mut prefix = [EXPIRY; 9];
-    prefix[1..].copy_from_slice(&valid_until.to_be_bytes());
-    prefix
-}
-
-/// The stored form of an expiry key.
-#[must_use]
-pub fn stored_expiry_key(key: &ExpiryKey) -> [u8; 21] {
-    let mut stored = [EXPIRY; 21];
-    stored[1..].copy_from_slice(&key.to_bytes());
-    stored
-}
-
-/// The expiry key inside its stored form.
-#[must_use]
-pub fn expiry_key(stored: &[u8]) -> &[u8] {
-    stored.get(1..).unwrap_or_default()
-}
-
-/// Whether a stored key of the family Nonces belongs to the expiry index.
-#[must_use]
-pub fn is_expiry_key(stored: &[u8]) -> bool {
-    stored.first() == Some(&EXPIRY)
 }
 
 /// The place of a transaction, as the family Transactions stores it.
@@ -188,6 +157,5 @@ mod tests {
         }
         assert_eq!(parse_transaction_row(&transaction_row(8, 3)), Ok((8, 3)));
         assert!(parse_transaction_row(&[0; 11]).is_err());
-        assert!(expiry_prefix(258).starts_with(&[EXPIRY, 0, 0, 0, 0, 0, 0, 1, 2]));
     }
 }

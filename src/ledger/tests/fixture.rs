@@ -187,7 +187,8 @@ pub(crate) fn batch(chain_id: ChainId, transactions: &[Vec<u8>]) -> Batch {
 impl Plan {
     /// Decodes the values of the plan's keys from a whole state.
     pub(crate) fn load(&self, state: &BTreeMap<StateKey, Vec<u8>>) -> Result<Loaded, Corrupt> {
-        self.load_values(self.keys().iter().map(|key| state.get(key)))
+        let used: Vec<bool> = self.nonces().iter().map(|key| state.contains_key(key)).collect();
+        self.load_values(self.stored_keys().iter().map(|key| state.get(key)), &used)
     }
 }
 

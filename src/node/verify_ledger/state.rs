@@ -1,15 +1,16 @@
 //! The state: every entry is in the row of its place with the hash of its value, every row entry is
-//! in the state, rows and forks hash to the applied root and none is left over, nonces and expiry
-//! index agree, assets add up.
+//! in the state, rows and forks hash to the applied root and none is left over, the expiry index is
+//! canonical, assets add up. Nonces are entries that only the expiry index spells out.
 //!
 //! Entries come in the order of their keys, rows in that of key hashes. They are joined in passes,
 //! each over a range of key hashes small enough to be sorted in memory.
 
-use std::collections::{BTreeMap, BTreeSet, btree_map};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use hufu_ledger::bucket::{Content, RowEntry, bucket_of};
 use hufu_ledger::changes::row_entries;
+use hufu_ledger::expiry::chunk_nonces;
 use hufu_ledger::{
     AuditError, Expired, ExpiryKey, Nonce, Place, StateKey, StateTree, StateValue, TreeCheck, audit,
 };
@@ -18,7 +19,6 @@ use hufu_types::Digest;
 
 use super::report::FAULTS_LISTED_MAX;
 use super::{Check, Part, State};
-use crate::state_keys::{self, expiry_prefix, is_expiry_key};
 
 /// Entries sorted in memory at a time; about 130 bytes each.
 const PASS_COUNT: u64 = 1 << 20;
@@ -48,13 +48,24 @@ pub(super) fn verify(check: &mut Check<'_>, state: &State) {
     }
 }
 
-/// All entries of the state, ascending by key; the expiry index lies among them and is left out.
+/// All entries of the state: the stored values ascending by key, then the nonces as the expiry index
+/// has them. Chunks that cannot be read are left out here; [`expiry`] reports them.
 fn entries(store: &StateStore) -> StorageResult<impl Iterator<Item = StorageResult<Entry>> + '_> {
     let accounts = store.iterate(Family::Accounts, &[])?;
-    let nonces = store.iterate(Family::Nonces, &[])?;
-    let is_entry =
-        |entry: &StorageResult<Entry>| !entry.as_ref().is_ok_and(|(key, _)| is_expiry_key(key));
-    Ok(accounts.chain(nonces.filter(is_entry)))
+    let nonces = store.iterate(Family::Nonces, &[])?.flat_map(|entry| match entry {
+        Ok((key, value)) => nonce_entries(&key, &value).into_iter().map(Ok).collect(),
+        Err(error) => vec![Err(error)],
+    });
+    Ok(accounts.chain(nonces))
+}
+
+fn nonce_entries(key: &[u8], chunk: &[u8]) -> Vec<Entry> {
+    let nonces = ExpiryKey::parse(key).and_then(|key| chunk_nonces(&key, chunk));
+    let entry = |(key, nonce): (StateKey, Nonce)| {
+        let value = StateValue::Nonce(nonce).to_bytes();
+        (key.to_bytes().as_slice().into(), value.as_slice().into())
+    };
+    nonces.unwrap_or_default().into_iter().map(entry).collect()
 }
 
 /// Every record of the bucket tree is what the fork above it says, and the buckets hash to the root
@@ -242,7 +253,7 @@ fn match_row(
 fn add_up(check: &mut Check<'_>, store: &StateStore) -> StorageResult<()> {
     check.progress("audit", 0, 0);
     let mut failed = None;
-    let entries = entries(store)?.map_while(|entry| match entry {
+    let entries = store.iterate(Family::Accounts, &[])?.map_while(|entry| match entry {
         Ok(entry) => Some(entry),
         Err(error) => {
             failed = Some(error);
@@ -266,15 +277,14 @@ fn add_up(check: &mut Check<'_>, store: &StateStore) -> StorageResult<()> {
     Ok(())
 }
 
-/// Every nonce of the expiry index is in the state with that last height, and every nonce of the
-/// state is in the index.
+/// Every chunk of the expiry index is canonical and in its place; that each of its nonces is in its
+/// row and each nonce of a row in the index is found by [`join`].
 fn expiry(check: &mut Check<'_>, state: &State) -> StorageResult<()> {
-    let prefix = &expiry_prefix(0)[..1];
     let mut indexed: u64 = 0;
     let mut heights: BTreeSet<u64> = BTreeSet::new();
-    for entry in state.store.scan_prefix(Family::Nonces, prefix)? {
+    for entry in state.store.iterate(Family::Nonces, &[])? {
         let (key, _) = entry?;
-        match ExpiryKey::parse(state_keys::expiry_key(&key)) {
+        match ExpiryKey::parse(&key) {
             Ok(key) => drop(heights.insert(key.valid_until())),
             Err(cause) => check.report.fault(Part::State, "expiry index", cause),
         }
@@ -284,17 +294,12 @@ fn expiry(check: &mut Check<'_>, state: &State) -> StorageResult<()> {
         if valid_until < state.height() {
             check.report.fault(Part::State, &place, "should have left the state");
         }
-        let Some(expired) = read_expired(check, &state.store, valid_until, &place)? else {
-            continue;
-        };
-        indexed += u64::try_from(expired.count()).unwrap_or(u64::MAX);
-        let nonces: Vec<(StateKey, Nonce)> = expired.nonces().collect();
-        for chunk in nonces.chunks(CHUNK_COUNT) {
-            expired_entries(check, &state.store, valid_until, chunk)?;
+        if let Some(expired) = read_expired(check, &state.store, valid_until, &place)? {
+            indexed += u64::try_from(expired.count()).unwrap_or(u64::MAX);
         }
     }
     check.report.counts.expiring_nonces = indexed;
-    unindexed(check, &state.store, indexed)
+    Ok(())
 }
 
 /// The chunks of one height, read together.
@@ -308,9 +313,9 @@ fn read_expired(
         check.report.fault(Part::State, place, "is no height");
         return Ok(None);
     };
-    let prefix = expiry_prefix(valid_until);
+    let prefix = ExpiryKey::prefix(valid_until);
     let chunks = store.scan_prefix(Family::Nonces, &prefix)?.collect::<StorageResult<Vec<_>>>()?;
-    let pairs = chunks.iter().map(|(key, value)| (state_keys::expiry_key(key), &**value));
+    let pairs = chunks.iter().map(|(key, value)| (&**key, &**value));
     match Expired::read(height, pairs) {
         Ok(expired) => Ok(Some(expired)),
         Err(cause) => {
@@ -318,61 +323,4 @@ fn read_expired(
             Ok(None)
         }
     }
-}
-
-fn expired_entries(
-    check: &mut Check<'_>,
-    store: &StateStore,
-    valid_until: u64,
-    nonces: &[(StateKey, Nonce)],
-) -> StorageResult<()> {
-    let stored: Vec<_> = nonces.iter().map(|(key, _)| key.to_bytes()).collect();
-    let values = store.multi_get(Family::Nonces, &stored)?;
-    for ((key, nonce), value) in nonces.iter().zip(values) {
-        let value = value.map(|value| StateValue::parse(key, &value));
-        let what = match value {
-            Some(Ok(value)) if value == StateValue::Nonce(*nonce) => continue,
-            Some(Ok(_)) => format!(
-                "has other heights than last {valid_until}, used {}, where the expiry index has it",
-                nonce.used_at
-            ),
-            Some(Err(cause)) => cause.to_string(),
-            None => format!("is in the expiry index of height {valid_until}, not in the state"),
-        };
-        check.report.fault(Part::State, format!("entry {key}"), what);
-    }
-    Ok(())
-}
-
-/// Nonces of the state that would never leave it. Where the counts agree there is none, because
-/// every nonce of the index was found; only otherwise the index of the whole validity window is
-/// kept in memory, 28 bytes a nonce.
-fn unindexed(check: &mut Check<'_>, store: &StateStore, indexed: u64) -> StorageResult<()> {
-    let mut count = 0;
-    for entry in store.iterate(Family::Nonces, &[])? {
-        count += u64::from(!is_expiry_key(&entry?.0));
-    }
-    if count == indexed {
-        return Ok(());
-    }
-    let mut known: BTreeMap<u64, Expired> = BTreeMap::new();
-    for entry in store.iterate(Family::Nonces, &[])? {
-        let (key, value) = entry?;
-        let Ok(key) = StateKey::parse(&key) else { continue };
-        let Ok(StateValue::Nonce(nonce)) = StateValue::parse(&key, &value) else { continue };
-        let valid_until = nonce.valid_until;
-        let expired = match known.entry(valid_until) {
-            btree_map::Entry::Occupied(entry) => entry.into_mut(),
-            btree_map::Entry::Vacant(entry) => {
-                let place = format!("expiry index of height {valid_until}");
-                let expired = read_expired(check, store, valid_until, &place)?.unwrap_or_default();
-                entry.insert(expired)
-            }
-        };
-        if !expired.contains(&key) {
-            let what = format!("is not in the expiry index of its last height {valid_until}");
-            check.report.fault(Part::State, format!("entry {key}"), what);
-        }
-    }
-    Ok(())
 }
