@@ -280,7 +280,8 @@ impl Executor {
         Ok(Expired::read(height, pairs)?)
     }
 
-    /// The values of the plan's keys, from the cache or the store, and which of its nonces are used.
+    /// The values of the plan's keys, from the cache or the store, and which of its nonces are
+    /// used.
     fn load(&mut self, plan: &Plan) -> Result<Loaded, ExecuteError> {
         let keys = plan.stored_keys();
         let mut values: Vec<Option<Box<[u8]>>> = Vec::with_capacity(keys.len());
