@@ -37,6 +37,8 @@ pub enum Kind {
     ValidatorSet = 11,
     /// A receipt with its proof, as a file or answer.
     ReceiptProof = 12,
+    /// What two peers sign to prove who they are on a link.
+    PeerProof = 13,
 }
 
 /// The one format version of today, for every kind.
