@@ -3,6 +3,7 @@
 
 mod batches;
 mod counters;
+pub mod dissemination;
 mod hashing;
 mod memory;
 mod pool;

@@ -15,7 +15,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::hashing::SeededState;
 
-const CHAIN: ChainId = ChainId(Digest([7; 32]));
+pub(crate) const CHAIN: ChainId = ChainId(Digest([7; 32]));
 const LIMITS: ProposalLimits =
     ProposalLimits { batches_max: 64, transactions_max: 1_000_000, bytes_max: 1 << 40 };
 
@@ -28,7 +28,12 @@ impl Verifier for Gullible {
     }
 }
 
-fn transaction(sender: u8, nonce: u64, valid_until: u64, signature: u8) -> Verified<Transaction> {
+pub(crate) fn transaction(
+    sender: u8,
+    nonce: u64,
+    valid_until: u64,
+    signature: u8,
+) -> Verified<Transaction> {
     sized_transaction(sender, nonce, valid_until, signature, 1)
 }
 

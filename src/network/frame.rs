@@ -1,4 +1,5 @@
 //! Frames: a fixed header of 16 bytes and a body whose size is bounded before it is waited for.
+//! Clients and peers speak frames of this one shape, each with kinds of their own.
 //!
 //! ```text
 //! offset  size  field
@@ -8,7 +9,7 @@
 //!      7     1  flags, zero
 //!      8     8  request id
 //! ```
-//! All integers are little-endian. Used on both sides of a connection; holds no state.
+//! All integers are little-endian; a peer's frames have request id 0. Holds no state.
 
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -41,14 +42,40 @@ const _: () = assert!(
 impl FrameHeader {
     /// The header of a frame with a body of `body_size` bytes.
     #[must_use]
-    pub const fn new(kind: FrameKind, request: u64, body_size: u32) -> Self {
+    pub fn new(kind: impl Kind, request: u64, body_size: u32) -> Self {
         Self {
             body_size: U32::new(body_size),
-            kind: U16::new(kind.number()),
+            kind: U16::new(kind.wire_number()),
             version: FRAME_VERSION,
             flags: 0,
             request: U64::new(request),
         }
+    }
+}
+
+/// The kinds of frames of one protocol.
+pub trait Kind: Copy + PartialEq + core::fmt::Debug {
+    /// The kind with this number on the wire.
+    fn of_wire(number: u16) -> Option<Self>;
+
+    /// The number on the wire.
+    fn wire_number(self) -> u16;
+
+    /// Smallest and largest body, bytes.
+    fn body_limits(self) -> (u32, u32);
+}
+
+impl Kind for FrameKind {
+    fn of_wire(number: u16) -> Option<Self> {
+        Self::from_number(number)
+    }
+
+    fn wire_number(self) -> u16 {
+        self.number()
+    }
+
+    fn body_limits(self) -> (u32, u32) {
+        self.body_range()
     }
 }
 
@@ -146,16 +173,16 @@ impl FrameKind {
 
 /// One whole frame, read in place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Frame<'a> {
+pub struct Frame<'a, K = FrameKind> {
     /// What it is.
-    pub kind: FrameKind,
+    pub kind: K,
     /// Request it belongs to; 0 where it belongs to none or to many.
     pub request: u64,
     /// The body.
     pub body: &'a [u8],
 }
 
-impl Frame<'_> {
+impl<K> Frame<'_, K> {
     /// Bytes of the whole frame.
     #[must_use]
     pub const fn size(&self) -> usize {
@@ -242,13 +269,30 @@ pub enum Direction {
 /// # Errors
 /// Why this is no frame.
 pub fn split(bytes: &[u8], direction: Direction) -> Result<Option<Frame<'_>>, FrameError> {
+    split_where(bytes, |kind: &FrameKind| {
+        kind.is_of_client() == (direction == Direction::FromClient)
+    })
+}
+
+/// The first frame of `bytes` in a protocol with kinds of its own, of which only those that
+/// `is_expected` are taken.
+///
+/// # Errors
+/// Why this is no frame.
+pub fn split_where<K: Kind>(
+    bytes: &[u8],
+    is_expected: impl FnOnce(&K) -> bool,
+) -> Result<Option<Frame<'_, K>>, FrameError> {
     let Ok((header, rest)) = FrameHeader::ref_from_prefix(bytes) else { return Ok(None) };
-    let kind = judge(header, direction)?;
+    let kind = judge(header, is_expected)?;
     let body = rest.get(..index(header.body_size.get()));
     Ok(body.map(|body| Frame { kind, request: header.request.get(), body }))
 }
 
-fn judge(header: &FrameHeader, direction: Direction) -> Result<FrameKind, FrameError> {
+fn judge<K: Kind>(
+    header: &FrameHeader,
+    is_expected: impl FnOnce(&K) -> bool,
+) -> Result<K, FrameError> {
     let request = header.request.get();
     if header.version != FRAME_VERSION {
         return Err(FrameError::VersionUnknown { found: header.version, request });
@@ -257,10 +301,9 @@ fn judge(header: &FrameHeader, direction: Direction) -> Result<FrameKind, FrameE
         return Err(FrameError::FlagsUnknown { found: header.flags, request });
     }
     let found = header.kind.get();
-    let kind = FrameKind::from_number(found)
-        .filter(|kind| kind.is_of_client() == (direction == Direction::FromClient))
-        .ok_or(FrameError::KindUnknown { found, request })?;
-    let (min, max) = kind.body_range();
+    let kind = K::of_wire(found).filter(is_expected);
+    let kind = kind.ok_or(FrameError::KindUnknown { found, request })?;
+    let (min, max) = kind.body_limits();
     let found = header.body_size.get();
     if found > max {
         return Err(FrameError::Oversized { found, max, request });
@@ -275,7 +318,7 @@ fn judge(header: &FrameHeader, direction: Direction) -> Result<FrameKind, FrameE
 ///
 /// # Panics
 /// If the body is larger than its kind allows: the writer did not keep its limits.
-pub fn write(out: &mut Vec<u8>, kind: FrameKind, request: u64, write: impl FnOnce(&mut Vec<u8>)) {
+pub fn write(out: &mut Vec<u8>, kind: impl Kind, request: u64, write: impl FnOnce(&mut Vec<u8>)) {
     let start = out.len();
     out.extend_from_slice(FrameHeader::new(kind, request, 0).as_bytes());
     write(out);
@@ -286,9 +329,9 @@ pub fn write(out: &mut Vec<u8>, kind: FrameKind, request: u64, write: impl FnOnc
 ///
 /// # Panics
 /// If the body's size is not in the range of its kind: the writer did not keep its limits.
-pub(crate) fn finish(out: &mut [u8], start: usize, kind: FrameKind) {
+pub(crate) fn finish(out: &mut [u8], start: usize, kind: impl Kind) {
     let body = out.get(start + FRAME_HEADER_SIZE..).map_or(0, length_u32);
-    let (min, max) = kind.body_range();
+    let (min, max) = kind.body_limits();
     assert!((min..=max).contains(&body), "the writer keeps the limits of its frame kind");
     if let Some(field) = out.get_mut(start..start + 4) {
         field.copy_from_slice(&body.to_le_bytes());

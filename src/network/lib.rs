@@ -7,6 +7,7 @@ pub mod codes;
 pub mod frame;
 pub mod limits;
 pub mod message;
+pub mod peer;
 #[cfg(test)]
 mod samples;
 pub mod session;
@@ -19,6 +20,7 @@ pub use codes::ErrorCode;
 pub use frame::{FrameError, FrameHeader, FrameKind};
 pub use message::event::{Cursor, Event, EventContent, Filter, SubscribeStart};
 pub use message::{ClientMessage, ServerMessage, WaitFor};
+pub use peer::{LinkConfig, LinkEvent, LinkIdentity, LinkSetup, PeerCode, PeerLink};
 pub use session::{
     Delivery, Push, Request, ServerSession, SessionConfig, SessionCounters, Submission,
     SubmitRequest, Ticket,

@@ -1,7 +1,7 @@
 //! Limits of the client protocol, each with its unit and its reason. What an operator may choose
 //! for one node is in [`crate::session::SessionConfig`] and stays inside these.
 
-use hufu_types::limits::{self, TX_SIZE_MAX, VALIDATORS_COUNT_MAX};
+use hufu_types::limits::{self, BLOCK_BATCHES_COUNT_MAX, TX_SIZE_MAX, VALIDATORS_COUNT_MAX};
 
 /// Bytes of a proof beside an account: the protocol's limit and none of our own, so that every
 /// proof that a node makes can be sent and read.
@@ -46,6 +46,36 @@ pub const CREDITS_MAX: u32 = 65_536;
 /// further.
 pub const CURSOR_AHEAD_HEIGHTS_MAX: u64 = 1_024;
 
+/// Bytes of a consensus message between peers: a bundle of one vote of each validator.
+pub const PEER_CONSENSUS_SIZE_MAX: u32 = 64 * 1_024;
+
+/// Bytes of a proposed block between peers: a header and its batch digests.
+pub const PEER_BLOCK_SIZE_MAX: u32 = 8 * 1_024;
+
+/// Digests in one request for batches, count: as many as a block orders.
+pub const PEER_DIGESTS_COUNT_MAX: u32 = BLOCK_BATCHES_COUNT_MAX;
+
+/// Heights in one request for a range, count.
+pub const PEER_HEIGHTS_COUNT_MAX: u32 = 64;
+
+/// Bytes of a bulk message that one frame carries: what a vote may have to wait behind.
+pub const PEER_PART_SIZE_MAX: u32 = 64 * 1_024;
+
+/// Bytes of a decided height without its bodies: block and certificate.
+pub const PEER_HEIGHT_SIZE_MAX: u32 = 64 * 1_024;
+
+const _: () = assert!(
+    VALIDATORS_COUNT_MAX * 256 + 64 <= PEER_CONSENSUS_SIZE_MAX,
+    "a vote of each validator must fit a consensus message"
+);
+const _: () = assert!(
+    BLOCK_BATCHES_COUNT_MAX * 32 + 1_024 <= PEER_BLOCK_SIZE_MAX,
+    "a block of the most batches must fit"
+);
+const _: () = assert!(
+    PEER_BLOCK_SIZE_MAX + VALIDATORS_COUNT_MAX * 128 <= PEER_HEIGHT_SIZE_MAX,
+    "a block and a certificate of the largest validator set must fit"
+);
 const _: () = assert!(
     FRAME_BODY_SIZE_MAX >= 2 * TX_SIZE_MAX,
     "the largest transaction must fit a submit frame with its counts"

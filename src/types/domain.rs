@@ -43,6 +43,8 @@ pub enum Kind {
     StateRow = 15,
     /// A fork of a state bucket.
     StateFork = 16,
+    /// What two peers sign to prove who they are on a link.
+    PeerProof = 17,
 }
 
 /// The one format version of today, for every kind.
