@@ -1,8 +1,8 @@
 //! The expiry index: which nonces leave the state at which height.
 //!
 //! It is the one place where nonces are stored with their heights; the rows of the state root hold
-//! their hashes. The index is no part of the root, because it follows from what is: the nonces with
-//! the same two heights, ascending, in chunks of which all but the last are full.
+//! their hashes. Its form follows from what it holds: the nonces with the same two heights,
+//! ascending, in chunks of which all but the last are full.
 //!
 //! ```text
 //! key    20: valid until u64, used at u64, chunk u32 from 0, all big-endian

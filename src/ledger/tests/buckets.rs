@@ -10,8 +10,8 @@ use super::fixture::{BUCKETS_LOG2, Store, address};
 use super::roots::{naive_root_of_hashes, peopled, root_of};
 use crate::changes::{Change, row_entries};
 use crate::{
-    Applied, Corrupt, Nonce, Place, StateChanges, StateKey, StateProof, StateProofError, StateTree,
-    StateValue, Write,
+    Applied, Corrupt, Lookup, Nonce, Place, StateChanges, StateKey, StateProof, StateProofError,
+    StateTree, StateValue, Write,
 };
 
 type Entries = BTreeMap<Digest, Digest>;
@@ -416,4 +416,36 @@ fn entries_of_a_real_state_are_proven() {
         assert!(proof.verify(chain, BUCKETS_LOG2, &key, value, &root).is_err(), "{key}");
         assert!(proof.verify(store.chain_id, 0, &key, value, &root).is_err(), "{key}");
     }
+}
+
+/// What execution asks of the rows: in short buckets, under forks and where nothing is.
+#[test]
+fn rows_tell_used_nonces_from_fresh_ones() {
+    let mut store = Store::new();
+    let hasher = store.provider.hasher.clone();
+    let ground = ground_nonces(&store, 200).into_iter().map(|(key, _)| key);
+    let spread = (0..200).map(|nonce| StateKey::Nonce { sender: address(2), nonce });
+    let keys: Vec<StateKey> = ground.chain(spread).collect();
+    let value = Some(StateValue::Nonce(Nonce { valid_until: 9, used_at: 1 }));
+    let used = keys.iter().step_by(2).map(|&key| Write { key, before: None, value });
+    let used: Vec<Write> = used.collect();
+    let changes = StateChanges::new(store.chain_id, BUCKETS_LOG2, &used, &*hasher);
+    let applied = store.apply(&changes).unwrap();
+    assert!(applied.records().count() > 10, "forks and rows");
+
+    let lookup = Lookup::new(store.chain_id, BUCKETS_LOG2, &keys, &*hasher);
+    let held = |store: &Store| {
+        let mut update = store.tree.update(lookup.changes());
+        while !update.wanted().is_empty() {
+            let record = |place: &Place| store.records.get(place.to_bytes().as_ref()).cloned();
+            let records: Vec<_> = update.wanted().iter().map(record).collect();
+            update.supply(records, &*hasher)?;
+        }
+        Ok::<_, Corrupt>(lookup.held(&update))
+    };
+    let expected: Vec<bool> = (0..keys.len()).map(|place| place % 2 == 0).collect();
+    assert_eq!(held(&store), Ok(expected));
+    let record = store.records.values_mut().next_back().unwrap();
+    *record.last_mut().unwrap() ^= 1;
+    assert!(held(&store).is_err(), "a row that lies about a nonce is not believed");
 }
