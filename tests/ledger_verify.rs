@@ -68,6 +68,8 @@ struct Crooked {
     ground: bool,
     /// Orders transactions again behind their last valid height.
     late_copy: bool,
+    /// Orders transactions of the height before again, while their nonces are still remembered.
+    early_copy: bool,
     /// Ends as a killed process does.
     killed: bool,
     /// The heights are not sealed in the vote log.
@@ -224,8 +226,14 @@ impl Maker {
             checked.iter().for_each(|one| builder.push(one.as_ref().unwrap()));
             batches.push(builder.seal(height * 2 + part, hasher));
         }
-        if self.crooked.late_copy && height == HEIGHTS {
-            let again = (0..6).map(|number| self.transaction(2, number)).collect();
+        let copied = match (self.crooked.late_copy, self.crooked.early_copy) {
+            _ if height < HEIGHTS => None,
+            (true, _) => Some(2),
+            (_, true) => Some(HEIGHTS - 1),
+            _ => None,
+        };
+        if let Some(copied) = copied {
+            let again = (0..6).map(|number| self.transaction(copied, number)).collect();
             let checked = verify_transactions(&self.provider, self.genesis.chain_id(), again);
             checked.iter().for_each(|one| builder.push(one.as_ref().unwrap()));
             batches.push(builder.seal(height * 2 + 2, hasher));
@@ -646,20 +654,30 @@ fn a_batch_with_another_chain_in_it_stops_recovery_and_is_found() {
 }
 
 #[test]
-fn a_late_copy_does_not_hide_the_first_receipt() {
-    let folder = Folder::new(Crooked { late_copy: true, ..Crooked::default() });
+fn a_copy_does_not_hide_the_first_receipt() {
+    let late = Crooked { late_copy: true, ..Crooked::default() };
+    copies_fail(late, 2, FailureCode::Expired);
+    // Only the rows of the state tree know these nonces.
+    let early = Crooked { early_copy: true, ..Crooked::default() };
+    copies_fail(early, HEIGHTS - 1, FailureCode::NonceUsed);
+}
+
+/// The last block orders transactions of height `copied` again: each fails, and is found where it
+/// was first.
+fn copies_fail(crooked: Crooked, copied: u64, expected: FailureCode) {
+    let folder = Folder::new(crooked);
     assert_clean(&folder.verify(Level::Replay));
     let maker = Maker::open(&folder.path(), Crooked::default());
     let store = maker.recovered.executor.store();
     let receipts = store.get(Family::Receipts, &HEIGHTS.to_be_bytes()).unwrap().unwrap();
     let receipts = parse_receipts(&receipts).unwrap();
     for (place, number) in (0..6).enumerate() {
-        let id = maker.transaction(2, number).view().id();
+        let id = maker.transaction(copied, number).view().id();
         let late = receipts.iter().find(|receipt| receipt.id == id).unwrap();
         let code = late.outcome().unwrap().unwrap_err().code;
-        assert_eq!(code, FailureCode::Expired);
+        assert_eq!(code, expected);
         let row = store.get(Family::Transactions, id.as_bytes()).unwrap().unwrap();
-        let first = (2, u32::try_from(place).unwrap());
+        let first = (copied, u32::try_from(place).unwrap());
         assert_eq!(parse_transaction_row(&row), Ok(first));
     }
 }
