@@ -22,7 +22,7 @@ use crate::error::Error;
 /// Version of the folder's layout and of everything in it.
 ///
 /// The one version of everything that storage writes: both logs and the state store carry it too.
-pub const DATA_FORMAT_VERSION: u32 = 2;
+pub const DATA_FORMAT_VERSION: u32 = 3;
 
 const MAGIC: [u8; 8] = *b"HUFUDATA";
 const IDENTITY: &str = "identity";

@@ -18,7 +18,9 @@ use hufu_mempool::{Mempool, ProposalLimits};
 use hufu_runtime::clock::Nanos;
 use hufu_runtime::link::{Consumer, Producer};
 use hufu_runtime::tile::{Fatal, Progress, Tile};
-use hufu_types::limits::BLOCK_BATCHES_COUNT_MAX;
+use hufu_types::limits::{
+    BATCH_KEYS_COUNT_MAX, BLOCK_KEYS_COUNT_MAX, BLOCK_SIZE_MAX, BLOCK_TRANSACTIONS_COUNT_MAX,
+};
 use hufu_types::{Batch, BatchDigest, TxDigest};
 
 use crate::messages::{Candidates, Checked, MempoolRequest, SealedBatch, Status};
@@ -26,12 +28,6 @@ use crate::metrics::Metrics;
 
 /// Transactions taken from one verify tile in one poll, so that no tile starves another.
 const CHECKED_PER_POLL_MAX: usize = 512;
-
-/// Transactions one block may hold; bounds what execution does between two heights.
-const BLOCK_TRANSACTIONS_MAX: u32 = 65_536;
-
-/// Bytes of batches one block may order.
-const BLOCK_BYTES_MAX: u64 = 32 << 20;
 
 /// The links of the mempool tile.
 #[derive(Debug)]
@@ -194,9 +190,9 @@ impl MempoolTile {
             }
         }
         let limits = ProposalLimits {
-            batches_max: BLOCK_BATCHES_COUNT_MAX,
-            transactions_max: BLOCK_TRANSACTIONS_MAX,
-            bytes_max: BLOCK_BYTES_MAX,
+            batches_max: BLOCK_KEYS_COUNT_MAX / BATCH_KEYS_COUNT_MAX,
+            transactions_max: BLOCK_TRANSACTIONS_COUNT_MAX,
+            bytes_max: BLOCK_SIZE_MAX.into(),
         };
         self.proposed = self.pool.propose(&limits).batches;
         let batches = self.proposed.iter().map(|digest| {
