@@ -118,6 +118,7 @@ impl Chain {
             receipts_root: roots.receipts_root,
             receipts_count: roots.receipts_count.into(),
             validators: self.validators,
+            present: 0.into(),
         }
     }
 }

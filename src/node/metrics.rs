@@ -117,6 +117,8 @@ metrics! {
         consensus_blocks: "hufu_consensus_blocks_decided", "Blocks decided.";
         consensus_rounds: "hufu_consensus_rounds_started", "Rounds started.";
         consensus_refused: "hufu_consensus_inputs_refused", "Inputs the ordering engine did not take in.";
+        consensus_blamed: "hufu_consensus_peers_blamed", "Messages of peers that no honest validator sends.";
+        consensus_caught_up: "hufu_consensus_heights_caught_up", "Heights taken over from peers instead of voted on.";
         execute_transactions: "hufu_execute_transactions_executed", "Transactions executed, failed ones included.";
         log_bytes: "hufu_log_bytes_written", "Bytes written to the block log, padding included.";
         log_groups: "hufu_log_groups_synced", "Groups of the block log made durable.";

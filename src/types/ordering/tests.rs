@@ -74,6 +74,7 @@ fn block(height: u64, transactions_count: u64, batches: &[Batch]) -> Block {
         receipts_root: Digest::ZERO,
         receipts_count: U32::ZERO,
         validators: Digest::ZERO,
+        present: 0.into(),
     };
     Block::new(header, digests, &*hasher()).unwrap()
 }
