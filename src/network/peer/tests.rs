@@ -132,7 +132,7 @@ fn messages_arrive_as_they_were_sent() {
     pair.piece = 1_000;
     let most = usize::try_from(PEER_DIGESTS_COUNT_MAX).unwrap();
     let digests: Vec<BatchDigest> =
-        (0..50).map(|byte| BatchDigest(Digest([byte; 32]))).take(most + 9).collect();
+        (0..=255).cycle().map(|byte| BatchDigest(Digest([byte; 32]))).take(most + 9).collect();
     assert!(digests.len() > most, "more than one request");
     let batch: Arc<[u8]> = (0..200_000_u32).map(|number| number.to_le_bytes()[0]).collect();
     let [sender, _] = &mut pair.ends;
