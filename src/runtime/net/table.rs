@@ -206,7 +206,7 @@ impl Table {
             return;
         }
         let peer =
-            socket.peer_addr().and_then(|peer| super::socket::prepare(&socket).map(|()| peer));
+            socket.peer_addr().and_then(|peer| super::socket::prepare(&socket, &self.config).map(|()| peer));
         let Ok(peer_addr) = peer else {
             self.stats.accept_aborted += 1;
             return;
