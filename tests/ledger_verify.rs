@@ -148,7 +148,8 @@ struct Maker {
 
 fn genesis(signer: &SoftwareSigner) -> Genesis {
     let key = *signer.public_key();
-    let validator = Validator { name: "node-0".to_owned(), key, power: 1 };
+    let link_key = *SoftwareSigner::from_bytes(&[99; 32]).unwrap().public_key();
+    let validator = Validator { name: "node-0".to_owned(), key, link_key, power: 1 };
     let parameters = Parameters {
         certified_lag_heights: 1,
         block_interval_millis: 10,
