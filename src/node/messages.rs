@@ -199,17 +199,7 @@ pub struct DurableBlock {
 }
 
 /// execute -> consensus: the roots that the header of h+d must carry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ExecutedRoots {
-    /// Height executed.
-    pub height: u64,
-    /// State root after it.
-    pub state_root: Digest,
-    /// Root over its receipts.
-    pub receipts_root: Digest,
-    /// How many receipts.
-    pub receipts_count: u32,
-}
+pub use hufu_consensus::header::ExecutedRoots;
 
 /// execute -> ingress, query: what became of one block; shared, never changed.
 #[derive(Debug)]
@@ -387,6 +377,8 @@ pub enum VoteLogCommand {
     /// The block of this height is durable in the block log: its records are only history from here
     /// on.
     Seal(u64),
+    /// This validator may vote from here on: see [`hufu_storage::data_dir::DataDir::probation`].
+    EndProbation,
 }
 
 /// peer -> consensus.

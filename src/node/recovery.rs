@@ -17,6 +17,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use hufu_consensus::RecoveredLog;
+use hufu_consensus::header::Parent;
+use hufu_consensus::replica::Tip;
 use hufu_crypto::Provider;
 use hufu_storage::block_log::{BlockLog, LogKind, LogOptions, LogReader, RecoveryReport, Start};
 use hufu_storage::data_dir::DataDir;
@@ -24,7 +26,6 @@ use hufu_storage::state_store::{StateStore, StateStoreOptions};
 use hufu_storage::vote_log::{VoteLog, VoteRecovery};
 use hufu_types::{Batch, BatchDigest, Block, ChainId, Genesis, OrderedBatches};
 
-use crate::blocks::ChainTip;
 use crate::executor::{ExecuteError, Executor, Inline};
 use crate::messages::{DecidedBlock, DurableBlock};
 use crate::metrics::Metrics;
@@ -104,7 +105,7 @@ pub struct Recovered {
     /// Its records above the tip.
     pub votes: RecoveredLog,
     /// The last block.
-    pub tip: ChainTip,
+    pub tip: Tip,
     /// Blocks executed again.
     pub replayed: u64,
 }
@@ -171,15 +172,15 @@ pub fn recover(
     let mut replay = Replay::new(provider, genesis.chain_id());
     let replayed = replay.run(&mut reader, &mut executor, progress)?;
     let tip = tip(&executor, &mut reader, genesis, provider)?;
-    if let Some(sealed) = records.seal.map(|seal| seal.height).filter(|sealed| *sealed > tip.height)
+    if let Some(sealed) = records.seal.map(|seal| seal.height).filter(|sealed| *sealed > tip.block.height)
     {
-        return Err(RecoverError::SealedAhead { sealed, tip: tip.height });
+        return Err(RecoverError::SealedAhead { sealed, tip: tip.block.height });
     }
     let records =
         records.sealed.iter().chain(&records.open).map(|record| record.payload.as_slice());
-    let votes = RecoveredLog::read(records, tip.height, &*provider.hasher)?;
+    let votes = RecoveredLog::read(records, tip.block.height, &*provider.hasher)?;
     let ordered = ordered(&executor, &mut reader, provider)?;
-    let (batches, unordered) = replay.finish(tip.height);
+    let (batches, unordered) = replay.finish(tip.block.height);
     Ok(Recovered {
         executor,
         log,
@@ -311,27 +312,27 @@ impl<'a> Replay<'a> {
     }
 }
 
-/// The last block executed: its header is read from the log.
+/// The last block executed: its header and the one before it are read from the log.
 fn tip(
     executor: &Executor,
     reader: &mut LogReader,
     genesis: &Genesis,
     provider: &Provider,
-) -> Result<ChainTip, RecoverError> {
+) -> Result<Tip, RecoverError> {
     let height = executor.height();
-    let mut tip = ChainTip {
-        height,
-        block: executor.block(),
-        time_millis: genesis.time_millis,
-        last_receipts_height: 0,
-    };
+    let mut tip = Tip::genesis(genesis.time_millis);
     if height == 0 {
         return Ok(tip);
     }
-    let block = block_at(height, executor, reader, provider)?;
-    tip.time_millis = block.header().time_millis.get();
+    let last = block_at(height, executor, reader, provider)?;
+    tip.block = Parent::of(last.header());
+    tip.present = Some(last.header().present.get());
     let with_receipts = executor.recent_roots().iter().rev().find(|roots| roots.receipts_count > 0);
     tip.last_receipts_height = with_receipts.map_or(0, |roots| roots.height);
+    if height > 1 {
+        let before = block_at(height - 1, executor, reader, provider)?;
+        tip.present_before = Some(before.header().present.get());
+    }
     Ok(tip)
 }
 

@@ -69,6 +69,13 @@ links! {
     EXECUTE_ANSWER: "execute-answer", 256, "As many answers as questions.";
     INGRESS_QUERY: "ingress-query", 256, "Questions that read the disk.";
     QUERY_ANSWER: "query-answer", 256, "As many answers as questions.";
+    CONSENSUS_PEER: "consensus-peer", 1024, "What one validator says in a height of many rounds; kept until the link has room.";
+    PEER_CONSENSUS: "peer-consensus", 1024, "Votes of both steps of 128 validators and some rounds; more waits in the sockets.";
+    MEMPOOL_PEER: "mempool-peer", 256, "A batch to each of 128 peers, and as many answers.";
+    PEER_MEMPOOL: "peer-mempool", 256, "A question from each of 128 peers, and as many comings and goings.";
+    PEER_VERIFY: "peer-verify", 64, "Batches of peers; more waits in the peer tile, counted in bytes.";
+    PEER_QUERY: "peer-query", 64, "Decided heights that peers ask for, some ranges deep.";
+    QUERY_PEER: "query-peer", 64, "As many answers as questions.";
     EXECUTE_WORKER: "execute-worker", 1, "A block gives each worker one portion.";
     WORKER_EXECUTE: "worker-execute", 1, "A block gives each worker one portion.";
 }
@@ -88,6 +95,8 @@ pub mod rank {
     pub const DURABLE: u16 = 4;
     /// Executes what became durable.
     pub const EXECUTE: u16 = 5;
+    /// Tells peers the last of it; asks queries, so it stops before them.
+    pub const PEER: u16 = 5;
     /// Served execution to its end.
     pub const LAST: u16 = 6;
 }
@@ -105,6 +114,8 @@ pub struct Threads {
     pub consensus: ThreadId,
     /// The signer's.
     pub sign: ThreadId,
+    /// The peers'; nothing runs there for them where there are none.
+    pub peer: ThreadId,
     /// Execution's.
     pub execute: ThreadId,
     /// One for each worker of execution.
@@ -131,7 +142,7 @@ impl Threads {
     ///
     /// # Errors
     /// When the cores cannot be asked for, or no thread can be planned.
-    pub fn plan(group: &mut Group, placement: &Placement) -> io::Result<Self> {
+    pub fn plan(group: &mut Group, placement: &Placement, has_peers: bool) -> io::Result<Self> {
         let (cores, is_pinned) = match &placement.cores {
             Cores::Auto => (placement::available_cores()?, true),
             Cores::None => (placement::available_cores()?, false),
@@ -139,7 +150,7 @@ impl Threads {
         };
         let count = cores.cores().len().max(1);
         let ingress_count = usize::try_from(placement.ingress_count).unwrap_or(1);
-        let service_count = SERVICE_CORES + ingress_count;
+        let service_count = SERVICE_CORES + ingress_count + usize::from(has_peers);
         let is_merged = match placement.merge {
             MergeChoice::Always => true,
             MergeChoice::Never => false,
@@ -150,7 +161,7 @@ impl Threads {
         if is_merged {
             planner.merged(placement, count)
         } else {
-            planner.separate(placement, count)
+            planner.separate(placement, count, has_peers)
         }
     }
 }
@@ -176,6 +187,7 @@ impl Planner<'_> {
             mempool: service,
             consensus: service,
             sign: service,
+            peer: service,
             execute: service,
             // Without cores to spare, another thread executes nothing sooner.
             workers: self.pinned_each("worker", index_of(placement.execute_workers))?,
@@ -187,16 +199,25 @@ impl Planner<'_> {
     }
 
     /// A core for each service tile; the rest verifies.
-    fn separate(&mut self, placement: &Placement, cores_count: usize) -> io::Result<Threads> {
+    fn separate(
+        &mut self,
+        placement: &Placement,
+        cores_count: usize,
+        has_peers: bool,
+    ) -> io::Result<Threads> {
         let ingress_count = usize::try_from(placement.ingress_count).unwrap_or(1);
-        let spare = cores_count.saturating_sub(SERVICE_CORES + ingress_count);
+        let service_count = SERVICE_CORES + ingress_count + usize::from(has_peers);
+        let spare = cores_count.saturating_sub(service_count);
         let workers_count = chosen(placement.execute_workers, spare / VERIFY_CORES_PER_WORKER);
         let left = spare.saturating_sub(workers_count).max(1);
+        let mempool = self.pinned("mempool")?;
+        let peer = if has_peers { self.pinned("peer")? } else { mempool };
         Ok(Threads {
             ingress: self.pinned_each("ingress", ingress_count)?,
-            mempool: self.pinned("mempool")?,
+            mempool,
             consensus: self.pinned("consensus")?,
             sign: self.pinned("sign")?,
+            peer,
             execute: self.pinned("execute")?,
             workers: self.pinned_each("worker", workers_count)?,
             persist_log: self.pinned("persist-log")?,
@@ -354,7 +375,7 @@ mod tests {
                 spin: Duration::ZERO,
             };
             let mut group = Group::new(hufu_runtime::thread::abort_process());
-            let threads = Threads::plan(&mut group, &placement).unwrap();
+            let threads = Threads::plan(&mut group, &placement, false).unwrap();
             (threads.is_merged, threads.workers.len(), threads.verify.len())
         };
         assert_eq!(counts(2, 0), (true, 0, 2));
