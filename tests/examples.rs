@@ -224,6 +224,7 @@ impl Chain {
             receipts_root: MerkleTree::new(leaves, &*provider.hasher).root(),
             receipts_count: U32::new(executed.len() as u32),
             validators: self.genesis.validators.digest(id),
+            present: 1.into(),
         };
         Block::new(header, digests, &*provider.hasher).unwrap()
     }

@@ -7,7 +7,7 @@ use hufu_load::setup::{cash, shares};
 use hufu_load::sign::event_digest;
 use hufu_load::{Role, SyntheticHour};
 
-use hufu_types::limits::{BLOCK_BATCHES_COUNT_MAX, BLOCK_KEYS_COUNT_MAX};
+use hufu_types::limits::{BATCH_KEYS_COUNT_MAX, BLOCK_KEYS_COUNT_MAX};
 use hufu_types::{Address, Batch, Leg, Operation, Transaction};
 
 /// Transactions of one block.
@@ -66,11 +66,12 @@ fn worst(chain: &Chain) -> Vec<Batch> {
         })
     };
     let per_transaction = make(0).keys_count();
-    let per_batch = BLOCK_KEYS_COUNT_MAX / BLOCK_BATCHES_COUNT_MAX / per_transaction;
-    let batches = chain.batches((0..per_batch * BLOCK_BATCHES_COUNT_MAX).map(make).collect());
+    let (per_batch, most) =
+        (BATCH_KEYS_COUNT_MAX / per_transaction, BLOCK_KEYS_COUNT_MAX / BATCH_KEYS_COUNT_MAX);
+    let batches = chain.batches((0..per_batch * most).map(make).collect());
     let keys: u32 = batches.iter().map(Batch::keys_count).sum();
     let count = u32::try_from(batches.len()).unwrap_or(u32::MAX);
-    assert!(count == BLOCK_BATCHES_COUNT_MAX, "as many batches as a block may order");
+    assert!(count == most, "as many full batches as a block may order");
     assert!(keys > BLOCK_KEYS_COUNT_MAX / 100 * 95, "nearly as many keys");
     batches
 }

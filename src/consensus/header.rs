@@ -12,7 +12,7 @@ use hufu_types::limits::HEADER_TIME_AHEAD_MILLIS_MAX;
 use hufu_types::{
     Address, BatchDigest, Block, BlockDigest, BlockHeader, ChainId, DomainPrefix, Kind,
 };
-use zerocopy::little_endian::{U32, U64};
+use zerocopy::little_endian::{U32, U64, U128};
 
 use crate::validators::{SCHEDULE_SLOTS_COUNT_MAX, Validators};
 
@@ -130,6 +130,12 @@ pub enum HeaderError {
         /// The header's height.
         height: u64,
     },
+    /// Peer: says that it heard of validators that there are not.
+    #[error("header of height {height} names validators outside the set as present")]
+    Present {
+        /// The header's height.
+        height: u64,
+    },
     /// Peer: carries the roots of another height than the chain's lag says.
     #[error("header of height {height} carries the roots of height {found}, expected {expected}")]
     ExecutedHeight {
@@ -202,6 +208,7 @@ impl HeaderRules<'_> {
         proposer: Address,
         batches: &[BatchDigest],
         transactions_count: u32,
+        present: u128,
         hasher: &dyn Hasher,
     ) -> BlockHeader {
         let height = self.height();
@@ -222,6 +229,7 @@ impl HeaderRules<'_> {
             receipts_root: self.executed.receipts_root,
             receipts_count: U32::new(self.executed.receipts_count),
             validators: self.validators.set().digest(self.chain_id),
+            present: U128::new(present),
         }
     }
 
@@ -252,6 +260,9 @@ impl HeaderRules<'_> {
         self.check_time(header, standing)?;
         if header.validators != self.validators.set().digest(self.chain_id) {
             return Err(HeaderError::Validators { height });
+        }
+        if header.present.get() & !self.validators.bits() != 0 {
+            return Err(HeaderError::Present { height });
         }
         if !self.had_turn(header.proposer, standing) {
             return Err(HeaderError::Proposer { height, found: header.proposer });
@@ -343,7 +354,7 @@ mod tests {
 
     fn built(rules: &HeaderRules<'_>) -> BlockHeader {
         let proposer = rules.validators.proposer(7, 0).address();
-        rules.build(proposer, &[], 0, &*software_provider().hasher)
+        rules.build(proposer, &[], 0, 0b1111, &*software_provider().hasher)
     }
 
     const ROUND_0: Standing = Standing::Proposed { round: 0 };
@@ -383,6 +394,8 @@ mod tests {
         let ahead = changed(|header| header.time_millis = U64::new(12_501));
         assert!(matches!(ahead, E::TimeAhead { .. }));
         assert!(matches!(changed(|header| header.validators = Digest::ZERO), E::Validators { .. }));
+        let present = changed(|header| header.present = U128::new(0b1_0000));
+        assert!(matches!(present, E::Present { .. }));
         let lag = changed(|header| header.executed_height = U64::new(6));
         assert!(matches!(lag, E::ExecutedHeight { .. }));
         let out_of_turn = BlockHeader { proposer: other, ..header };

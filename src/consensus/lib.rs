@@ -7,6 +7,7 @@ pub mod engine;
 pub mod guard;
 pub mod header;
 pub mod message;
+pub mod replica;
 pub mod validators;
 pub mod vote_log;
 

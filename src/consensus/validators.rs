@@ -9,9 +9,10 @@
 //! as long as those left hold more than two thirds of the power and only for the first rounds of a
 //! height; from round `count` on everyone is asked again, so that a wrong guess never stops the
 //! chain. Who is absent must be the same on all validators, hence a function of decided blocks
-//! alone: a header names who built it, and a block built by another than `proposer(height, 0)` says
-//! that those before it in the schedule did not get through. A certificate's round may *not* be
-//! used: two validators may hold certificates of different rounds for one block.
+//! alone: each header says of whom its proposer heard lately, and who is named by neither of the
+//! last two headers is absent. So one dead proposer costs one slot, and one that is back is asked
+//! again as soon as anybody hears its votes. A certificate's round or signers may *not* be used: two
+//! validators may hold different certificates for one block.
 
 use std::sync::Arc;
 
@@ -119,6 +120,27 @@ impl Validators {
     #[must_use]
     pub fn set(&self) -> &ValidatorSet {
         &self.shared.set
+    }
+
+    /// The bits that a header may set for validators that are present: one for each, by ascending
+    /// address, lowest first.
+    #[must_use]
+    pub fn bits(&self) -> u128 {
+        (0..self.shared.members.len()).fold(0, |bits, place| bits | (1 << place))
+    }
+
+    /// The bit of this validator in a header; 0 for one outside the set.
+    #[must_use]
+    pub fn bit(&self, address: &Address) -> u128 {
+        let place = self.shared.members.binary_search_by_key(address, Member::address);
+        place.map_or(0, |place| 1 << place)
+    }
+
+    /// The validators whose bits are not among `bits`.
+    #[must_use]
+    pub fn without(&self, bits: u128) -> Vec<Address> {
+        let addresses = self.shared.members.iter().map(Member::address);
+        addresses.filter(|address| self.bit(address) & bits == 0).collect()
     }
 
     /// The validator with this address.

@@ -50,7 +50,7 @@ pub const CURSOR_AHEAD_HEIGHTS_MAX: u64 = 1_024;
 pub const PEER_CONSENSUS_SIZE_MAX: u32 = 64 * 1_024;
 
 /// Bytes of a proposed block between peers: a header and its batch digests.
-pub const PEER_BLOCK_SIZE_MAX: u32 = 8 * 1_024;
+pub const PEER_BLOCK_SIZE_MAX: u32 = 16 * 1_024;
 
 /// Digests in one request for batches, count: as many as a block orders.
 pub const PEER_DIGESTS_COUNT_MAX: u32 = BLOCK_BATCHES_COUNT_MAX;

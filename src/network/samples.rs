@@ -65,6 +65,7 @@ pub(crate) fn block_header(height: u64) -> BlockHeader {
         receipts_root: Digest([5; 32]),
         receipts_count: U32::new(2),
         validators: Digest([6; 32]),
+        present: U128::new(3),
     }
 }
 

@@ -1,7 +1,8 @@
 //! Batches: the unit of dissemination, verification and storage (design.md 3).
 //!
 //! ```text
-//! header: domain prefix (kind 3), origin address, sequence, transactions count, transactions size
+//! header: domain prefix (kind 3), origin address, sequence, last height, transactions count,
+//!         transactions size
 //! then per transaction: size u32, bytes
 //! ```
 //! The digest of a batch commits to its header and to the Merkle root over its transaction digests,
@@ -34,6 +35,9 @@ pub struct BatchHeader {
     pub origin: Address,
     /// Number of the batch among those of its origin; grows across restarts, gaps allowed.
     pub sequence: U64,
+    /// The last height at which any of its transactions is valid: the largest of their last valid
+    /// heights. No later block may order the batch, so that none needs to be remembered for longer.
+    pub last_height: U64,
     /// Transactions in the batch.
     pub transactions_count: U32,
     /// Bytes that follow the header.
@@ -99,7 +103,7 @@ impl Batch {
             });
         }
         let mut entries = Vec::with_capacity(index(count));
-        let mut keys_count = 0;
+        let (mut keys_count, mut last_height) = (0, 0);
         for _ in 0..count {
             let size = reader.fixed::<U32>()?.get();
             let offset = u32::try_from(reader.offset()).unwrap_or(u32::MAX);
@@ -107,6 +111,7 @@ impl Batch {
             if view.header().prefix.chain_id != header.prefix.chain_id {
                 return Err(DecodeError::NotCanonical { field: "chain of a batch's transaction" });
             }
+            last_height = last_height.max(view.header().valid_until.get());
             keys_count += view.keys_count();
             check_keys("batch", keys_count, BATCH_KEYS_COUNT_MAX)?;
             let id = view.id();
@@ -115,6 +120,14 @@ impl Batch {
             entries.push(BatchEntry { offset, size, keys_count, id, digest });
         }
         reader.finish()?;
+        let stated = header.last_height.get();
+        if stated != last_height {
+            return Err(DecodeError::Mismatch {
+                field: "last height",
+                stated,
+                actual: last_height,
+            });
+        }
         Ok(Self::assemble(bytes, header, entries, hasher))
     }
 
@@ -188,6 +201,7 @@ pub struct BatchBuilder {
     bytes: Vec<u8>,
     entries: Vec<BatchEntry>,
     keys_count: u32,
+    last_height: u64,
 }
 
 impl BatchBuilder {
@@ -196,7 +210,7 @@ impl BatchBuilder {
     pub fn new(chain_id: ChainId, origin: Address) -> Self {
         let mut bytes = Vec::with_capacity(index(BATCH_SIZE_MAX));
         bytes.resize(size_of::<BatchHeader>(), 0);
-        Self { chain_id, origin, bytes, entries: Vec::new(), keys_count: 0 }
+        Self { chain_id, origin, bytes, entries: Vec::new(), keys_count: 0, last_height: 0 }
     }
 
     /// Transactions collected.
@@ -240,6 +254,8 @@ impl BatchBuilder {
         self.bytes.extend_from_slice(bytes);
         self.entries.push(entry);
         self.keys_count += keys_count;
+        let valid_until = transaction.get().header().valid_until.get();
+        self.last_height = self.last_height.max(valid_until);
     }
 
     /// The batch with everything collected; the builder is empty again and keeps its memory.
@@ -253,6 +269,7 @@ impl BatchBuilder {
             prefix: DomainPrefix::new(Kind::Batch, self.chain_id),
             origin: self.origin,
             sequence: U64::new(sequence),
+            last_height: U64::new(self.last_height),
             transactions_count: U32::new(length_u32(&self.entries)),
             transactions_size: U32::new(length_u32(&self.bytes[header_size..])),
         };
@@ -264,7 +281,7 @@ impl BatchBuilder {
             hasher,
         );
         self.bytes.truncate(header_size);
-        self.keys_count = 0;
+        (self.keys_count, self.last_height) = (0, 0);
         batch
     }
 }
@@ -295,7 +312,8 @@ mod tests {
     ) -> Result<Transaction, DecodeError> {
         let signer = SoftwareSigner::from_bytes(&[7; 32]).unwrap();
         let key = *signer.public_key();
-        let builder = TransactionBuilder::new(chain_id, key, nonce, 9);
+        // Each nonce has its own last valid height.
+        let builder = TransactionBuilder::new(chain_id, key, nonce, 9 + nonce);
         let builder = operations.iter().fold(builder, |builder, one| builder.operation(*one));
         let unsigned = builder.unsigned();
         let digest = TransactionBuilder::signing_digest(&unsigned, &key);
@@ -316,10 +334,12 @@ mod tests {
             put(&mut body, &U32::new(length_u32(transaction.bytes())));
             body.extend_from_slice(transaction.bytes());
         }
+        let last_heights = transactions.iter().map(|one| one.header().valid_until.get());
         let header = BatchHeader {
             prefix: DomainPrefix::new(Kind::Batch, chain_id),
             origin: Address::ZERO,
             sequence: U64::new(1),
+            last_height: U64::new(last_heights.max().unwrap_or(0)),
             transactions_count: U32::new(length_u32(transactions)),
             transactions_size: U32::new(length_u32(&body)),
         };
@@ -336,6 +356,31 @@ mod tests {
         let refused = Batch::parse(encoded(CHAIN, &[own, other]), &*hasher).err();
         let field = "chain of a batch's transaction";
         assert_eq!(refused, Some(DecodeError::NotCanonical { field }));
+    }
+
+    #[test]
+    fn a_batch_says_up_to_which_height_any_of_its_transactions_is_valid() {
+        let (hasher, leg) = (software_provider().hasher, leg());
+        let make = |nonce| signed(CHAIN, nonce, &[Operation::Transfer(&leg)]).unwrap();
+        let mut builder = BatchBuilder::new(CHAIN, Address::ZERO);
+        for nonce in [1, 5, 2] {
+            builder.push(&verified(make(nonce)));
+        }
+        let batch = builder.seal(1, &*hasher);
+        assert_eq!(batch.header().last_height.get(), 9 + 5);
+        builder.push(&verified(make(2)));
+        let next = builder.seal(2, &*hasher);
+        assert_eq!(next.header().last_height.get(), 9 + 2, "the next batch begins anew");
+        let read = Batch::parse(Arc::clone(batch.bytes()), &*hasher).unwrap();
+        assert_eq!((read.header(), read.digest()), (batch.header(), batch.digest()));
+        for stated in [0, 13, 15, u64::MAX] {
+            let header = BatchHeader { last_height: U64::new(stated), ..*batch.header() };
+            let body = &batch.bytes()[size_of::<BatchHeader>()..];
+            let bytes = [header.as_bytes(), body].concat();
+            let refused = Batch::parse(bytes.into(), &*hasher).err();
+            let field = "last height";
+            assert_eq!(refused, Some(DecodeError::Mismatch { field, stated, actual: 14 }));
+        }
     }
 
     #[test]

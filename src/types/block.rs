@@ -1,6 +1,6 @@
 //! Blocks: a header and an ordered list of batch digests. The bodies travel and are stored apart.
 
-use zerocopy::little_endian::{U32, U64};
+use zerocopy::little_endian::{U32, U64, U128};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use hufu_crypto::{Address, Digest, Hasher, Sm3};
@@ -8,7 +8,7 @@ use hufu_crypto::{Address, Digest, Hasher, Sm3};
 use crate::codec::{DecodeError, Reader, check_range, index, length_u32, put};
 use crate::domain::{DomainPrefix, Kind};
 use crate::ids::{BatchDigest, BlockDigest};
-use crate::limits::BLOCK_BATCHES_COUNT_MAX;
+use crate::limits::{BLOCK_BATCHES_COUNT_MAX, VALIDATORS_COUNT_MAX};
 use crate::merkle;
 
 /// Header of a block; its SM3 is what validators vote for.
@@ -44,7 +44,12 @@ pub struct BlockHeader {
     pub receipts_count: U32,
     /// Digest of the validator set in force at this height.
     pub validators: Digest,
+    /// Validators of whom the proposer heard lately, a bit each by ascending address, lowest first.
+    /// A claim, not a proof: it only says who is asked to propose next.
+    pub present: U128,
 }
+
+const _: () = assert!(VALIDATORS_COUNT_MAX <= u128::BITS, "every validator has a bit in a header");
 
 impl BlockHeader {
     /// The digest validators agree on.
@@ -180,6 +185,7 @@ mod tests {
                 receipts_root: Digest::ZERO,
                 receipts_count: U32::ZERO,
                 validators: Digest::ZERO,
+                present: U128::ZERO,
             };
             let mut bytes = header.as_bytes().to_vec();
             put(&mut bytes, batches.as_slice());

@@ -13,6 +13,7 @@ pub mod ids;
 pub mod limits;
 pub mod merkle;
 pub mod operation;
+pub mod ordering;
 pub mod proof;
 pub mod receipt;
 pub mod transaction;
@@ -30,8 +31,11 @@ pub use genesis::{Genesis, Parameters, Validator, ValidatorSet};
 pub use hufu_crypto::{Address, Digest, Hasher, PublicKey, Signature};
 pub use ids::{BatchDigest, BlockDigest, ChainId, TxDigest, TxId};
 pub use operation::{Leg, Operation, OperationKind};
+pub use ordering::{OrderedBatches, OrderingError, check_batch, check_batches};
 pub use proof::{CertifiedPart, ProofError, ReceiptProof};
 pub use receipt::{Receipt, Strength};
 pub use transaction::{Transaction, TransactionBuilder, TransactionHeader, TransactionView};
-pub use verification::{Identified, Verified, verify_identified, verify_transactions};
+pub use verification::{
+    Identified, Verified, verify_batch, verify_identified, verify_transactions,
+};
 pub use vote::{Proposal, SignedProposal, SignedVote, Vote, VoteStep};

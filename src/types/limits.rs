@@ -40,12 +40,22 @@ pub const BATCH_SIZE_MAX: u32 = 1_024 * 1_024;
 /// them, so none with more is stored, proposed or voted for.
 pub const BATCH_KEYS_COUNT_MAX: u32 = 8_192;
 
-/// Batches that one block may order, count: 160 ms of batches sealed every 5 ms.
-pub const BLOCK_BATCHES_COUNT_MAX: u32 = 32;
+/// Batches that one block may order, count: 160 ms of batches that eight validators seal every 5 ms
+/// each.
+pub const BLOCK_BATCHES_COUNT_MAX: u32 = 256;
 
-/// State keys that one block can name, count. About 1 us and 300 bytes each while the block is
-/// planned and executed on one core, so that the worst block takes 0.3 s and 80 MB.
-pub const BLOCK_KEYS_COUNT_MAX: u32 = BLOCK_BATCHES_COUNT_MAX * BATCH_KEYS_COUNT_MAX;
+/// State keys that the batches of one block may name together, count. About 1 us and 300 bytes each
+/// while the block is planned and executed on one core, so that the worst block takes 0.3 s and
+/// 80 MB.
+pub const BLOCK_KEYS_COUNT_MAX: u32 = 1 << 18;
+
+/// Transactions that the batches of one block may hold together, count: 100,000 a second in blocks
+/// of half a second; bounds its receipts and what execution does between two heights.
+pub const BLOCK_TRANSACTIONS_COUNT_MAX: u32 = 65_536;
+
+/// Bytes of all batches of one block: what a validator that has none of them must fetch and write
+/// before it may precommit.
+pub const BLOCK_SIZE_MAX: u32 = 32 * 1_024 * 1_024;
 
 /// Mandates that one account may have granted and neither taken back nor used up, count. Enough for
 /// one agent in every security of an exchange; bounds what an account keeps in the state for ever.
@@ -134,4 +144,14 @@ const _: () = assert!(
 const _: () = assert!(
     BLOCK_KEYS_COUNT_MAX <= 1 << 18,
     "the worst block must be planned and executed well inside a second and 1 GiB of memory"
+);
+const _: () = assert!(
+    BLOCK_KEYS_COUNT_MAX >= BATCH_KEYS_COUNT_MAX
+        && BLOCK_TRANSACTIONS_COUNT_MAX >= BATCH_TRANSACTIONS_COUNT_MAX
+        && BLOCK_SIZE_MAX >= BATCH_SIZE_MAX,
+    "a block must be able to order any batch alone, or one would stand in the way of all behind it"
+);
+const _: () = assert!(
+    BLOCK_BATCHES_COUNT_MAX >= VALIDATORS_COUNT_MAX,
+    "a block must be able to order a batch of every validator"
 );

@@ -26,6 +26,7 @@ fn block() -> Block {
         receipts_root: Digest([4; 32]),
         receipts_count: U32::new(1),
         validators: Digest([7; 32]),
+        present: zerocopy::little_endian::U128::new(1),
     };
     Block::new(header, batches, &*hasher()).unwrap()
 }

@@ -11,7 +11,7 @@ use hufu_types::operation::{
 use hufu_types::receipt::Outcome;
 use hufu_types::{
     Address, AssetCode, Batch, BatchHeader, ChainId, Digest, DomainPrefix, Genesis, Kind, Leg,
-    Parameters, PublicKey, Signature, TransactionBuilder, Validator, ValidatorSet,
+    Parameters, PublicKey, Signature, TransactionBuilder, TransactionView, Validator, ValidatorSet,
 };
 use zerocopy::IntoBytes;
 use zerocopy::little_endian::{U32, U64, U128};
@@ -170,8 +170,10 @@ pub(crate) fn genesis() -> Genesis {
 
 /// Joins transactions into one batch; its signatures are never looked at here.
 pub(crate) fn batch(chain_id: ChainId, transactions: &[Vec<u8>]) -> Batch {
-    let mut body = Vec::new();
+    let (mut body, mut last_height) = (Vec::new(), 0);
     for bytes in transactions {
+        let view = TransactionView::parse(bytes).unwrap();
+        last_height = last_height.max(view.header().valid_until.get());
         body.extend_from_slice(U32::new(u32::try_from(bytes.len()).unwrap()).as_bytes());
         body.extend_from_slice(bytes);
     }
@@ -179,6 +181,7 @@ pub(crate) fn batch(chain_id: ChainId, transactions: &[Vec<u8>]) -> Batch {
         prefix: DomainPrefix::new(Kind::Batch, chain_id),
         origin: address(100),
         sequence: U64::new(1),
+        last_height: U64::new(last_height),
         transactions_count: U32::new(u32::try_from(transactions.len()).unwrap()),
         transactions_size: U32::new(u32::try_from(body.len()).unwrap()),
     };

@@ -348,7 +348,7 @@ impl Cluster {
         batch[16] = u8::try_from(place).unwrap();
         let batches = vec![BatchDigest(Digest(batch))];
         let hasher = software_provider().hasher;
-        let header = self.rules(place, height).build(self.address(place), &batches, 1, &*hasher);
+        let header = self.rules(place, height).build(self.address(place), &batches, 1, 0, &*hasher);
         Block::new(header, batches, &*hasher).unwrap()
     }
 

@@ -384,6 +384,7 @@ pub(super) fn block(height: u64, ids: &[TxId]) -> Executed {
         receipts_root: Digest::ZERO,
         receipts_count: 0.into(),
         validators: Digest::ZERO,
+        present: 0.into(),
     };
     let block = Block::new(header, Vec::new(), &*hasher).unwrap();
     let receipts: Vec<Receipt> = (0..)

@@ -1,0 +1,297 @@
+//! Replicas together: what no single part shows.
+
+mod cluster;
+
+use super::*;
+use cluster::{Cluster, MILLISECOND, make_batch};
+
+/// Rounds that were begun at this height by this node.
+fn rounds(cluster: &Cluster, place: usize, of: u64) -> usize {
+    let started = |note: &&Note| matches!(note, Note::RoundStarted { height, .. } if *height == of);
+    cluster.nodes[place].notes.iter().filter(started).count()
+}
+
+fn proposer(cluster: &Cluster, height: u64) -> Address {
+    let place = usize::try_from(height - 1).unwrap();
+    cluster.nodes.iter().find_map(|node| node.chain.get(place)).unwrap().block.header().proposer
+}
+
+/// Submits batch after batch until all nodes that are up have decided `count` more heights.
+fn run_heights(cluster: &mut Cluster, count: u64) {
+    for _ in 0..count {
+        let target = (0..cluster.nodes.len())
+            .filter(|place| cluster.nodes[*place].is_up)
+            .map(|place| cluster.height(place))
+            .max()
+            .unwrap()
+            + 1;
+        cluster.submit();
+        cluster.run_until(|cluster| {
+            (0..cluster.nodes.len())
+                .all(|place| !cluster.nodes[place].is_up || cluster.height(place) >= target)
+        });
+    }
+}
+
+#[test]
+fn four_validators_order_each_batch_once_and_then_rest() {
+    let mut cluster = Cluster::new(4);
+    let batches: Vec<Batch> = (0..12)
+        .map(|_| {
+            let batch = cluster.submit();
+            cluster.run_for(7 * MILLISECOND);
+            batch
+        })
+        .collect();
+    cluster.run_for(2_000 * MILLISECOND);
+    let ordered: Vec<BatchDigest> = cluster.nodes[0]
+        .chain
+        .iter()
+        .flat_map(|decided| decided.block.batches().to_vec())
+        .collect();
+    assert_eq!(ordered, batches.iter().map(Batch::digest).collect::<Vec<_>>());
+    let height = cluster.height(0);
+    for place in 0..4 {
+        assert_eq!(cluster.height(place), height, "all rest at one height");
+        let last = cluster.nodes[place].chain.last().unwrap();
+        assert!(last.block.batches().is_empty(), "an empty block certifies the last results");
+        assert_eq!(cluster.nodes[place].replica.status(cluster.now).stage, "resting");
+    }
+    let proposers: std::collections::BTreeSet<Address> =
+        (1..=height).map(|height| proposer(&cluster, height)).collect();
+    assert_eq!(proposers.len(), 4, "everyone has its turn");
+}
+
+#[test]
+fn a_dead_proposer_costs_one_round_and_is_asked_again_when_it_is_back() {
+    let mut cluster = Cluster::new(4);
+    run_heights(&mut cluster, 4);
+    cluster.stop(2);
+    let dead = cluster.address(2);
+    run_heights(&mut cluster, 6);
+    let before = cluster.height(0);
+    assert_eq!(cluster.nodes[0].replica.chain().absent(), [dead]);
+    run_heights(&mut cluster, 12);
+    for height in before + 1..=cluster.height(0) {
+        assert_eq!(rounds(&cluster, 0, height), 1, "height {height} needs one round");
+        assert_ne!(proposer(&cluster, height), dead);
+    }
+    cluster.start(2);
+    run_heights(&mut cluster, 12);
+    assert!(cluster.nodes[0].replica.chain().absent().is_empty());
+    let last = cluster.height(0);
+    assert!((last - 6..=last).any(|height| proposer(&cluster, height) == dead));
+    assert_eq!(cluster.height(2), last);
+}
+
+#[test]
+fn a_validator_that_was_away_takes_over_what_was_decided() {
+    let mut cluster = Cluster::new(4);
+    run_heights(&mut cluster, 2);
+    cluster.stop(1);
+    run_heights(&mut cluster, 100);
+    cluster.start(1);
+    let target = cluster.height(0);
+    cluster.run_until(|cluster| cluster.height(1) >= target);
+    let caught_up =
+        cluster.nodes[1].notes.iter().filter(|note| matches!(note, Note::CaughtUp { .. })).count();
+    assert!(caught_up >= 95, "{caught_up} heights were taken over");
+    run_heights(&mut cluster, 4);
+    let digest = |place: usize| cluster.nodes[place].chain.last().unwrap().block.digest();
+    assert_eq!(digest(1), digest(0));
+}
+
+#[test]
+fn two_of_four_stand_still_and_go_on_when_a_third_is_back() {
+    let mut cluster = Cluster::new(4);
+    run_heights(&mut cluster, 3);
+    cluster.stop(0);
+    cluster.stop(1);
+    let height = cluster.height(2);
+    cluster.submit();
+    cluster.run_for(3_000 * MILLISECOND);
+    assert_eq!(cluster.height(2), height, "two are no quorum");
+    let status = cluster.nodes[2].replica.status(cluster.now);
+    assert_eq!(status.stage, "deciding");
+    assert!(!status.missing.is_empty(), "it says who is missing");
+    cluster.start(1);
+    cluster.run_until(|cluster| (1..4).all(|place| cluster.height(place) > height));
+}
+
+#[test]
+fn all_validators_may_stop_at_once() {
+    let mut cluster = Cluster::new(4);
+    run_heights(&mut cluster, 5);
+    for run in 0..3 {
+        cluster.submit();
+        cluster.run_for((3 + run) * MILLISECOND);
+        let height = cluster.height(0);
+        (0..4).for_each(|place| cluster.stop(place));
+        (0..4).for_each(|place| cluster.start(place));
+        cluster.run_until(|cluster| (0..4).all(|place| cluster.height(place) > height));
+    }
+}
+
+#[test]
+fn a_validator_with_other_roots_stops_and_the_others_go_on() {
+    let mut cluster = Cluster::new(4);
+    run_heights(&mut cluster, 2);
+    cluster.nodes[3].salt = 1;
+    for _ in 0..4 {
+        cluster.submit();
+        cluster.run_for(2_000 * MILLISECOND);
+    }
+    let error = cluster.nodes[3].error.as_ref();
+    assert!(
+        matches!(error, Some(Error::Decided(HeaderError::Diverged { .. }))),
+        "a diverged node must not vote on: {error:?}"
+    );
+    assert!(cluster.height(0) > cluster.height(3));
+    assert!(cluster.nodes[..3].iter().all(|node| node.error.is_none()));
+}
+
+#[test]
+fn a_peer_that_boasts_of_heights_delays_nobody_for_long() {
+    let mut cluster = Cluster::new(4);
+    run_heights(&mut cluster, 2);
+    let liar = cluster.address(3);
+    cluster.cut.extend((0..3).map(|to| (3, to)));
+    for place in 0..3 {
+        cluster.post(0, place, Input::Tip { from: liar, height: u64::MAX });
+    }
+    let before = cluster.now;
+    run_heights_of(&mut cluster, 3, 8);
+    assert!(cluster.now - before < 8_000 * MILLISECOND, "{}", cluster.now - before);
+    cluster.run_for(3_000 * MILLISECOND);
+    let blamed = Note::Blame(liar, Blame::HeightMissing);
+    assert!(cluster.nodes[0].notes.contains(&blamed));
+}
+
+/// As [`run_heights`], for the first `nodes` nodes.
+fn run_heights_of(cluster: &mut Cluster, nodes: usize, count: u64) {
+    for _ in 0..count {
+        let target = (0..nodes).map(|place| cluster.height(place)).max().unwrap() + 1;
+        cluster.submit();
+        cluster.run_until(|cluster| (0..nodes).all(|place| cluster.height(place) >= target));
+    }
+}
+
+#[test]
+fn decided_heights_are_taken_only_if_asked_for_and_proven() {
+    let mut cluster = Cluster::new(4);
+    run_heights(&mut cluster, 3);
+    cluster.stop(0);
+    run_heights(&mut cluster, 3);
+    let height = usize::try_from(cluster.height(1)).unwrap();
+    let next = cluster.nodes[1].chain[3].clone();
+    cluster.start(0);
+    let sender = cluster.address(1);
+    cluster.run_for(0);
+    // Before anything is asked.
+    let (block, certificate) = (next.block.clone(), next.certificate.clone());
+    cluster.step(0, Input::Height { from: sender, block, certificate });
+    assert!(cluster.nodes[0].notes.contains(&Note::Blame(sender, Blame::HeightUnasked)));
+    // Asked for, but one signature is another's.
+    cluster.cut.extend([(1, 0), (2, 0), (3, 0)]);
+    cluster.step(0, Input::Tip { from: sender, height: u64::try_from(height).unwrap() });
+    let mut certificate = next.certificate.clone();
+    certificate.signatures[0].signature = certificate.signatures[1].signature;
+    cluster.step(0, Input::Height { from: sender, block: next.block, certificate });
+    assert!(cluster.nodes[0].notes.contains(&Note::Blame(sender, Blame::HeightInvalid)));
+    assert_eq!(cluster.height(0), 3, "nothing was taken over");
+}
+
+#[test]
+fn a_block_that_breaks_a_rule_is_not_voted_for() {
+    let mut cluster = Cluster::new(4);
+    run_heights(&mut cluster, 3);
+    cluster.run_for(1_000 * MILLISECOND);
+    let height = cluster.height(0) + 1;
+    let validators = cluster.nodes[0].replica.chain().validators().clone();
+    let byzantine = cluster.place(validators.proposer(height, 0).address());
+    let victim = (byzantine + 1) % 4;
+    let from = cluster.address(byzantine);
+    // It orders what was ordered before.
+    let old = cluster.nodes[victim].chain[0].batches[0].clone();
+    let provider = hufu_crypto::software_provider();
+    let chain = cluster.nodes[victim].replica.chain();
+    let header = chain.build(from, &[old.digest()], 1, u64::MAX / 2, &*provider.hasher);
+    let mut header = header.unwrap();
+    header.time_millis = (chain.tip().block.time_millis + 1).into();
+    let block = Block::new(header, vec![old.digest()], &*provider.hasher).unwrap();
+    cluster.stop(byzantine);
+    cluster.step(victim, Input::PeerUp(from));
+    cluster.step(victim, Input::Block { from, round: 0, block });
+    cluster.run_for(400 * MILLISECOND);
+    let notes = &cluster.nodes[victim].notes;
+    assert!(notes.contains(&Note::Judged { height, proposer: from, fault: None }), "{notes:?}");
+    assert!(notes.contains(&Note::Blame(from, Blame::BlockInvalid)));
+    run_heights(&mut cluster, 2);
+    let again = cluster.nodes[victim]
+        .chain
+        .iter()
+        .filter(|decided| decided.block.batches().contains(&old.digest()));
+    assert_eq!(again.count(), 1);
+}
+
+#[test]
+fn blocks_of_one_peer_are_bounded() {
+    let mut cluster = Cluster::new(4);
+    run_heights(&mut cluster, 1);
+    cluster.run_for(1_000 * MILLISECOND);
+    let from = cluster.address(2);
+    let height = cluster.height(0);
+    for nonce in 0..64 {
+        let batch = make_batch(1_000 + nonce, height + 100);
+        let provider = hufu_crypto::software_provider();
+        let chain = cluster.nodes[0].replica.chain();
+        let header = chain.build(from, &[batch.digest()], 1, 0, &*provider.hasher).unwrap();
+        let block = Block::new(header, vec![batch.digest()], &*provider.hasher).unwrap();
+        cluster.step(0, Input::Block { from, round: 5, block });
+    }
+    let blame = Note::Blame(from, Blame::BlockUnasked);
+    let blamed = cluster.nodes[0].notes.iter().filter(|note| **note == blame).count();
+    assert_eq!(blamed, 32, "as many as are kept for one peer, and no more");
+}
+
+#[test]
+fn who_is_silent_is_named() {
+    let mut cluster = Cluster::new(4);
+    run_heights(&mut cluster, 3);
+    cluster.stop(0);
+    cluster.stop(3);
+    let silent = [cluster.address(0), cluster.address(3)];
+    cluster.submit();
+    cluster.run_for(1_500 * MILLISECOND);
+    let status = cluster.nodes[1].replica.status(cluster.now);
+    let named: Vec<Address> = status.missing.iter().map(|(who, _)| *who).collect();
+    assert!(named.iter().any(|who| silent.contains(who)), "{status:?}");
+    assert!(!named.contains(&cluster.address(1)), "not itself: {status:?}");
+}
+
+#[test]
+fn a_validator_that_lost_its_disk_follows_until_it_may_vote_again() {
+    let mut cluster = Cluster::new(4);
+    run_heights(&mut cluster, 10);
+    cluster.submit();
+    // In the middle of a height in which it has voted.
+    cluster.run_for(4 * MILLISECOND);
+    cluster.wipe(2);
+    cluster.start(2);
+    run_heights(&mut cluster, 5);
+    let replica = &cluster.nodes[2].replica;
+    assert!(
+        replica.is_on_probation(),
+        "blocks are younger than its disk by less than clocks differ"
+    );
+    assert_eq!(replica.counters().signed, 0);
+    cluster.run_for(500 * MILLISECOND);
+    assert_eq!(cluster.nodes[2].replica.status(cluster.now).stage, "on probation");
+    cluster.run_for(5_000 * MILLISECOND);
+    run_heights(&mut cluster, 3);
+    let replica = &cluster.nodes[2].replica;
+    assert!(!replica.is_on_probation());
+    run_heights(&mut cluster, 5);
+    assert!(cluster.nodes[2].replica.counters().signed > 0, "it votes again");
+    // The cluster itself checks that no signer signs two things at one position.
+}
