@@ -26,7 +26,8 @@ use crate::explain::Explanation;
 use crate::history::History;
 use crate::messages::{
     Answer, DurableBlock, Executed, ExecutedRoots, FromVerify, JudgeChunk, MempoolAnswer,
-    MempoolRequest, PeerBatch, Question, SealedBatch, SignRequest, Signed, Status, Submitted, VoteLogCommand,
+    MempoolRequest, PeerBatch, Question, SealedBatch, SignRequest, Signed, Status, Submitted,
+    VoteLogCommand,
 };
 use crate::metrics::Metrics;
 use crate::recovery::Recovered;
@@ -190,8 +191,7 @@ impl PeerJoints {
             links.join(group, topology::PEER_CONSENSUS, None, peer, consensus);
         let (outgoing, from_mempool) =
             links.join(group, topology::MEMPOOL_PEER, None, mempool, peer);
-        let (to_mempool, incoming) =
-            links.join(group, topology::PEER_MEMPOOL, None, peer, mempool);
+        let (to_mempool, incoming) = links.join(group, topology::PEER_MEMPOOL, None, peer, mempool);
         let (to_query, questions) = links.join(group, topology::PEER_QUERY, None, peer, query);
         let (answers, answered) = links.join(group, topology::QUERY_PEER, None, query, peer);
         let mut verify = Vec::new();

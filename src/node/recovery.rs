@@ -172,7 +172,8 @@ pub fn recover(
     let mut replay = Replay::new(provider, genesis.chain_id());
     let replayed = replay.run(&mut reader, &mut executor, progress)?;
     let tip = tip(&executor, &mut reader, genesis, provider)?;
-    if let Some(sealed) = records.seal.map(|seal| seal.height).filter(|sealed| *sealed > tip.block.height)
+    if let Some(sealed) =
+        records.seal.map(|seal| seal.height).filter(|sealed| *sealed > tip.block.height)
     {
         return Err(RecoverError::SealedAhead { sealed, tip: tip.block.height });
     }

@@ -64,6 +64,7 @@ impl PeerConfig {
                 origin_bytes_max: reader.integer(section, "origin_bytes_max"),
                 ask_nanos: nanos(millis(reader, "ask_interval_millis")),
                 heights_kept: reader.integer(section, "heights_kept"),
+                ..DisseminationConfig::default()
             },
             back_off_min: millis(reader, "back_off_min_millis"),
             back_off_max: millis(reader, "back_off_max_millis"),
