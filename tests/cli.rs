@@ -172,7 +172,9 @@ fn the_defaults_that_are_shown_are_a_configuration() {
         .replace("# name =", "name =")
         .replace("# data_dir = \"/var/lib/hufu\"", "data_dir = \"data\"")
         .replace("# genesis =", "genesis =")
-        .replace("# key =", "key =");
+        .replace("# key =", "key =")
+        .replace("# key_file =", "key_file =")
+        .replace("# addresses = ", "addresses = {} # ");
     fs::write(folder.path().join("hufu.toml"), text).unwrap();
     let checked = hufu(folder.path(), &["config", "check", "hufu.toml"]);
     assert_eq!(code(&checked), 0, "{}", stderr(&checked));

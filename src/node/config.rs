@@ -461,7 +461,7 @@ impl NodeConfig {
 }
 
 /// The limit of memory, and all that must fit it (see [`NodeConfig::memory_planned_bytes`]).
-const MEMORY_KEYS: [&str; 15] = [
+const MEMORY_KEYS: [&str; 16] = [
     "limits.memory_bytes",
     "client.connections_max",
     "client.receive_buffer_bytes",
@@ -476,6 +476,7 @@ const MEMORY_KEYS: [&str; 15] = [
     "peer.bulk_bytes_max",
     "peer.held_bytes_max",
     "peer.origin_bytes_max",
+    "peer.proposer_bytes_max",
     "peer.heights_kept",
 ];
 

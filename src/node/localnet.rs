@@ -26,7 +26,6 @@ use hufu_types::Strength;
 use serde_json::{Value, json};
 
 use crate::cli::CliError;
-use crate::host_check::VALIDATORS_COUNT_MAX;
 use crate::output::Output;
 use check::Checks;
 use child::{Nodes, Stopped};
@@ -78,11 +77,6 @@ const NODE_PATIENCE: Duration = Duration::from_secs(120);
 /// # Errors
 /// If anything that must hold does not, or someone interrupts; no node is left running.
 pub fn run(options: &Options, output: Output) -> Result<(), CliError> {
-    if usize::from(options.nodes_count) > VALIDATORS_COUNT_MAX {
-        let what = format!("{} nodes were asked for", options.nodes_count);
-        let remedy = "use --nodes 1: this build has no peer connections, so nodes could not agree";
-        return Err(CliError::usage(what, remedy));
-    }
     // Before any thread is started, so that every thread leaves the signals to this one.
     let signals = Signals::block().map_err(|cause| {
         CliError::failed(cause, "this process", "raise the limit of open files (ulimit -n)")

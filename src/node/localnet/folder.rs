@@ -183,7 +183,7 @@ const CORES_COUNT_MIN: usize = 4;
 
 /// Bytes of memory that a node plans with alone, and more for each peer: what the default bounds of
 /// `[peer]` add up to and some room.
-const MEMORY_BYTES: (u64, u64) = (2_147_483_648, 167_772_160);
+const MEMORY_BYTES: (u64, u64) = (2_147_483_648, 268_435_456);
 
 /// One node's configuration. The system picks the ports for clients and the admin plane, and the
 /// node tells them; peers must know theirs beforehand. Several nodes share the cores out among them
