@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use hufu_mempool::dissemination::DisseminationConfig;
 use hufu_network::peer::LinkConfig;
-use hufu_types::limits::{BATCH_SIZE_MAX, BLOCK_BATCHES_COUNT_MAX};
+use hufu_types::limits::{BATCH_SIZE_MAX, BLOCK_SIZE_MAX};
 
 use super::reader::Reader;
 
@@ -86,8 +86,7 @@ impl PeerConfig {
             3 * batch,
         ];
         let peer = parts.iter().fold(0, |sum: u64, part| sum.saturating_add(*part));
-        let block = u64::from(BLOCK_BATCHES_COUNT_MAX) * batch;
-        let kept = self.dissemination.heights_kept.saturating_mul(block);
+        let kept = self.dissemination.heights_kept.saturating_mul(BLOCK_SIZE_MAX.into());
         widen(self.addresses.len()).saturating_mul(peer).saturating_add(kept)
     }
 
