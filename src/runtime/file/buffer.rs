@@ -29,6 +29,16 @@ impl AlignedBuffer {
         Self(mapping)
     }
 
+    /// As [`AlignedBuffer::new`], with every page backed when this returns: for a buffer that lives as
+    /// long as the process and must not make it grow.
+    #[must_use]
+    pub fn resident(bytes: usize) -> Self {
+        let mut buffer = Self::new(bytes);
+        // The kernel's zeroes are no pages yet; a page is given at the first write to it.
+        buffer.fill(0);
+        buffer
+    }
+
     /// Address of the first byte, for the kernel.
     pub(super) fn as_kernel_ptr(&self) -> *const u8 {
         self.0.base().as_ptr()

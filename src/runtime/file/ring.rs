@@ -1,4 +1,12 @@
 //! Groups of bytes made durable in order: write, then fdatasync, up to `depth` groups at a time.
+//!
+//! ```text
+//! sync                  pwrite, fdatasync on the caller's thread, in `submit`
+//! io_uring, depth 1     write in the kernel, fdatasync on the caller's thread, in `poll`
+//! io_uring, depth > 1   write -> fdatasync linked in the kernel
+//! ```
+//! A linked sync goes through a worker thread of the kernel. With several groups in flight that
+//! cost is hidden; with one it stands between two writes, and the caller's own call is faster.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -72,6 +80,8 @@ struct Flight {
     buffer: AlignedBuffer,
     write: Option<i32>,
     sync: Option<i32>,
+    /// Whether the kernel syncs it behind its write; otherwise whoever finds it written does.
+    is_linked: bool,
     /// Set when the group failed before the kernel had it, or in the path without a kernel ring.
     error: Option<FileError>,
 }
@@ -190,13 +200,15 @@ impl FileRing {
             buffer,
             write: None,
             sync: None,
+            is_linked: self.depth > 1,
             error: None,
         });
         self.start_last();
         Ok(Token(token))
     }
 
-    /// Appends the groups that became durable, in the order of submission, to `out`.
+    /// Appends the groups that became durable, in the order of submission, to `out`. With io_uring
+    /// and a depth of 1 this is where a group that is written gets synced.
     pub fn poll(&mut self, out: &mut Vec<Completion>) -> Result<usize, FileError> {
         if self.failed {
             return Err(FileError::RingFailed);
@@ -252,8 +264,8 @@ impl FileRing {
             signal(&self.event);
             return;
         };
-        let (token, bytes) = (flight.token, flight.bytes);
-        match uring.start(token, descriptor, flight.offset, &flight.buffer, bytes) {
+        let (token, bytes, linked) = (flight.token, flight.bytes, flight.is_linked);
+        match uring.start(token, descriptor, flight.offset, &flight.buffer, bytes, linked) {
             Started::Whole => {}
             // Nothing of it will ever complete, so nobody may wait for it.
             Started::Nothing(source) => {
@@ -331,26 +343,39 @@ fn finished_error(flight: &mut Flight) -> Option<FileError> {
     flight.error.take()
 }
 
-/// Decides what two finished halves mean.
+/// Decides what the finished halves mean, and syncs a group that is written and not linked.
 fn judge(flight: &mut Flight) {
-    let (Some(write), Some(sync)) = (flight.write, flight.sync) else { return };
+    let Some(write) = flight.write else { return };
     if flight.error.is_some() {
-        return;
-    }
-    let written = u32::try_from(write).unwrap_or(0);
-    if written == flight.bytes {
-        if sync < 0 {
-            flight.error =
-                Some(flight.file.failed("fdatasync", io::Error::from_raw_os_error(-sync)));
+        if !flight.is_linked {
+            // Nothing more will come of it, so nobody may wait for it.
+            flight.sync.get_or_insert(-libc::ECANCELED);
         }
         return;
     }
-    if write < 0 && write != -libc::EINTR && write != -libc::EAGAIN {
-        flight.error = Some(flight.file.failed("write", io::Error::from_raw_os_error(-write)));
-        return;
+    match (reached(flight, write), flight.sync) {
+        (_, None) if flight.is_linked => {}
+        (Err(error), _) => finish(flight, Some(error)),
+        (Ok(bytes), Some(sync)) if bytes == flight.bytes => {
+            if sync < 0 {
+                let source = io::Error::from_raw_os_error(-sync);
+                flight.error = Some(flight.file.failed("fdatasync", source));
+            }
+        }
+        // A short or interrupted write is no failure, but it cancelled its sync: finish it here.
+        (Ok(bytes), _) => run_inline(flight, usize::try_from(bytes).unwrap_or(0)),
     }
-    // A short or interrupted write is no failure, but it cancelled its sync: finish it here.
-    run_inline(flight, usize::try_from(written).unwrap_or(0));
+}
+
+/// How many bytes of the group the kernel wrote, by what it said of the write.
+fn reached(flight: &Flight, write: i32) -> Result<u32, FileError> {
+    match write {
+        interrupted if interrupted == -libc::EINTR || interrupted == -libc::EAGAIN => Ok(0),
+        failed if failed < 0 => {
+            Err(flight.file.failed("write", io::Error::from_raw_os_error(-failed)))
+        }
+        written => Ok(u32::try_from(written).unwrap_or(0)),
+    }
 }
 
 /// Writes what is missing of the group and syncs it on this thread.
