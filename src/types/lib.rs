@@ -15,6 +15,7 @@ pub mod merkle;
 pub mod operation;
 pub mod proof;
 pub mod receipt;
+pub mod resident;
 pub mod transaction;
 pub mod verification;
 pub mod vote;
