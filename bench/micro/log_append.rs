@@ -52,6 +52,7 @@ fn main() -> ExitCode {
     if !arguments.iter().any(|argument| argument == "--bench") {
         return ExitCode::SUCCESS;
     }
+    let wanted = arguments.iter().skip(1).find(|argument| !argument.starts_with("--"));
     // The folder is beside the build, since /tmp is often memory and takes no O_DIRECT.
     let base =
         std::env::var_os("HUFU_BENCH_DIR").unwrap_or_else(|| env!("CARGO_TARGET_TMPDIR").into());
@@ -61,18 +62,23 @@ fn main() -> ExitCode {
         println!("fio is not installed: no comparison (Debian package: fio)");
     }
     let mut is_good = true;
-    println!("{:<58} {:>10} {:>10} {:>7}", "", "log MB/s", "fio MB/s", "ratio");
+    println!("{:<58} {:>10} {:>10} {:>7} {:>7}", "", "log MB/s", "fio MB/s", "median", "best");
     for size in SIZES_KIB {
         for (depth, backend) in WAYS {
+            let suffix = if backend == Backend::Sync { " backend=sync" } else { "" };
+            let name = format!("storage::block_log_append/kib={size} depth={depth}{suffix}");
+            if wanted.is_some_and(|part| !name.contains(part)) {
+                continue;
+            }
             let is_gated = is_gate && depth == 1 && backend == Backend::Auto;
-            is_good &= compare(folder.path(), size, (depth, backend), has_fio) || !is_gated;
+            is_good &= compare(folder.path(), &name, size, (depth, backend), has_fio) || !is_gated;
         }
     }
     if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// Measures one case and prints its line; whether the ratio is what the gate asks for.
-fn compare(folder: &Path, size_kib: u32, way: (u32, Backend), has_fio: bool) -> bool {
+fn compare(folder: &Path, name: &str, size_kib: u32, way: (u32, Backend), has_fio: bool) -> bool {
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     let provider = software_provider();
     for _ in 0..ROUNDS {
@@ -81,17 +87,18 @@ fn compare(folder: &Path, size_kib: u32, way: (u32, Backend), has_fio: bool) -> 
             theirs.push(fio(&folder.join("fio"), size_kib, way.0));
         }
     }
-    let (depth, suffix) = (way.0, if way.1 == Backend::Sync { " backend=sync" } else { "" });
-    let name = format!("storage::block_log_append/kib={size_kib} depth={depth}{suffix}");
     let rate = median(&mut ours);
+    // What others do to a shared host only ever slows a round down: the best ones say more there.
+    let best = ours.last().copied().unwrap_or(0);
     if !has_fio {
         println!("{name:<58} {:>10}", rate / 1_000_000);
         return true;
     }
     let reference = median(&mut theirs).max(1);
     let percent = rate * 100 / reference;
+    let best_percent = best * 100 / theirs.last().copied().unwrap_or(0).max(1);
     let (rate, reference) = (rate / 1_000_000, reference / 1_000_000);
-    println!("{name:<58} {rate:>10} {reference:>10} {percent:>6}%");
+    println!("{name:<58} {rate:>10} {reference:>10} {percent:>6}% {best_percent:>6}%");
     percent >= GATE_PERCENT
 }
 

@@ -1,12 +1,16 @@
 //! Groups of bytes made durable in order: write, then fdatasync, up to `depth` groups at a time.
 //!
 //! ```text
-//! sync                  pwrite, fdatasync on the caller's thread, in `submit`
-//! io_uring, depth 1     write in the kernel, fdatasync on the caller's thread, in `poll`
-//! io_uring, depth > 1   write -> fdatasync linked in the kernel
+//! sync                              pwrite, fdatasync on the caller's thread, in `submit`
+//! io_uring, several in flight       write -> fdatasync, linked in the kernel
+//! io_uring, one in flight
+//!   below 128 KiB                   as sync: what it could save is less than a wake-up more
+//!   below 512 KiB                   write in the kernel, fdatasync on the caller's thread, in `poll`
+//!   longer                          linked: the caller has more to do meanwhile than the disk
 //! ```
 //! A linked sync goes through a worker thread of the kernel. With several groups in flight that
-//! cost is hidden; with one it stands between two writes, and the caller's own call is faster.
+//! cost is hidden, and with a long one it is less than what the caller does meanwhile; with a
+//! shorter one it stands between two writes, and the caller's own call is faster.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -23,6 +27,12 @@ use crate::sys;
 
 /// Groups that may be in flight, at most. More gained nothing in `facts/storage.md`.
 pub(super) const DEPTH_MAX: u32 = 64;
+
+/// Bytes of a group from which on the kernel writes it even at a depth of 1.
+const KERNEL_BYTES_MIN: u32 = 128 << 10;
+
+/// Bytes of a group from which on its sync is linked even at a depth of 1.
+const LINKED_BYTES_MIN: u32 = 512 << 10;
 
 /// What failed when the kernel does not take part any more.
 const ENTER: &str = "io_uring_enter";
@@ -171,8 +181,9 @@ impl FileRing {
 
     /// Starts to make the first `bytes` of `buffer` durable at `offset` of `file`.
     ///
-    /// With [`Backend::Sync`] the work is done before this returns; the completion still comes
-    /// from [`FileRing::poll`], so that callers have one way to learn of it.
+    /// With [`Backend::Sync`], and for a short group alone, the work is done before this returns;
+    /// the completion still comes from [`FileRing::poll`], so that callers have one way to learn of
+    /// it, and to be asked at once: the descriptor of io_uring tells nothing of such a group.
     pub fn submit(
         &mut self,
         file: &Arc<DirectFile>,
@@ -200,7 +211,7 @@ impl FileRing {
             buffer,
             write: None,
             sync: None,
-            is_linked: self.depth > 1,
+            is_linked: self.depth > 1 || bytes >= LINKED_BYTES_MIN,
             error: None,
         });
         self.start_last();
@@ -208,7 +219,7 @@ impl FileRing {
     }
 
     /// Appends the groups that became durable, in the order of submission, to `out`. With io_uring
-    /// and a depth of 1 this is where a group that is written gets synced.
+    /// this is where a group gets synced that is written and not linked.
     pub fn poll(&mut self, out: &mut Vec<Completion>) -> Result<usize, FileError> {
         if self.failed {
             return Err(FileError::RingFailed);
@@ -257,8 +268,10 @@ impl FileRing {
             signal(&self.event);
             return;
         }
+        let is_short = !flight.is_linked && flight.bytes < KERNEL_BYTES_MIN;
         // A simulated disk is no file of the kernel's.
-        let (Engine::Uring(uring), Some(descriptor)) = (&mut self.engine, flight.file.descriptor())
+        let (Engine::Uring(uring), Some(descriptor), false) =
+            (&mut self.engine, flight.file.descriptor(), is_short)
         else {
             run_inline(flight, 0);
             signal(&self.event);

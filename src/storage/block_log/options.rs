@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use hufu_crypto::{Digest, Hasher};
-use hufu_runtime::file::{Backend, FileSystem};
+use hufu_runtime::file::{AlignedBuffer, Backend, FileSystem};
 
 use super::LogKind;
 use super::format::{
@@ -137,11 +137,13 @@ impl LogOptions {
     /// Bytes of the buffers a log takes when it opens and keeps, by the options they follow from.
     #[must_use]
     pub fn memory_bytes(depth: u32, group_bytes_max: u32, record_bytes_max: u32) -> u64 {
-        let (group, longest) =
-            (u64::from(group_bytes_max), longest(group_bytes_max, record_bytes_max));
-        let groups = group.saturating_mul(u64::from(depth) + u64::from(BUFFERS_BESIDE_DEPTH));
-        let large = Some(widths::offset(longest)).filter(|bytes| *bytes > group);
-        groups.saturating_add(large.unwrap_or(0)).saturating_add(widths::offset(ZEROES_BYTES))
+        let longest = widths::offset(longest(group_bytes_max, record_bytes_max));
+        let large = Some(longest).filter(|bytes| *bytes > u64::from(group_bytes_max));
+        let ordinary = u64::from(depth) + u64::from(BUFFERS_BESIDE_DEPTH);
+        AlignedBuffer::resident_bytes(group_bytes_max.into())
+            .saturating_mul(ordinary)
+            .saturating_add(large.map_or(0, AlignedBuffer::resident_bytes))
+            .saturating_add(widths::offset(ZEROES_BYTES))
     }
 
     /// Bytes of the longest group these options allow.
