@@ -274,7 +274,9 @@ impl FileRing {
             (&mut self.engine, flight.file.descriptor(), is_short)
         else {
             run_inline(flight, 0);
-            signal(&self.event);
+            if matches!(self.engine, Engine::Sync) {
+                signal(&self.event);
+            }
             return;
         };
         let (token, bytes, linked) = (flight.token, flight.bytes, flight.is_linked);

@@ -175,12 +175,12 @@ fn a_cached_file_gets_one_group_at_a_time() {
 
 #[test]
 fn descriptor_turns_readable_when_a_group_is_durable() {
-    for backend in [Backend::Sync, Backend::Uring] {
-        let (blocks, depth) = (64, 1);
+    let ways = [(Backend::Sync, 1, 1), (Backend::Uring, 1, 64), (Backend::Uring, 2, 1)];
+    for (backend, depth, blocks) in ways {
         let Some(mut ring) = ring(backend, depth) else { continue };
         let folder = tempfile::tempdir().unwrap();
         let file = file(&FileSystem::default(), &folder, 64 * BLOCK);
-        ring.submit(&file, 0, filled(1, blocks), 64 * 4096).unwrap();
+        ring.submit(&file, 0, filled(1, blocks), u32::try_from(blocks).unwrap() * 4096).unwrap();
         let mut poll = libc::pollfd {
             fd: std::os::fd::AsRawFd::as_raw_fd(&ring.descriptor()),
             events: libc::POLLIN,

@@ -40,8 +40,8 @@ pub struct Progress {
     /// True when more is durable than before this poll.
     pub advanced: bool,
     /// True when nothing is collected, waiting or in flight. With the synchronous back end nothing
-    /// is ever left in flight, so a poll that is not idle wants another one at once; with io_uring
-    /// [`BlockLog::descriptor`] tells when.
+    /// is ever left in flight, so a poll that is not idle wants another one at once; so does one
+    /// that advanced with io_uring, and after one that did not [`BlockLog::descriptor`] tells when.
     pub idle: bool,
 }
 
@@ -306,6 +306,13 @@ impl BlockLog {
             self.guarded(|log| log.preparer.recycle(oldest))?;
         }
         Ok(())
+    }
+
+    /// Bytes of the buffers that are not in flight.
+    #[cfg(test)]
+    pub(super) fn buffer_bytes(&self) -> u64 {
+        let buffers = self.buffers.iter().chain(&self.buffer_large);
+        buffers.map(|buffer| widths::offset(buffer.len())).sum()
     }
 
     fn check_running(&self) -> Result<(), Error> {
