@@ -19,7 +19,7 @@ use hufu_ledger::bucket::PlaceBytes;
 use hufu_ledger::plan::GroupsOutcome;
 use hufu_ledger::{
     BlockOutcome, Corrupt, Expired, ExpiryKey, Loaded, Lookup, Place, Plan, Rights, StateChanges,
-    StateKey, StateTree, Write,
+    StateKey, StateProof, StateTree, Write,
 };
 use hufu_storage::block_log::RecordPosition;
 use hufu_storage::state_store::{AppliedMark, Family, StateBatch, StateStore};
@@ -201,6 +201,22 @@ impl Executor {
     #[must_use]
     pub const fn tree(&self) -> &StateTree {
         &self.tree
+    }
+
+    /// Proves what the state executed last holds under a key, or that it holds nothing there.
+    ///
+    /// # Errors
+    /// A store that fails or is damaged.
+    pub fn prove(&self, key: &StateKey) -> Result<StateProof, ExecuteError> {
+        let mut prover = self.tree.prove(key);
+        while let Some(place) = prover.wanted() {
+            let record = match self.nodes.peek(&place) {
+                Some(record) => Some(Cow::Borrowed(record)),
+                None => self.store.get(Family::Buckets, place.to_bytes().as_ref())?.map(Cow::Owned),
+            };
+            prover.supply(record.as_deref().unwrap_or_default())?;
+        }
+        Ok(prover.finish())
     }
 
     /// The state store.
