@@ -23,6 +23,8 @@ use crate::executor::{Executor, GroupRunner};
 use crate::messages::{Answer, DurableBlock, Executed, ExecutedRoots, Query, Question};
 
 mod accounts;
+#[cfg(test)]
+mod tests;
 
 use accounts::Accounts;
 pub use accounts::CERTIFY_WAIT;
@@ -30,6 +32,12 @@ pub use accounts::CERTIFY_WAIT;
 /// Questions of one link answered between two blocks at most, so that queries never starve
 /// execution. A proof, which reads and hashes as much as many of them, is the last.
 const QUESTIONS_PER_POLL_MAX: usize = 16;
+
+/// Bytes that the tile takes beside the executor's: answers that wait for their header.
+#[must_use]
+pub fn memory_bytes() -> u64 {
+    u64::try_from(accounts::WAITING_BYTES_MAX).unwrap_or(u64::MAX)
+}
 
 /// A portion of a block for a worker.
 #[derive(Debug)]

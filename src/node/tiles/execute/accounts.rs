@@ -29,8 +29,8 @@ use crate::messages::{Answer, AnswerBody, Asker, ExecutedBlock};
 pub const CERTIFY_WAIT: Duration = Duration::from_secs(5);
 
 /// Proofs that wait for their header, count and bytes together.
-const WAITING_COUNT_MAX: usize = 256;
-const WAITING_BYTES_MAX: usize = 8 << 20;
+pub(super) const WAITING_COUNT_MAX: usize = 256;
+pub(super) const WAITING_BYTES_MAX: usize = 2 << 20;
 
 /// An answer whose header is still to come.
 struct Waiting {
