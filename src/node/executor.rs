@@ -19,7 +19,7 @@ use hufu_ledger::bucket::PlaceBytes;
 use hufu_ledger::plan::GroupsOutcome;
 use hufu_ledger::{
     BlockOutcome, Corrupt, Expired, ExpiryKey, Loaded, Lookup, Place, Plan, Rights, StateChanges,
-    StateKey, StateProof, StateTree, Write,
+    StateKey, StateTree, Write,
 };
 use hufu_storage::block_log::RecordPosition;
 use hufu_storage::state_store::{AppliedMark, Family, StateBatch, StateStore};
@@ -32,6 +32,9 @@ use crate::messages::{DurableBlock, ExecutedBlock, ExecutedRoots};
 use crate::metrics::Metrics;
 use crate::state_cache::StateCache;
 use crate::state_keys;
+
+mod past;
+use past::Past;
 
 /// Why a block cannot be executed. Every one of them stops the node.
 #[derive(Debug, thiserror::Error)]
@@ -123,6 +126,7 @@ pub struct Executor {
     metrics: Arc<Metrics>,
     /// Roots of the last `lag` heights and before them the genesis's, oldest first.
     roots: Vec<ExecutedRoots>,
+    past: Past,
     block: BlockDigest,
 }
 
@@ -167,6 +171,7 @@ impl Executor {
             tree,
             metrics,
             roots,
+            past: Past::default(),
             block: applied.map_or(BlockDigest::ZERO, |mark| BlockDigest(mark.block_digest)),
             store,
         })
@@ -201,22 +206,6 @@ impl Executor {
     #[must_use]
     pub const fn tree(&self) -> &StateTree {
         &self.tree
-    }
-
-    /// Proves what the state executed last holds under a key, or that it holds nothing there.
-    ///
-    /// # Errors
-    /// A store that fails or is damaged.
-    pub fn prove(&self, key: &StateKey) -> Result<StateProof, ExecuteError> {
-        let mut prover = self.tree.prove(key);
-        while let Some(place) = prover.wanted() {
-            let record = match self.nodes.peek(&place) {
-                Some(record) => Some(Cow::Borrowed(record)),
-                None => self.store.get(Family::Buckets, place.to_bytes().as_ref())?.map(Cow::Owned),
-            };
-            prover.supply(record.as_deref().unwrap_or_default())?;
-        }
-        Ok(prover.finish())
     }
 
     /// The state store.
@@ -460,10 +449,15 @@ impl Executor {
             }
         }
         self.roots.push(roots);
-        let kept = index(u32::try_from(self.lag).unwrap_or(u32::MAX)) + 1;
-        let surplus = self.roots.len().saturating_sub(kept);
+        let surplus = self.roots.len().saturating_sub(self.kept_heights() + 1);
         self.roots.drain(..surplus);
+        self.past.remember(outcome, self.kept_heights());
         self.block = block;
+    }
+
+    /// Heights before the last whose roots and changes are kept: the lag.
+    fn kept_heights(&self) -> usize {
+        index(u32::try_from(self.lag).unwrap_or(u32::MAX))
     }
 
     fn publish(&self, durable: &DurableBlock, outcome: &BlockOutcome) {

@@ -240,7 +240,7 @@ impl ExecuteTile {
                     unreachable!("ingress sends everything else to the query tile")
                 };
                 let asker = question.asker;
-                let body = self.accounts.answer(&self.executor, &query, (link, asker), now)?;
+                let body = self.accounts.answer(&mut self.executor, &query, (link, asker), now)?;
                 let answer = body.map(|body| (link, Answer { asker, body }));
                 self.held_answers.extend(answer);
                 has_answered = true;

@@ -5,8 +5,8 @@
 //!                                                                          |-> answer
 //!              header that carries the state root of h, certificate -------+]
 //! ```
-//! The header is there already while the chain rests and its last blocks have left the state as it
-//! was. Otherwise the proofs, which are of this state alone, wait for the block of height h+d, not
+//! The header is there already while the chain rests and its last blocks have changed no account.
+//! Otherwise the proofs, which are of this state alone, wait for the block of height h+d, not
 //! longer than [`CERTIFY_WAIT`] and not more than [`WAITING_BYTES_MAX`].
 
 use std::collections::VecDeque;
@@ -115,7 +115,7 @@ impl Accounts {
     /// A store that fails or is damaged.
     pub(super) fn answer(
         &mut self,
-        executor: &Executor,
+        executor: &mut Executor,
         query: &QueryAccount,
         from: (usize, Asker),
         now: Nanos,
@@ -127,17 +127,19 @@ impl Accounts {
         if !query.with_proof {
             return Ok(Some(AnswerBody::Account(info)));
         }
-        let root = executor.last_roots().state_root;
-        let certified = self.tip.as_ref().filter(|(header, _)| header.state_root == root);
-        if certified.is_none() && self.waiting.len() >= WAITING_COUNT_MAX {
-            return Ok(Some(AnswerBody::Overloaded));
-        }
-        let Some(entries) = read.prove(executor)? else { return Ok(Some(AnswerBody::TooLarge)) };
-        if let Some((header, certificate)) = certified {
+        if let Some((header, certificate)) = &self.tip
+            && let Some(entries) = read.prove_certified(executor, header)?
+        {
+            let Some(entries) = entries else { return Ok(Some(AnswerBody::TooLarge)) };
             info.height = header.executed_height.get();
             info.proof = entries.certify(header, certificate);
             return Ok(Some(AnswerBody::Account(info)));
         }
+        if self.waiting.len() >= WAITING_COUNT_MAX {
+            return Ok(Some(AnswerBody::Overloaded));
+        }
+        let root = executor.last_roots().state_root;
+        let Some(entries) = read.prove(executor)? else { return Ok(Some(AnswerBody::TooLarge)) };
         let ((link, asker), until) = (from, now.after(CERTIFY_WAIT));
         let one = Waiting { link, asker, info, entries, root, until };
         if self.waiting_bytes + one.bytes() > WAITING_BYTES_MAX {
@@ -188,6 +190,19 @@ impl Read {
             AccountView::new(found.transpose()?.as_ref());
         let (address, proof) = (self.address, Vec::new());
         Ok(AccountInfo { height, address, state, holdings, mandates, proof })
+    }
+
+    /// As [`Read::prove`], against the root that the last header carries: the newest root is the
+    /// same, or no account has changed since then. `None`: neither is so.
+    fn prove_certified(
+        &self,
+        executor: &mut Executor,
+        last: &BlockHeader,
+    ) -> Result<Option<Option<AccountEntries>>, ExecuteError> {
+        if executor.last_roots().state_root == last.state_root {
+            return self.prove(executor).map(Some);
+        }
+        executor.at_certified(|executor| self.prove(executor))
     }
 
     /// Every row with its state proof; `None` if that is more than an answer holds.

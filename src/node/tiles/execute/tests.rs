@@ -111,9 +111,13 @@ impl Rig {
 
     /// Opens an account, or does what fails, in a transaction of its own.
     fn opening(&self, nonce: u64, address: Address) -> Transaction {
+        self.opening_until(500, nonce, address)
+    }
+
+    fn opening_until(&self, valid_until: u64, nonce: u64, address: Address) -> Transaction {
         let key = *self.signer.public_key();
         let body = AccountBody { address };
-        let builder = TransactionBuilder::new(self.genesis.chain_id(), key, nonce, 500)
+        let builder = TransactionBuilder::new(self.genesis.chain_id(), key, nonce, valid_until)
             .operation(Operation::OpenAccount(&body));
         let unsigned = builder.unsigned();
         let digest = TransactionBuilder::signing_digest(&unsigned, &key);
@@ -219,6 +223,29 @@ fn a_chain_at_rest_proves_at_once() {
     let (height, state, _) = rig.proven();
     assert_eq!((height, state), (1, AccountState::Open));
     assert_eq!(rig.tile.deadline(), None, "nobody waits");
+}
+
+#[test]
+fn a_chain_at_rest_proves_although_nonces_expired_in_its_last_block() {
+    let mut rig = Rig::new();
+    let many = (10..60).map(|nonce| rig.opening_until(2, nonce, Address([1; 20]))).collect();
+    rig.block(many);
+    rig.block(vec![rig.opening(1, NEW)]);
+    // The last block takes fifty nonces out of the rows: its root is not the one it carries.
+    rig.block(Vec::new());
+    assert_ne!(rig.last[2].state_root, rig.last[3].state_root);
+    for _ in 0..2 {
+        rig.ask(NEW, true);
+        let (height, state, proven) = rig.proven();
+        assert_eq!((height, state), (2, AccountState::Open));
+        assert_eq!(proven.account.unwrap().account.opened_at, 2);
+    }
+    // The step back has left nothing behind: the next blocks find the state that they expect.
+    rig.block(vec![rig.opening(2, Address([6; 20])), rig.opening(3, Address([7; 20]))]);
+    rig.ask(NEW, true);
+    assert!(rig.answers.pop().is_none(), "a block with transactions is not stepped over");
+    rig.block(Vec::new());
+    assert_eq!(rig.proven().0, 4);
 }
 
 #[test]
