@@ -29,8 +29,8 @@ mod properties {
     /// Reads the bytes as one kind of message and writes what was understood; `None` if refused.
     type Recode = fn(&[u8]) -> Option<Vec<u8>>;
 
-    /// Every decoder of the crate `types`, and that of the ledger's proofs. Writing goes by the values, not by the bytes that were
-    /// read.
+    /// Every decoder of the crate `types`, and that of the ledger's account proofs. Writing goes by
+    /// the values, not by the bytes that were read.
     const DECODERS: &[(&str, Recode)] = &[
         ("transaction", recode_transaction),
         ("batch", recode_batch),

@@ -303,8 +303,8 @@ pub struct AccountInfo {
     pub holdings: Vec<Holding>,
     /// Mandates granted, by ascending agent and asset; at most [`ACCOUNT_MANDATES_COUNT_MAX`].
     pub mandates: Vec<Mandate>,
-    /// The account with its proof as the ledger encodes it, verifiable from the genesis alone; empty
-    /// when none was asked for. Then `height` is the height it is proven at.
+    /// The account with its proof as the ledger encodes it, verifiable from the genesis alone;
+    /// empty when none was asked for. With a proof, `height` is the height it is proven at.
     pub proof: Vec<u8>,
 }
 
