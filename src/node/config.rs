@@ -38,7 +38,7 @@ pub use schema::{effective, schema};
 pub use table::{KEYS, KeySpec, Kind, VOTE_HEIGHTS_KEPT_MIN};
 
 use crate::log;
-use crate::tiles::ingress;
+use crate::tiles::{execute, ingress};
 use reader::Reader;
 
 /// Everything one node is told by its operator.
@@ -428,6 +428,7 @@ impl NodeConfig {
         u64::from(self.placement.ingress_count).saturating_mul(clients)
             + self.mempool.pool().memory_bytes()
             + Verify::memory_bytes()
+            + execute::memory_bytes()
             + log
             + VoteLogOptions::memory_bytes()
             + (state.cache_bytes - half)
