@@ -9,7 +9,7 @@ use std::sync::Arc;
 use hufu_consensus::LogTicket;
 use hufu_consensus::engine::Timeouts;
 use hufu_crypto::{Provider, Signer, entropy};
-use hufu_mempool::Mempool;
+use hufu_mempool::{Dissemination, DisseminationConfig, Mempool};
 use hufu_runtime::link::{Consumer, LinkStats, Producer};
 use hufu_runtime::net::{self, Reactor};
 use hufu_runtime::thread::Group;
@@ -22,8 +22,8 @@ use crate::config::{NodeConfig, ReactorChoice};
 use crate::executor::Executor;
 use crate::history::History;
 use crate::messages::{
-    Answer, Candidates, Checked, DurableBlock, Executed, ExecutedRoots, MempoolRequest, Question,
-    SealedBatch, SignRequest, Signed, Status, Submitted, VoteLogCommand,
+    Answer, DurableBlock, Executed, ExecutedRoots, FromVerify, JudgeChunk, MempoolAnswer,
+    MempoolRequest, Question, SealedBatch, SignRequest, Signed, Status, Submitted, VoteLogCommand,
 };
 use crate::metrics::Metrics;
 use crate::recovery::Recovered;
@@ -96,7 +96,7 @@ struct Core {
     to_log: Producer<SealedBatch>,
     durable: Consumer<BatchDigest>,
     requests: Consumer<MempoolRequest>,
-    to_consensus: Producer<Candidates>,
+    to_consensus: Producer<MempoolAnswer>,
     consensus: ConsensusLinks,
     sign: (Consumer<SignRequest>, Producer<Signed>),
     vote: (Consumer<VoteLogCommand>, Producer<LogTicket>),
@@ -177,17 +177,19 @@ pub fn assemble(group: &mut Group, parts: Parts<'_>) -> io::Result<Assembled> {
     let time_millis = if roots.height > 0 { recovered.tip.time_millis } else { 0 };
     let core = Core::join(group, &mut links, &threads);
 
-    let (mut checked, mut to_verify) = (Vec::new(), Vec::new());
+    let (mut from_verify, mut to_verify, mut to_judge) = (Vec::new(), Vec::new(), Vec::new());
     for number in 0..threads.verify.len() {
-        let (verdicts, admissions) =
+        let (verdicts, admissions, chunks) =
             shared.add_verify(group, &mut links, &threads, &mut ends, number)?;
-        checked.push(verdicts);
+        from_verify.push(verdicts);
         to_verify.push(admissions);
+        to_judge.push(chunks);
     }
     let spec = topology::MEMPOOL_INGRESS;
     let mempool_links = MempoolLinks {
-        checked,
+        from_verify,
         to_verify,
+        to_judge,
         to_ingress: links.fan_out(
             group,
             spec,
@@ -199,9 +201,11 @@ pub fn assemble(group: &mut Group, parts: Parts<'_>) -> io::Result<Assembled> {
         durable: core.durable,
         requests: core.requests,
         to_consensus: core.to_consensus,
+        peers: None,
     };
     let pool = shared.mempool(&recovered, &mut history)?;
-    let tile = MempoolTile::new(pool, recovered.batches.clone(), metrics(), mempool_links);
+    let dissemination = shared.dissemination(&recovered);
+    let tile = MempoolTile::new(pool, dissemination, metrics(), mempool_links);
     group.add(threads.mempool, rank::MEMPOOL, Box::new(tile));
 
     let start = ConsensusStart {
@@ -254,6 +258,9 @@ struct Shared<'a> {
     lag: u64,
 }
 
+/// The mempool's ends of the links between it and a verify tile.
+type MempoolEnds = (Consumer<FromVerify>, Producer<TxDigest>, Producer<JudgeChunk>);
+
 /// The vote log and the ends of its tile.
 type Votes = (VoteLog, (Consumer<VoteLogCommand>, Producer<LogTicket>));
 
@@ -281,7 +288,7 @@ impl Shared<'_> {
         threads: &Threads,
         ends: &mut IngressEnds,
         number: usize,
-    ) -> io::Result<(Consumer<Checked>, Producer<TxDigest>)> {
+    ) -> io::Result<MempoolEnds> {
         let (thread, mempool, number_of) = (threads.verify[number], threads.mempool, Some(number));
         let mut incoming = Vec::new();
         for (ingress, &from) in threads.ingress.iter().enumerate() {
@@ -290,10 +297,12 @@ impl Shared<'_> {
             ends.to_verify[ingress].push(producer);
             incoming.push(consumer);
         }
-        let (to_mempool, checked) =
+        let (to_mempool, from_verify) =
             links.join(group, topology::VERIFY_MEMPOOL, number_of, thread, mempool);
         let (to_verify, admitted) =
             links.join(group, topology::MEMPOOL_VERIFY, number_of, mempool, thread);
+        let (to_judge, chunks) =
+            links.join(group, topology::MEMPOOL_JUDGE, number_of, mempool, thread);
         let statuses = &mut ends.statuses;
         let to_ingress =
             links.fan_out(group, topology::VERIFY_INGRESS, thread, &threads.ingress, statuses);
@@ -304,12 +313,14 @@ impl Shared<'_> {
             remembered_max: verify.remembered_digests(threads.verify.len()),
             seed: seed()?,
         };
-        let verify_links = VerifyLinks { incoming, admitted, to_mempool, to_ingress };
+        let from_peers = None;
+        let verify_links =
+            VerifyLinks { incoming, admitted, chunks, from_peers, to_mempool, to_ingress };
         let (chain_id, provider) = (self.genesis.chain_id(), self.provider.clone());
         let metrics = Arc::clone(&self.metrics);
         let tile = VerifyTile::new(number, config, chain_id, provider, metrics, verify_links);
         group.add(thread, rank::VERIFY, Box::new(tile));
-        Ok((checked, to_verify))
+        Ok((from_verify, to_verify, to_judge))
     }
 
     /// Adds the execute tile and its workers; returns the links of the query tile, which hears of
@@ -360,7 +371,7 @@ impl Shared<'_> {
             self.address,
             Arc::clone(&self.provider.hasher),
             height + 1,
-            next_sequence(height, &recovered.batches),
+            next_sequence(height, &recovered.batches, self.address),
             seed()?,
         );
         // A transaction of the chain is refused as a duplicate after a restart as before it. What
@@ -370,8 +381,20 @@ impl Shared<'_> {
                 pool.remember(header);
             })
             .map_err(io::Error::other)?;
-        restore(&mut pool, &recovered.batches)?;
+        let own = recovered.batches.iter().filter(|batch| batch.header().origin == self.address);
+        restore(&mut pool, own)?;
         Ok(pool)
+    }
+
+    /// What is durable of all validators' batches, and what may be done with it.
+    fn dissemination(&self, recovered: &Recovered) -> Dissemination {
+        let validators = self.genesis.validators.iter().map(|(address, _)| *address);
+        let (config, ordered) = (DisseminationConfig::default(), recovered.ordered.clone());
+        let mut dissemination = Dissemination::new(config, self.address, validators, ordered);
+        for batch in &recovered.batches {
+            dissemination.restored(batch.clone());
+        }
+        dissemination
     }
 
     fn timeouts(&self) -> Timeouts {
@@ -478,8 +501,8 @@ impl Shared<'_> {
 }
 
 /// Takes back what is durable and not ordered.
-fn restore(pool: &mut Mempool, batches: &[Batch]) -> io::Result<()> {
-    match batches.iter().find(|batch| !pool.restore(batch)) {
+fn restore<'a>(pool: &mut Mempool, mut batches: impl Iterator<Item = &'a Batch>) -> io::Result<()> {
+    match batches.find(|batch| !pool.restore(batch)) {
         None => Ok(()),
         Some(batch) => Err(io::Error::other(format!(
             "block log: number {} of batch {} is used twice or can be no node's",

@@ -48,12 +48,13 @@ links! {
     INGRESS_VERIFY: "ingress-verify", 1024, "Four full batches, so that a verify tile never waits for ingress.";
     VERIFY_MEMPOOL: "verify-mempool", 2048, "Two rounds of verdicts of a SIMD verifier.";
     MEMPOOL_VERIFY: "mempool-verify", 2048, "Admissions of two rounds of verdicts; what finds no room is only not recognised early.";
+    MEMPOOL_JUDGE: "mempool-judge", 8, "Parts of peers' batches, 256 signatures each; the rest waits in the mempool and goes to whichever tile has room.";
     VERIFY_INGRESS: "verify-ingress", 1024, "As many refusals as transactions may be under way.";
     MEMPOOL_INGRESS: "mempool-ingress", 4096, "Admissions come in bursts of a verify batch for each verify tile.";
     MEMPOOL_LOG: "mempool-log", 64, "One block's worth of batches, one mebibyte each.";
     LOG_MEMPOOL: "log-mempool", 64, "As many as there may be batches on their way.";
-    MEMPOOL_CONSENSUS: "mempool-consensus", 4, "One question is open at a time; stale answers are dropped.";
-    CONSENSUS_MEMPOOL: "consensus-mempool", 16, "A question and a decision for each height, some heights deep.";
+    MEMPOOL_CONSENSUS: "mempool-consensus", 64, "Candidates for one question, and how far each proposed or decided block is.";
+    CONSENSUS_MEMPOOL: "consensus-mempool", 64, "A question, the needs of some rounds and a decision for each height, some heights deep.";
     CONSENSUS_VOTE: "consensus-vote", 1024, "Records of one height of 128 validators, several rounds.";
     VOTE_CONSENSUS: "vote-consensus", 64, "One answer for each sync.";
     CONSENSUS_SIGN: "consensus-sign", 4, "The engine waits for one signature at a time.";

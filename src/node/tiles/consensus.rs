@@ -29,7 +29,8 @@ use hufu_types::{Address, Batch, BatchDigest, Block, BlockHeader, Genesis};
 
 use crate::blocks::{Chain, ChainTip};
 use crate::messages::{
-    Candidates, DecidedBlock, ExecutedRoots, MempoolRequest, SignRequest, Signed, VoteLogCommand,
+    Candidates, DecidedBlock, ExecutedRoots, MempoolAnswer, MempoolRequest, SignRequest, Signed,
+    VoteLogCommand,
 };
 use crate::metrics::Metrics;
 
@@ -37,7 +38,7 @@ use crate::metrics::Metrics;
 #[derive(Debug)]
 pub struct ConsensusLinks {
     /// Blocks that may be proposed.
-    pub candidates: Consumer<Candidates>,
+    pub candidates: Consumer<MempoolAnswer>,
     /// Asks for them, and tells what was decided.
     pub to_mempool: Producer<MempoolRequest>,
     /// Records for the vote log.
@@ -183,7 +184,8 @@ impl ConsensusTile {
             self.height_durable(height);
             has_worked = true;
         }
-        while let Some(candidates) = self.links.candidates.pop() {
+        while let Some(answer) = self.links.candidates.pop() {
+            let MempoolAnswer::Candidates(candidates) = answer else { continue };
             self.is_asked = false;
             has_worked = true;
             if candidates.height != self.chain.next_height() {
