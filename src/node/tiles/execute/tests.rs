@@ -55,8 +55,9 @@ impl Rig {
         let (provider, signer) =
             (software_provider(), SoftwareSigner::from_bytes(&[7; 32]).unwrap());
         let key = *signer.public_key();
-        let validators =
-            ValidatorSet::new(vec![Validator { name: "one".to_owned(), key, power: 1 }]).unwrap();
+        let link_key = *SoftwareSigner::from_bytes(&[8; 32]).unwrap().public_key();
+        let one = Validator { name: "one".to_owned(), key, link_key, power: 1 };
+        let validators = ValidatorSet::new(vec![one]).unwrap();
         let parameters = Parameters {
             certified_lag_heights: 1,
             block_interval_millis: 50,
@@ -153,6 +154,7 @@ impl Rig {
             receipts_root: roots.receipts_root,
             receipts_count: roots.receipts_count.into(),
             validators: self.genesis.validators.digest(id),
+            present: 0.into(),
         };
         let block = Block::new(header, digests, &*hasher).unwrap();
         let certificate = self.certificate(&header);
