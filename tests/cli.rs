@@ -80,8 +80,8 @@ fn help_and_version_are_there_and_nonsense_is_usage() {
     assert_eq!(code(&version), 0);
     assert!(stdout(&version).starts_with("hufu 0."), "{}", stdout(&version));
     for noun in [
-        "node", "ledger", "config", "genesis", "keys", "tx", "query", "receipt", "events",
-        "localnet",
+        "node", "account", "ledger", "config", "genesis", "keys", "tx", "query", "receipt",
+        "events", "localnet",
     ] {
         let help = hufu(folder.path(), &[noun, "--help"]);
         assert_eq!(code(&help), 0, "{noun}");

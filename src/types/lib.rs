@@ -16,6 +16,7 @@ pub mod operation;
 pub mod ordering;
 pub mod proof;
 pub mod receipt;
+pub mod resident;
 pub mod transaction;
 pub mod verification;
 pub mod vote;
