@@ -177,14 +177,8 @@ pub fn assemble(group: &mut Group, parts: Parts<'_>) -> io::Result<Assembled> {
     let time_millis = if roots.height > 0 { recovered.tip.time_millis } else { 0 };
     let core = Core::join(group, &mut links, &threads);
 
-    let (mut from_verify, mut to_verify, mut to_judge) = (Vec::new(), Vec::new(), Vec::new());
-    for number in 0..threads.verify.len() {
-        let (verdicts, admissions, chunks) =
-            shared.add_verify(group, &mut links, &threads, &mut ends, number)?;
-        from_verify.push(verdicts);
-        to_verify.push(admissions);
-        to_judge.push(chunks);
-    }
+    let (from_verify, to_verify, to_judge) =
+        shared.add_verify_tiles(group, &mut links, &threads, &mut ends)?;
     let spec = topology::MEMPOOL_INGRESS;
     let mempool_links = MempoolLinks {
         from_verify,
@@ -261,6 +255,10 @@ struct Shared<'a> {
 /// The mempool's ends of the links between it and a verify tile.
 type MempoolEnds = (Consumer<FromVerify>, Producer<TxDigest>, Producer<JudgeChunk>);
 
+/// The same of all verify tiles.
+type AllMempoolEnds =
+    (Vec<Consumer<FromVerify>>, Vec<Producer<TxDigest>>, Vec<Producer<JudgeChunk>>);
+
 /// The vote log and the ends of its tile.
 type Votes = (VoteLog, (Consumer<VoteLogCommand>, Producer<LogTicket>));
 
@@ -278,6 +276,25 @@ impl Shared<'_> {
         group.add(threads.persist_vote, rank::DURABLE, Box::new(tile));
         let tile = PersistLogTile::new(log, unordered, metrics(), links);
         group.add(threads.persist_log, rank::DURABLE, Box::new(tile));
+    }
+
+    /// Adds all verify tiles; returns the mempool's ends, in their order.
+    fn add_verify_tiles(
+        &self,
+        group: &mut Group,
+        links: &mut Links,
+        threads: &Threads,
+        ends: &mut IngressEnds,
+    ) -> io::Result<AllMempoolEnds> {
+        let mut all: AllMempoolEnds = Default::default();
+        for number in 0..threads.verify.len() {
+            let (verdicts, admissions, chunks) =
+                self.add_verify(group, links, threads, ends, number)?;
+            all.0.push(verdicts);
+            all.1.push(admissions);
+            all.2.push(chunks);
+        }
+        Ok(all)
     }
 
     /// Adds the verify tile with this number; returns the mempool's ends of the links between them.
