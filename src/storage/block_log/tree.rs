@@ -10,8 +10,8 @@
 //! pass for an inner node.
 //!
 //! A writer does not wait for the end of the group: [`GrowingTree`] takes leaves as they fill,
-//! while the device is busy with the group before, so that little is left between the last record and
-//! the write. Encryption goes the same way when it comes: its nonce is (epoch, sequence), both
+//! while the device is busy with the group before, so that little is left between the last record
+//! and the write. Encryption goes the same way when it comes: its nonce is (epoch, sequence), both
 //! known before the first record, so the blocks of a step are encrypted in place by counter, their
 //! ciphertext goes into the tag and then into checksum and leaves, and only the tag is finished at
 //! the end. What is stored is what is hashed, with or without a key.
