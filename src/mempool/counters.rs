@@ -27,12 +27,12 @@ pub struct MempoolCounters {
     pub batches_sealed_due: u64,
     /// Batches sealed for a proposal.
     pub batches_sealed_demanded: u64,
-    /// Own batches put into proposals, repetitions included.
-    pub batches_proposed: u64,
     /// Own batches that were decided.
     pub batches_decided: u64,
-    /// Batches that went back into the queue because their proposal failed.
-    pub batches_requeued: u64,
+    /// Own batches that no block ordered while one might.
+    pub batches_expired: u64,
+    /// Transactions in them.
+    pub transactions_expired: u64,
     refusals: [u64; RefusalCode::ALL.len()],
 }
 

@@ -11,7 +11,7 @@ mod recent;
 #[cfg(test)]
 mod tests;
 
-pub use batches::{ProposalLimits, Proposed};
 pub use counters::{MempoolCounters, SealReason};
+pub use dissemination::{Blame, Dissemination, DisseminationConfig, ProposalLimits};
 pub use pool::{Mempool, MempoolConfig};
 pub use recent::Recent;

@@ -1,4 +1,4 @@
-//! The mempool itself: admission, the open batch, and the way of batches to their decision.
+//! The mempool itself: admission, the open batch, and what of it is pending until a block orders it.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use hufu_types::{
     Address, Batch, BatchBuilder, BatchDigest, ChainId, Hasher, RefusalCode, Transaction, Verified,
 };
 
-use crate::batches::{Batches, ProposalLimits, Proposed};
+use crate::batches::{Batches, Waiting};
 use crate::counters::{MempoolCounters, SealReason};
 use crate::memory::{Memory, NonceKey};
 
@@ -108,7 +108,7 @@ impl MempoolConfig {
     }
 }
 
-/// Verified transactions on their way into batches, and batches on their way into blocks.
+/// Verified transactions on their way into batches, and what is pending until blocks order them.
 pub struct Mempool {
     config: MempoolConfig,
     hasher: Arc<dyn Hasher>,
@@ -249,38 +249,20 @@ impl Mempool {
         assert!(self.builder.count() > 0, "an open batch holds a transaction");
         let batch = self.builder.seal(self.next_sequence, &*self.hasher);
         self.next_sequence += 1;
-        self.batches.add(&batch, false);
+        self.batches.add(&batch);
+        assert_eq!(self.builder.count(), 0, "the next batch begins empty");
+        if batch.header().last_height.get() < self.memory.next_height() {
+            // It stayed open while all of its transactions expired.
+            self.expire();
+            return false;
+        }
         self.sealed.push_back(batch);
         self.counters.count_seal(reason);
-        assert_eq!(self.builder.count(), 0, "the next batch begins empty");
         true
     }
 
-    /// The batch's record is on disk: it may be proposed. `false` if it is not an own batch that
-    /// waits for this.
-    pub fn durable(&mut self, digest: &BatchDigest) -> bool {
-        self.batches.durable(digest)
-    }
-
-    /// Takes durable batches for a proposal, oldest first. They are not proposed again until
-    /// [`Mempool::requeue`], or until a height is decided without them.
-    #[must_use]
-    pub fn propose(&mut self, limits: &ProposalLimits) -> Proposed {
-        let proposed = self.batches.propose(limits);
-        let count = hufu_types::codec::length_u32(&proposed.batches);
-        self.counters.batches_proposed += u64::from(count);
-        proposed
-    }
-
-    /// The proposal with these batches failed: they go back to their places in the queue.
-    pub fn requeue(&mut self, batches: &[BatchDigest]) {
-        for digest in batches {
-            self.counters.batches_requeued += u64::from(self.batches.requeue(digest));
-        }
-    }
-
-    /// A block with these batches was decided, whoever proposed it. Own batches among them leave;
-    /// own batches proposed but not among them go back into the queue; the nonces of what can no
+    /// A block with these batches was decided, whoever proposed it. Own batches among them leave,
+    /// and so do those that no later block may order, counted as expired; the nonces of what can no
     /// longer be included are free again.
     ///
     /// # Panics
@@ -288,17 +270,29 @@ impl Mempool {
     pub fn decided(&mut self, batches: &[BatchDigest], height: u64) {
         assert_eq!(height, self.memory.next_height(), "blocks are decided in order");
         for digest in batches {
-            let Some(left) = self.batches.decided(digest) else { continue };
-            let left_transactions = u64::from(left.transactions_count);
-            assert!(left_transactions <= self.pending_transactions, "what leaves was pending");
-            assert!(left.bytes <= self.pending_bytes, "what leaves was pending");
-            self.pending_transactions -= left_transactions;
-            self.pending_bytes -= left.bytes;
+            let Some(left) = self.batches.remove(digest) else { continue };
+            self.leave(&left);
             self.counters.batches_decided += 1;
         }
-        let requeued = u64::try_from(self.batches.requeue_all()).unwrap_or(u64::MAX);
-        self.counters.batches_requeued += requeued;
         self.memory.advance(height + 1);
+        self.expire();
+    }
+
+    /// Lets go of own batches that the next block may not order any more.
+    fn expire(&mut self) {
+        while let Some(left) = self.batches.remove_expired(self.memory.next_height() - 1) {
+            self.leave(&left);
+            self.counters.batches_expired += 1;
+            self.counters.transactions_expired += u64::from(left.transactions_count);
+        }
+    }
+
+    fn leave(&mut self, left: &Waiting) {
+        let left_transactions = u64::from(left.transactions_count);
+        assert!(left_transactions <= self.pending_transactions, "what leaves was pending");
+        assert!(left.bytes <= self.pending_bytes, "what leaves was pending");
+        self.pending_transactions -= left_transactions;
+        self.pending_bytes -= left.bytes;
     }
 
     /// Remembers a transaction that is included already, in the order of the chain: at start those
@@ -316,12 +310,14 @@ impl Mempool {
     /// remembers its transactions. What is durable is taken whatever the limits say today; while
     /// more is pending than they allow, [`Mempool::admit`] refuses.
     ///
-    /// `false`, and nothing changes, if a batch of its number waits already, or if its number is
-    /// one this mempool will give out.
+    /// `false`, and nothing changes, if a batch of its number waits already, if its number is one
+    /// this mempool will give out, or if no later block may order it.
     #[must_use]
     pub fn restore(&mut self, batch: &Batch) -> bool {
         let header = batch.header();
-        if header.sequence.get() >= self.next_sequence || self.batches.holds(batch) {
+        let is_given_out = header.sequence.get() < self.next_sequence;
+        let is_expired = header.last_height.get() < self.memory.next_height();
+        if !is_given_out || is_expired || self.batches.holds(batch) {
             return false;
         }
         for position in 0..batch.entries().len() {
@@ -329,16 +325,10 @@ impl Mempool {
                 self.remember(view.header());
             }
         }
-        self.batches.add(batch, true);
+        self.batches.add(batch);
         self.pending_transactions += u64::from(header.transactions_count.get());
         self.pending_bytes += u64::from(header.transactions_size.get());
         true
-    }
-
-    /// Whether [`Mempool::propose`] would give anything.
-    #[must_use]
-    pub fn has_durable(&self) -> bool {
-        self.batches.has_durable()
     }
 
     /// Whether nothing is pending: no transaction in the open batch, no batch undecided.

@@ -16,8 +16,6 @@ use super::*;
 use crate::hashing::SeededState;
 
 pub(crate) const CHAIN: ChainId = ChainId(Digest([7; 32]));
-const LIMITS: ProposalLimits =
-    ProposalLimits { batches_max: 64, transactions_max: 1_000_000, bytes_max: 1 << 40 };
 
 /// Signatures are not what is tested here.
 struct Gullible;
@@ -37,7 +35,7 @@ pub(crate) fn transaction(
     sized_transaction(sender, nonce, valid_until, signature, 1)
 }
 
-fn sized_transaction(
+pub(crate) fn sized_transaction(
     sender: u8,
     nonce: u64,
     valid_until: u64,
@@ -178,39 +176,45 @@ fn batches_keep_their_size() {
 }
 
 #[test]
-fn only_durable_batches_are_proposed_oldest_first() {
+fn own_batches_leave_when_they_are_ordered_or_when_none_may_order_them() {
     let mut pool = mempool(config());
-    for nonce in 0..12 {
-        pool.admit(&transaction(1, nonce, 10, 1), 0).unwrap();
+    for nonce in 0..9 {
+        // The largest last height of each three counts: 2, 5 and 8.
+        pool.admit(&transaction(1, nonce, nonce.max(1), 1), 0).unwrap();
     }
-    let digests: Vec<BatchDigest> = drain(&mut pool).iter().map(Batch::digest).collect();
-    assert_eq!(pool.propose(&LIMITS), Proposed::default());
-    assert!(pool.durable(&digests[2]) && pool.durable(&digests[0]));
-    assert!(!pool.durable(&digests[0]), "it is durable already");
-    assert!(!pool.durable(&BatchDigest(Digest([9; 32]))), "it is not an own one");
-    let proposed = pool.propose(&LIMITS);
-    assert_eq!(proposed.batches, [digests[0], digests[2]]);
-    assert_eq!(proposed.transactions_count, 6);
-    assert!(!pool.has_durable());
-    pool.requeue(&proposed.batches);
-    assert!(pool.durable(&digests[1]));
-    let narrow = ProposalLimits { transactions_max: 8, ..LIMITS };
-    assert_eq!(pool.propose(&narrow).batches, [digests[0], digests[1]]);
-    // Another proposer's block orders one of them; the other goes back.
+    let batches = drain(&mut pool);
+    let digests: Vec<BatchDigest> = batches.iter().map(Batch::digest).collect();
     pool.decided(&[digests[1], BatchDigest(Digest([9; 32]))], 1);
-    assert_eq!(pool.pending_transactions(), 9);
-    let tiny = ProposalLimits { transactions_max: 1, bytes_max: 1, ..LIMITS };
-    assert_eq!(pool.propose(&tiny).batches, [digests[0]], "a large first batch goes alone");
-    let one = ProposalLimits { batches_max: 1, ..LIMITS };
-    assert_eq!(pool.propose(&one).batches, [digests[2]]);
-    pool.decided(&[digests[3]], 2);
-    assert_eq!(pool.batches_count(), 2, "a batch may be decided before it is durable here");
-    pool.decided(&[digests[0], digests[2]], 3);
-    assert!(pool.is_empty() && pool.pending_bytes() == 0 && pool.batches_count() == 0);
-    for nonce in 0..12 {
-        let again = pool.admit(&transaction(1, nonce, 10, 2), 0);
-        assert_eq!(again, Err(RefusalCode::Duplicate), "what was included is still known");
+    assert_eq!((pool.pending_transactions(), pool.batches_count()), (6, 2));
+    pool.decided(&[], 2);
+    assert_eq!((pool.pending_transactions(), pool.batches_count()), (3, 1), "2 was its last");
+    let again = transaction(1, 8, 10, 2);
+    assert_eq!(pool.admit(&again, 0), Err(RefusalCode::Duplicate), "it is pending");
+    for height in 3..8 {
+        pool.decided(&[], height);
+        assert_eq!(pool.batches_count(), 1);
     }
+    pool.decided(&[], 8);
+    assert!(pool.is_empty() && pool.pending_bytes() == 0 && pool.batches_count() == 0);
+    let counters = pool.counters();
+    let gone = (counters.batches_decided, counters.batches_expired, counters.transactions_expired);
+    assert_eq!(gone, (1, 2, 6));
+    assert_eq!(pool.admit(&again, 0), Ok(()), "what was never included may come again");
+    assert!(!pool.restore(&batches[2]), "nor may a restart bring it back");
+}
+
+#[test]
+fn a_batch_that_expired_while_it_was_open_is_not_sealed() {
+    let mut pool = mempool(config());
+    pool.admit(&transaction(1, 1, 1, 1), 0).unwrap();
+    pool.decided(&[], 1);
+    assert_eq!(pool.pending_transactions(), 1);
+    assert!(!pool.seal_now() && pool.take_sealed().is_none());
+    assert!(pool.is_empty() && pool.deadline().is_none());
+    assert_eq!(pool.counters().transactions_expired, 1);
+    pool.admit(&transaction(1, 2, 2, 1), 0).unwrap();
+    assert!(pool.seal_now());
+    assert_eq!(pool.take_sealed().unwrap().header().last_height.get(), 2);
 }
 
 #[test]
@@ -229,7 +233,6 @@ fn a_restart_takes_back_what_was_durable() {
     assert_eq!(pool.admit(&included, 0), Err(RefusalCode::Duplicate));
     let again = transaction(1, 2, 10, 1);
     assert_eq!(pool.admit(&again, 0), Err(RefusalCode::Duplicate));
-    assert_eq!(pool.propose(&LIMITS).batches, [batch.digest()]);
     assert_eq!(pool.pending_transactions(), 3);
     pool.remember(transaction(2, 9, 4, 1).get().header());
     let past = pool.admit(&transaction(2, 9, 10, 1), 0);
@@ -258,7 +261,6 @@ fn a_restart_with_lower_limits_takes_back_what_was_durable() {
     let fresh = transaction(2, 0, 10, 1);
     assert_eq!(pool.admit(&fresh, 0), Err(RefusalCode::Overloaded));
     let digests: Vec<BatchDigest> = batches.iter().map(Batch::digest).collect();
-    assert_eq!(pool.propose(&LIMITS).batches, digests);
     pool.decided(&digests[..1], 1);
     assert_eq!(pool.admit(&fresh, 0), Ok(()));
     pool.decided(&digests[1..], 2);
@@ -332,9 +334,10 @@ fn the_seed_changes_where_keys_go() {
 #[derive(Default)]
 struct Model {
     next_height: u64,
-    open: Vec<(u8, u64)>,
+    open: Vec<(u8, u64, u64)>,
     known: Vec<(u8, u64, u64)>,
-    sealed: Vec<(BatchDigest, usize, bool, bool)>,
+    /// Digest, transactions, last height.
+    sealed: Vec<(BatchDigest, usize, u64)>,
 }
 
 impl Model {
@@ -360,14 +363,25 @@ impl Model {
             return Err(RefusalCode::Overloaded);
         }
         self.known.push((sender, nonce, valid_until));
-        self.open.push((sender, nonce));
+        self.open.push((sender, nonce, valid_until));
         Ok(())
+    }
+
+    fn is_open_valid(&self) -> bool {
+        self.open.iter().any(|one| one.2 >= self.next_height)
+    }
+
+    /// An open batch that is sealed and has expired is thrown away.
+    fn seal(&mut self, is_sealed: bool) {
+        if is_sealed && !self.is_open_valid() {
+            self.open.clear();
+        }
     }
 
     fn decide(&mut self, digests: &[BatchDigest]) {
         self.sealed.retain(|sealed| !digests.contains(&sealed.0));
-        self.sealed.iter_mut().for_each(|sealed| sealed.3 = false);
         self.next_height += 1;
+        self.sealed.retain(|sealed| sealed.2 >= self.next_height);
     }
 }
 
@@ -376,9 +390,6 @@ enum Step {
     Admit { sender: u8, nonce: u64, ahead: u64 },
     Poll { now: u64 },
     Seal,
-    Durable { place: usize },
-    Propose { batches_max: u32 },
-    Requeue { place: usize },
     Decide { places: Vec<usize> },
 }
 
@@ -389,9 +400,6 @@ fn steps() -> impl Strategy<Value = Step> {
             .prop_map(|(sender, nonce, ahead)| Step::Admit { sender, nonce, ahead }),
         1 => (0..200_u64).prop_map(|now| Step::Poll { now }),
         1 => Just(Step::Seal),
-        3 => (0..6_usize).prop_map(|place| Step::Durable { place }),
-        2 => (1..4_u32).prop_map(|batches_max| Step::Propose { batches_max }),
-        1 => (0..6_usize).prop_map(|place| Step::Requeue { place }),
         2 => proptest::collection::vec(0..6_usize, 0..4).prop_map(|places| Step::Decide { places }),
     ]
 }
@@ -400,15 +408,19 @@ fn steps() -> impl Strategy<Value = Step> {
 fn seal_model(pool: &mut Mempool, model: &mut Model) {
     for batch in drain(pool) {
         let count = batch.entries().len();
-        let content: Vec<(u8, u64)> = (0..count)
+        let content: Vec<(u8, u64, u64)> = (0..count)
             .map(|position| {
                 let view = batch.transaction(position).unwrap();
-                (view.header().sender.0[0], view.header().nonce.get())
+                let header = view.header();
+                (header.sender.0[0], header.nonce.get(), header.valid_until.get())
             })
             .collect();
-        let expected: Vec<(u8, u64)> = model.open.drain(..count).collect();
+        let expected: Vec<(u8, u64, u64)> = model.open.drain(..count).collect();
         assert_eq!(content, expected, "first in, first out");
-        model.sealed.push((batch.digest(), count, false, false));
+        let last_height = expected.iter().map(|one| one.2).max().unwrap();
+        assert_eq!(batch.header().last_height.get(), last_height);
+        assert!(last_height >= model.next_height, "what has expired is not sealed");
+        model.sealed.push((batch.digest(), count, last_height));
     }
 }
 
@@ -419,29 +431,14 @@ fn apply(pool: &mut Mempool, model: &mut Model, step: Step) {
             let found = pool.admit(&transaction(sender, nonce, valid_until, 1), 100);
             assert_eq!(found, model.admit(sender, nonce, valid_until));
         }
-        Step::Poll { now } => assert_eq!(pool.poll(now), now >= 150 && !model.open.is_empty()),
-        Step::Seal => assert_eq!(pool.seal_now(), !model.open.is_empty()),
-        Step::Durable { place } => {
-            if let Some(sealed) = model.sealed.get_mut(place) {
-                assert_eq!(pool.durable(&sealed.0), !sealed.2);
-                sealed.2 = true;
-            }
+        Step::Poll { now } => {
+            let is_due = now >= 150 && !model.open.is_empty();
+            assert_eq!(pool.poll(now), is_due && model.is_open_valid());
+            model.seal(is_due);
         }
-        Step::Propose { batches_max } => {
-            let found = pool.propose(&ProposalLimits { batches_max, ..LIMITS });
-            let free = model.sealed.iter_mut().filter(|sealed| sealed.2 && !sealed.3);
-            let mut expected = Vec::new();
-            for sealed in free.take(usize::try_from(batches_max).unwrap()) {
-                sealed.3 = true;
-                expected.push(sealed.0);
-            }
-            assert_eq!(found.batches, expected);
-        }
-        Step::Requeue { place } => {
-            if let Some(sealed) = model.sealed.get_mut(place) {
-                pool.requeue(&[sealed.0]);
-                sealed.3 = false;
-            }
+        Step::Seal => {
+            assert_eq!(pool.seal_now(), model.is_open_valid());
+            model.seal(true);
         }
         Step::Decide { places } => {
             let all: BTreeSet<usize> = places.into_iter().collect();

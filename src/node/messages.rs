@@ -10,8 +10,8 @@ use hufu_network::message::request::{QueryAccount, QueryBlock, QueryTransaction,
 use hufu_runtime::net::ConnToken;
 use hufu_types::merkle::MerkleTree;
 use hufu_types::{
-    Batch, BatchDigest, Block, BlockDigest, CommitCertificate, Digest, Receipt, RefusalCode,
-    Signature, Strength, Transaction, TxId, Verified,
+    Address, Batch, BatchDigest, Block, BlockDigest, CommitCertificate, Digest, Receipt,
+    RefusalCode, Signature, Strength, Transaction, TxId, Verified,
 };
 
 /// Where a transaction came in, so that its refusal or admission finds the way back.
@@ -174,7 +174,7 @@ pub struct Asker {
     pub request: u64,
 }
 
-/// ingress -> execute, query: a client's question.
+/// ingress, peer -> execute, query: a client's or a peer's question.
 #[derive(Clone, Copy, Debug)]
 pub struct Question {
     /// Who asks.
@@ -194,14 +194,14 @@ pub enum Query {
     Transaction(QueryTransaction),
     /// The receipt of a transaction that was included before the wait for it began.
     Wait(Wait),
-    /// A block that a subscription has not seen.
+    /// A block that a subscription or a peer has not seen.
     History {
         /// Its height.
         height: u64,
     },
 }
 
-/// execute, query -> ingress.
+/// execute, query -> ingress, peer.
 #[derive(Debug)]
 pub struct Answer {
     /// Who asked.
@@ -306,4 +306,158 @@ pub enum VoteLogCommand {
     /// The block of this height is durable in the block log: its records are only history from here
     /// on.
     Seal(u64),
+}
+
+/// peer -> consensus.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FromPeer {
+    /// A link to this validator is open.
+    Up(Address),
+    /// The link is gone.
+    Down(Address),
+    /// A proposal, a vote or a bundle of votes, its signatures not looked at.
+    Message {
+        /// Who sent it.
+        from: Address,
+        /// The message.
+        message: hufu_consensus::Message,
+    },
+    /// A proposed block.
+    Block {
+        /// Who sent it.
+        from: Address,
+        /// The round it is proposed in.
+        round: u32,
+        /// The block.
+        block: Block,
+    },
+    /// The last height decided and durable there.
+    Tip {
+        /// Who says so.
+        from: Address,
+        /// The height.
+        height: u64,
+        /// Its block.
+        block: BlockDigest,
+    },
+    /// A decided height that was asked for, its certificate not looked at.
+    Height {
+        /// Who sent it.
+        from: Address,
+        /// The block.
+        block: Block,
+        /// What is said to have decided it.
+        certificate: CommitCertificate,
+    },
+}
+
+/// consensus -> peer.
+#[derive(Clone, Debug)]
+pub enum ToPeer {
+    /// A message for everybody.
+    Publish(hufu_consensus::Message),
+    /// A message for one.
+    Send {
+        /// To whom.
+        to: Address,
+        /// The message.
+        message: hufu_consensus::Message,
+    },
+    /// A proposed block.
+    Block {
+        /// To whom; `None` for everybody.
+        to: Option<Address>,
+        /// The round it is proposed in.
+        round: u32,
+        /// The block.
+        block: Block,
+    },
+    /// The last height decided and durable here; also told to those who come later.
+    Tip {
+        /// The height.
+        height: u64,
+        /// Its block.
+        block: BlockDigest,
+    },
+    /// Decided heights wanted.
+    AskHeights {
+        /// Of whom.
+        to: Address,
+        /// The first.
+        from: u64,
+        /// How many, 1..=64.
+        count: u32,
+    },
+}
+
+/// peer -> mempool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PeerBatches {
+    /// A link to this validator is open.
+    Up(Address),
+    /// The link is gone.
+    Down(Address),
+    /// The peer wants batches.
+    Wanted {
+        /// Who.
+        from: Address,
+        /// Which.
+        digests: Vec<BatchDigest>,
+    },
+    /// The peer does not have batches that were wanted.
+    Absent {
+        /// Who.
+        from: Address,
+        /// Which.
+        digests: Vec<BatchDigest>,
+    },
+    /// The peer does not have the height whose batches were wanted.
+    NoBodies {
+        /// Who.
+        from: Address,
+        /// The height.
+        height: u64,
+    },
+}
+
+/// mempool -> peer.
+#[derive(Clone, Debug)]
+pub enum SendBatches {
+    /// Send a batch.
+    Batch {
+        /// To whom.
+        to: Address,
+        /// What.
+        batch: Batch,
+    },
+    /// Ask for batches.
+    Ask {
+        /// Whom.
+        to: Address,
+        /// For what.
+        digests: Vec<BatchDigest>,
+    },
+    /// Tell that batches are not here.
+    Lack {
+        /// Whom.
+        to: Address,
+        /// Which.
+        digests: Vec<BatchDigest>,
+    },
+    /// Ask for all batches of a decided height.
+    AskBodies {
+        /// Whom.
+        to: Address,
+        /// The height.
+        height: u64,
+    },
+}
+
+/// peer -> verify: a batch as it came, not looked into.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerBatch {
+    /// Who sent it.
+    pub from: Address,
+    /// Its bytes.
+    pub bytes: Arc<[u8]>,
 }

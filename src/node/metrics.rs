@@ -7,11 +7,30 @@ use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use hufu_network::PeerCode;
 use hufu_network::codes::ErrorCode;
 use hufu_runtime::link::LinkStats;
 use hufu_runtime::process;
 use hufu_runtime::tile::TileStats;
 use hufu_types::{FailureCode, RefusalCode};
+
+hufu_types::codes!(
+    /// Why something between peers was dropped. Whoever needs it asks for it again.
+    PeerDrop {
+        /// There is no link to the validator it was for.
+        NoLink = 1, "no_link";
+        /// A batch or height for a peer that takes less than there is for it.
+        OutboxFull = 2, "outbox_full";
+        /// A batch from a peer, while verification has no room.
+        VerifyFull = 3, "verify_full";
+        /// A peer's request for batches, while the mempool has no room.
+        MempoolFull = 4, "mempool_full";
+        /// A request for heights or bodies while too many of the same peer wait.
+        RequestsTooMany = 5, "requests_too_many";
+        /// It waited when its link ended.
+        LinkEnded = 6, "link_ended";
+    }
+);
 
 /// A number that only grows.
 #[derive(Debug, Default)]
@@ -77,6 +96,10 @@ macro_rules! metrics {
             failed: [Counter; FailureCode::ALL.len()],
             /// Errors answered to clients by [`ErrorCode`], in the order of its numbers.
             errors: [Counter; ErrorCode::ALL.len()],
+            /// Links between validators ended by [`PeerCode`], in the order of its numbers.
+            peer_ends: [Counter; PeerCode::ALL.len()],
+            /// What was dropped between validators by [`PeerDrop`], in the order of its numbers.
+            peer_drops: [Counter; PeerDrop::ALL.len()],
             /// Counters of tiles and links; known once the topology is up.
             topology: OnceLock<(Vec<Arc<TileStats>>, Vec<LinkStats>)>,
         }
@@ -123,6 +146,15 @@ metrics! {
         log_bytes: "hufu_log_bytes_written", "Bytes written to the block log, padding included.";
         log_groups: "hufu_log_groups_synced", "Groups of the block log made durable.";
         vote_log_syncs: "hufu_vote_log_syncs_done", "Times the vote log was made durable.";
+        peer_bytes_in: "hufu_peer_bytes_received", "Bytes received from other validators.";
+        peer_bytes_out: "hufu_peer_bytes_sent", "Bytes sent to other validators.";
+        peer_frames: "hufu_peer_frames_received", "Frames received from other validators.";
+        peer_batches: "hufu_peer_batches_received", "Batches received from other validators, those dropped included.";
+        peer_connections_accepted: "hufu_peer_connections_accepted", "Connections accepted at the peer port, strangers included.";
+        peer_connections_refused: "hufu_peer_connections_refused", "Connections at the peer port that found no place or had to make room.";
+        peer_dials: "hufu_peer_connections_dialled", "Connections begun to other validators.";
+        peer_dials_failed: "hufu_peer_dials_failed", "Connections to other validators that could not be made.";
+        peer_heights_served: "hufu_peer_heights_served", "Decided heights and sets of bodies sent to validators that asked.";
         queries_answered: "hufu_query_requests_answered", "Queries answered to clients, by whichever tile.";
     }
     gauges {
@@ -132,6 +164,8 @@ metrics! {
         mempool_transactions: "hufu_mempool_transactions", "Transactions pending.";
         mempool_bytes: "hufu_mempool_bytes", "Bytes pending.";
         execute_cache_bytes: "hufu_execute_cache_bytes", "Bytes of state values in the cache.";
+        peer_links: "hufu_peer_links", "Links to other validators that are open.";
+        peer_round_trip_nanos: "hufu_peer_round_trip_nanoseconds", "Longest time of a ping there and back on an open link.";
         is_ready: "hufu_node_ready", "1 while the node takes transactions.";
     }
 }
@@ -154,6 +188,28 @@ impl Metrics {
     /// Counts errors answered to clients.
     pub fn count_errors(&self, code: ErrorCode, count: u64) {
         self.errors.get(code.place()).inspect(|counter| counter.add(count));
+    }
+
+    /// Counts a link between validators that has ended.
+    pub fn count_link_ended(&self, code: PeerCode) {
+        self.peer_ends.get(code.place()).inspect(|counter| counter.add(1));
+    }
+
+    /// Links ended with this code.
+    #[must_use]
+    pub fn links_ended(&self, code: PeerCode) -> u64 {
+        self.peer_ends.get(code.place()).map_or(0, Counter::get)
+    }
+
+    /// Counts what was dropped between validators.
+    pub fn count_peer_dropped(&self, reason: PeerDrop, count: usize) {
+        self.peer_drops.get(reason.place()).inspect(|counter| counter.add_count(count));
+    }
+
+    /// What was dropped between validators for this reason.
+    #[must_use]
+    pub fn peer_dropped(&self, reason: PeerDrop) -> u64 {
+        self.peer_drops.get(reason.place()).map_or(0, Counter::get)
     }
 
     /// Makes the counters of tiles and links part of the metrics. Once only.
@@ -194,51 +250,36 @@ impl Metrics {
     }
 
     fn render_codes(&self, out: &mut String) {
-        head(
-            out,
-            "hufu_transactions_refused",
-            "counter",
-            "Transactions refused before inclusion, by reason.",
+        let (name, help) =
+            ("hufu_transactions_refused", "Transactions refused before inclusion, by reason.");
+        render_family(out, name, help, "reason", RefusalCode::ALL, &self.refused);
+        let (name, help) =
+            ("hufu_transactions_failed", "Transactions included with a failure, by reason.");
+        render_family(out, name, help, "reason", FailureCode::ALL, &self.failed);
+        let (name, help) = ("hufu_ingress_errors_answered", "Errors answered to clients, by code.");
+        render_family(out, name, help, "code", ErrorCode::ALL, &self.errors);
+        let (name, help) = ("hufu_peer_links_ended", "Links at the peer port that ended, by code.");
+        render_family(out, name, help, "code", PeerCode::ALL, &self.peer_ends);
+        let (name, help) = (
+            "hufu_peer_messages_dropped",
+            "Messages from and to other validators that were dropped, by reason.",
         );
-        for (code, counter) in RefusalCode::ALL.iter().zip(&self.refused) {
-            line(
-                out,
-                format_args!(
-                    "hufu_transactions_refused_total{{reason=\"{code}\"}} {}",
-                    counter.get()
-                ),
-            );
-        }
-        head(
-            out,
-            "hufu_transactions_failed",
-            "counter",
-            "Transactions included with a failure, by reason.",
-        );
-        for (code, counter) in FailureCode::ALL.iter().zip(&self.failed) {
-            line(
-                out,
-                format_args!(
-                    "hufu_transactions_failed_total{{reason=\"{code}\"}} {}",
-                    counter.get()
-                ),
-            );
-        }
-        head(
-            out,
-            "hufu_ingress_errors_answered",
-            "counter",
-            "Errors answered to clients, by code.",
-        );
-        for (code, counter) in ErrorCode::ALL.iter().zip(&self.errors) {
-            line(
-                out,
-                format_args!(
-                    "hufu_ingress_errors_answered_total{{code=\"{code}\"}} {}",
-                    counter.get()
-                ),
-            );
-        }
+        render_family(out, name, help, "reason", PeerDrop::ALL, &self.peer_drops);
+    }
+}
+
+/// Counters of one name, one for each code.
+fn render_family<C: std::fmt::Display>(
+    out: &mut String,
+    name: &str,
+    help: &str,
+    label: &str,
+    codes: &[C],
+    counters: &[Counter],
+) {
+    head(out, name, "counter", help);
+    for (code, counter) in codes.iter().zip(counters) {
+        line(out, format_args!("{name}_total{{{label}=\"{code}\"}} {}", counter.get()));
     }
 }
 

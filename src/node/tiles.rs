@@ -5,6 +5,7 @@ pub mod consensus;
 pub mod execute;
 pub mod ingress;
 pub mod mempool;
+pub mod peer;
 pub mod persist_log;
 pub mod persist_vote;
 pub mod query;

@@ -92,6 +92,10 @@ pub struct Config {
     pub socket_receive_bytes: Option<u32>,
     /// Fixed size of the kernel's send buffer per socket; `None` lets the kernel tune it.
     pub socket_send_bytes: Option<u32>,
+    /// Bytes that the kernel may hold of what a socket has not sent yet; `None` for as many as the
+    /// send buffer takes. With a small number what is urgent waits behind little, while bytes under
+    /// way to the peer are not limited.
+    pub socket_unsent_bytes: Option<u32>,
     /// How long [`Reactor::close`] waits for the flush and the peer's end of input.
     pub close_grace: Duration,
 }
@@ -109,6 +113,7 @@ impl Default for Config {
             listen_backlog: 1_024,
             socket_receive_bytes: None,
             socket_send_bytes: None,
+            socket_unsent_bytes: None,
             close_grace: Duration::from_secs(1),
         }
     }

@@ -1,21 +1,33 @@
 //! Four nodes and a bad network, then the rules one by one.
 
 use hufu_crypto::software_provider;
+use hufu_types::limits::TX_VALIDITY_HEIGHTS_MAX;
 use hufu_types::{BatchBuilder, Digest};
 
 use super::*;
-use crate::tests::{CHAIN, transaction};
-
-const LIMITS: ProposalLimits =
-    ProposalLimits { batches_max: 64, transactions_max: 1_000_000, bytes_max: 1 << 40 };
+use crate::tests::{CHAIN, sized_transaction, transaction};
 
 fn address(number: u8) -> Address {
     Address([number; 20])
 }
 
 fn batch(origin: u8, sequence: u64) -> Batch {
+    lasting(origin, sequence, 100)
+}
+
+/// A batch that may be ordered up to this height.
+fn lasting(origin: u8, sequence: u64, valid_until: u64) -> Batch {
     let mut builder = BatchBuilder::new(CHAIN, address(origin));
-    builder.push(&transaction(origin, sequence, 100, 1));
+    builder.push(&transaction(origin, sequence, valid_until, 1));
+    builder.seal(sequence, &*software_provider().hasher)
+}
+
+/// A batch of nearly a mebibyte.
+fn large(origin: u8, sequence: u64) -> Batch {
+    let mut builder = BatchBuilder::new(CHAIN, address(origin));
+    for nonce in 0..13 {
+        builder.push(&sized_transaction(origin, 100 * sequence + nonce, 100, 1, 1_024));
+    }
     builder.seal(sequence, &*software_provider().hasher)
 }
 
@@ -24,7 +36,17 @@ fn block(number: u8) -> BlockDigest {
 }
 
 fn node(number: u8) -> Dissemination {
-    Dissemination::new(DisseminationConfig::default(), address(number), (1..=4).map(address))
+    configured(DisseminationConfig::default(), number)
+}
+
+fn configured(config: DisseminationConfig, number: u8) -> Dissemination {
+    Dissemination::new(config, address(number), (1..=4).map(address), OrderedBatches::new(1))
+}
+
+fn proposed(node: &Dissemination, height: u64) -> Vec<(u8, u64)> {
+    let proposed = node.propose(height, &ProposalLimits::default());
+    let place = |batch: &Batch| (batch.header().origin.0[0], batch.header().sequence.get());
+    proposed.iter().map(place).collect()
 }
 
 fn effects(node: &mut Dissemination) -> Vec<Effect> {
@@ -45,6 +67,8 @@ enum Mail {
     Batch(Batch),
     Ask(Vec<BatchDigest>),
     Lack(Vec<BatchDigest>),
+    AskBodies(u64),
+    NoBodies(u64),
 }
 
 /// Four nodes; mail is lost, doubled and reordered, links end and come back.
@@ -54,6 +78,8 @@ struct Network {
     judged: Vec<BTreeMap<BatchDigest, u32>>,
     available: Vec<BTreeSet<BlockDigest>>,
     durable: Vec<BTreeSet<BlockDigest>>,
+    /// Bodies of height 1, which everybody but node 4 has.
+    bodies: Vec<Batch>,
     seed: u64,
     now: u64,
     loss: u64,
@@ -73,6 +99,7 @@ impl Network {
             judged: vec![BTreeMap::new(); 4],
             available: vec![BTreeSet::new(); 4],
             durable: vec![BTreeSet::new(); 4],
+            bodies: Vec::new(),
             seed,
             now: 0,
             loss: 30,
@@ -94,6 +121,7 @@ impl Network {
                 Effect::Send { peer, batch } => (peer, Mail::Batch(batch)),
                 Effect::Ask { peer, digests } => (peer, Mail::Ask(digests)),
                 Effect::Lack { peer, digests } => (peer, Mail::Lack(digests)),
+                Effect::AskBodies { peer, height } => (peer, Mail::AskBodies(height)),
                 Effect::Judge(batch) => {
                     *self.judged[from].entry(batch.digest()).or_default() += 1;
                     self.nodes[from].judged(batch.digest(), true);
@@ -121,13 +149,17 @@ impl Network {
                     panic!("{peer} is honest: {blame:?}")
                 }
             };
-            if self.random(100) < self.loss {
-                continue;
-            }
-            self.mail.push((from, Self::place(to), mail.clone()));
-            if self.random(100) < 10 {
-                self.mail.push((from, Self::place(to), mail));
-            }
+            self.post(from, Self::place(to), mail);
+        }
+    }
+
+    fn post(&mut self, from: usize, to: usize, mail: Mail) {
+        if self.random(100) < self.loss {
+            return;
+        }
+        self.mail.push((from, to, mail.clone()));
+        if self.random(100) < 10 {
+            self.mail.push((from, to, mail));
         }
     }
 
@@ -150,6 +182,14 @@ impl Network {
             Mail::Batch(batch) => self.nodes[to].received(peer, batch),
             Mail::Ask(digests) => self.nodes[to].wanted(peer, &digests),
             Mail::Lack(digests) => self.nodes[to].absent(self.now, peer, &digests),
+            // The first node has no history.
+            Mail::AskBodies(height) if to == 0 => self.post(to, from, Mail::NoBodies(height)),
+            Mail::AskBodies(_) => {
+                for batch in self.bodies.clone() {
+                    self.post(to, from, Mail::Batch(batch));
+                }
+            }
+            Mail::NoBodies(height) => self.nodes[to].no_bodies(self.now, peer, height),
         }
         self.act(to);
     }
@@ -213,7 +253,7 @@ fn an_invalid_batch_is_refused_with_its_block_and_its_senders_are_blamed() {
         matches!(&effects(&mut node)[..], [Effect::Blame(_, Blame::Invalid)]),
         "not judged again"
     );
-    assert!(node.propose(1, &LIMITS).is_empty());
+    assert_eq!(proposed(&node, 1), []);
 }
 
 #[test]
@@ -222,7 +262,7 @@ fn nobody_pushes_for_others_or_more_than_his_share() {
         origin_bytes_max: u64::from(BATCH_SIZE_MAX),
         ..DisseminationConfig::default()
     };
-    let mut node = Dissemination::new(small, address(1), (1..=4).map(address));
+    let mut node = configured(small, 1);
     node.received(address(3), batch(2, 1));
     assert!(matches!(&effects(&mut node)[..], [Effect::Blame(_, Blame::Unasked)]));
     node.received(address(9), batch(9, 1));
@@ -291,16 +331,21 @@ fn proposals_take_every_origin_in_turn_and_keep_its_order() {
     node.sealed(batch(1, 0));
     node.sealed(batch(1, 1));
     node.durable(batch(1, 1).digest());
-    let order = |height| {
-        let proposed = node.propose(height, &LIMITS);
-        let place = |batch: &Batch| (batch.header().origin.0[0], batch.header().sequence.get());
-        proposed.iter().map(place).collect::<Vec<_>>()
-    };
     let turns = [(2, 0), (3, 0), (4, 0), (2, 1), (3, 1), (4, 1), (2, 2), (3, 2), (4, 2)];
-    assert_eq!(order(1), turns);
-    assert_eq!(order(2)[0], (3, 0), "another origin is first at the next height");
-    let two = ProposalLimits { transactions_max: 2, ..LIMITS };
-    assert_eq!(node.propose(1, &two).len(), 2);
+    assert_eq!(proposed(&node, 1), turns);
+    assert_eq!(proposed(&node, 2)[0], (3, 0), "another origin is first at the next height");
+    let usual = ProposalLimits::default();
+    let size = size_of_batch(&batch(2, 0));
+    for limits in [
+        ProposalLimits { batches_max: 2, ..usual },
+        ProposalLimits { transactions_max: 2, ..usual },
+        ProposalLimits { keys_max: 2 * batch(2, 0).keys_count(), ..usual },
+        ProposalLimits { bytes_max: 3 * size - 1, ..usual },
+    ] {
+        assert_eq!(node.propose(1, &limits).len(), 2, "{limits:?}");
+    }
+    let tiny = ProposalLimits { transactions_max: 0, keys_max: 0, bytes_max: 0, ..usual };
+    assert_eq!(node.propose(1, &tiny).len(), 1, "a large first batch goes alone");
 }
 
 #[test]
@@ -313,7 +358,7 @@ fn ordered_batches_are_kept_for_a_while_and_asked_for_no_more() {
     drop(effects(&mut node));
     node.ordered(1, &[first.digest()]);
     assert!(node.deadline().is_none(), "the block that wanted it is of a height that is over");
-    assert!(node.propose(2, &LIMITS).is_empty(), "nothing is ordered twice");
+    assert_eq!(proposed(&node, 2), [], "nothing is ordered twice");
     for height in 2..=9 {
         assert!(node.get(&first.digest()).is_some(), "kept at height {height}");
         node.ordered(height, &[]);
@@ -336,4 +381,287 @@ fn a_link_that_comes_back_brings_the_own_batches() {
     assert!(
         matches!(&sent[..], [Effect::Send { batch, .. }] if batch.header().sequence.get() == 1)
     );
+}
+
+#[test]
+fn decided_bodies_are_fetched_from_whoever_has_them() {
+    for seed in 0..40 {
+        let mut network = Network::new(seed);
+        let all: Vec<Batch> = (0..20).map(|number| batch(number % 4 + 1, number.into())).collect();
+        let digests: Vec<BatchDigest> = all.iter().map(Batch::digest).collect();
+        // Some it has, some an undecided block of another digest made it ask for.
+        for batch in &all[..4] {
+            hold(&mut network.nodes[3], batch);
+        }
+        assert!(network.nodes[3].need(0, 1, block(2), &digests[3..8], address(1)));
+        network.nodes[3].need_decided(0, 1, block(1), &digests, address(1));
+        let undecided = effects(&mut network.nodes[3]);
+        let asks = undecided.iter().filter(|one| matches!(one, Effect::AskBodies { .. })).count();
+        assert_eq!(asks, 1, "one question for all: {undecided:?}");
+        network.post(3, 0, Mail::AskBodies(1));
+        network.bodies = all.clone();
+        for _ in 0..20_000 {
+            if network.durable[3].contains(&block(1)) {
+                break;
+            }
+            network.event();
+        }
+        assert!(network.durable[3].contains(&block(1)), "seed {seed}");
+        assert!(network.judged[3].values().all(|count| *count == 1), "judged once");
+        let bodies = network.nodes[3].bodies(&block(1)).unwrap();
+        assert_eq!(bodies.iter().map(Batch::digest).collect::<Vec<_>>(), digests);
+        assert!(network.nodes[3].deadline().is_none(), "nothing is asked for any more");
+        network.nodes[3].ordered(1, &digests);
+        assert!(network.nodes[3].bodies(&block(1)).is_none(), "the height is over");
+        assert_eq!(proposed(&network.nodes[3], 2), []);
+    }
+}
+
+fn asks(node: &mut Dissemination) -> Vec<(u8, Option<u64>)> {
+    let asked = |effect: Effect| match effect {
+        Effect::Ask { peer, .. } => Some((peer.0[0], None)),
+        Effect::AskBodies { peer, height } => Some((peer.0[0], Some(height))),
+        _ => None,
+    };
+    node.effects().filter_map(asked).collect()
+}
+
+#[test]
+fn bodies_are_asked_of_the_holder_then_of_the_others_in_turn() {
+    let mut node = node(1);
+    (2..=4).for_each(|peer| node.peer_up(0, address(peer)));
+    let missing = [batch(2, 1), batch(2, 2)];
+    node.need_decided(0, 5, block(1), &missing.each_ref().map(Batch::digest), address(3));
+    assert_eq!(asks(&mut node), [(3, Some(5))]);
+    node.no_bodies(1, address(4), 5);
+    node.no_bodies(1, address(3), 6);
+    assert_eq!(asks(&mut node), [], "it was not asked that");
+    node.no_bodies(1, address(3), 5);
+    assert_eq!(asks(&mut node), [(2, Some(5))]);
+    let due = node.deadline().unwrap();
+    node.tick(due);
+    assert_eq!(asks(&mut node), [(4, Some(5))]);
+    node.no_bodies(due + 1, address(4), 5);
+    assert_eq!(asks(&mut node), [], "everybody was asked: the next round waits");
+    node.tick(node.deadline().unwrap());
+    assert_eq!(asks(&mut node), [(3, Some(5))]);
+    node.peer_down(due + 2, address(3));
+    assert_eq!(asks(&mut node), [(2, Some(5))]);
+    node.received(address(2), missing[0].clone());
+    let due = node.deadline().unwrap();
+    node.tick(due);
+    assert_eq!(asks(&mut node), [], "whoever is sending is not passed over");
+    node.tick(node.deadline().unwrap());
+    assert_eq!(asks(&mut node), [(4, Some(5))], "it has stopped");
+    node.received(address(2), missing[1].clone());
+    assert_eq!(node.deadline(), None);
+}
+
+#[test]
+fn a_block_is_told_of_again() {
+    let mut node = node(1);
+    let one = batch(2, 1);
+    hold(&mut node, &one);
+    for _ in 0..2 {
+        assert!(node.need(0, 1, block(1), &[one.digest()], address(2)));
+        let told = effects(&mut node);
+        assert!(matches!(&told[..], [Effect::Available(_), Effect::Durable(_)]), "{told:?}");
+        assert_eq!(node.bodies(&block(1)).unwrap().len(), 1);
+    }
+    node.need_decided(0, 1, block(1), &[one.digest()], address(2));
+    assert!(matches!(&effects(&mut node)[..], [Effect::Available(_), Effect::Durable(_)]));
+    node.need_decided(0, 1, block(2), &[], address(2));
+    assert!(matches!(&effects(&mut node)[..], [Effect::Available(_), Effect::Durable(_)]));
+}
+
+#[test]
+fn nothing_is_proposed_that_a_block_may_not_order() {
+    let mut node = node(1);
+    let most = 3 + TX_VALIDITY_HEIGHTS_MAX;
+    for (sequence, valid_until) in [(0, 2), (1, 3), (2, most), (3, most + 1), (4, 50)] {
+        hold(&mut node, &lasting(2, sequence, valid_until));
+    }
+    hold(&mut node, &lasting(3, 0, 50));
+    assert_eq!(proposed(&node, 2), [(2, 0), (3, 0), (2, 1)], "2 must not pass by its third batch");
+    assert_eq!(proposed(&node, 3), [(3, 0), (2, 1), (2, 2)], "none of the first is valid");
+    node.ordered(1, &[lasting(2, 1, 3).digest()]);
+    assert_eq!(proposed(&node, 3), [(3, 0), (2, 2)], "its second was ordered");
+    assert_eq!(proposed(&node, 4), [(2, 2), (3, 0), (2, 3), (2, 4)]);
+}
+
+#[test]
+fn what_no_block_may_order_any_more_leaves() {
+    let mut node = node(1);
+    let (short, long) = (lasting(2, 0, 2), lasting(2, 1, 3));
+    hold(&mut node, &short);
+    hold(&mut node, &long);
+    node.sealed(lasting(1, 0, 2));
+    node.ordered(1, &[]);
+    assert!(node.get(&short.digest()).is_some());
+    node.ordered(2, &[]);
+    assert!(node.get(&short.digest()).is_none() && node.get(&long.digest()).is_some());
+    assert_eq!(node.pushed[&address(2)], size_of_batch(&long));
+    assert_eq!(node.lanes.len(), 1, "the own one has left too");
+    node.durable(lasting(1, 0, 2).digest());
+    assert_eq!(proposed(&node, 3), [(2, 1)]);
+    drop(effects(&mut node));
+    node.received(address(2), short.clone());
+    assert!(matches!(&effects(&mut node)[..], [Effect::Blame(_, Blame::Late)]));
+    node.restored(short);
+    assert_eq!(node.entries.len(), 1);
+}
+
+#[test]
+fn what_was_ordered_is_taken_only_where_a_block_wants_it() {
+    let mut node = node(1);
+    let old = batch(2, 1);
+    node.ordered(1, &[old.digest()]);
+    for sender in [2, 3] {
+        node.received(address(sender), old.clone());
+        assert!(matches!(&effects(&mut node)[..], [Effect::Blame(_, Blame::Replayed)]));
+    }
+    node.restored(old.clone());
+    assert!(node.entries.is_empty(), "neither from the disk");
+    // The proposer is not honest; what the node makes of the block is not decided here.
+    assert!(node.need(0, 2, block(1), &[old.digest()], address(3)));
+    node.received(address(3), old.clone());
+    node.judged(old.digest(), true);
+    node.durable(old.digest());
+    assert!(node.bodies(&block(1)).is_some());
+    assert_eq!(proposed(&node, 2), [], "it is given, and not proposed");
+    node.ordered(2, &[]);
+    assert!(node.entries.is_empty() && node.fetched.is_empty(), "it leaves with the height");
+}
+
+/// What may come for a proposer's blocks is counted before it comes.
+#[test]
+fn a_proposer_makes_nobody_fetch_more_than_its_share() {
+    let config = DisseminationConfig {
+        proposer_bytes_max: BLOCK_SIZE_MAX.into(),
+        ..DisseminationConfig::default()
+    };
+    let mut node = configured(config, 1);
+    let missing = |number: u64| -> Vec<BatchDigest> {
+        (0..16).map(|sequence| batch(3, 16 * number + sequence).digest()).collect()
+    };
+    for number in 0..2 {
+        assert!(node.need(0, 1, block(number), &missing(number.into()), address(2)));
+    }
+    assert!(!node.need(0, 1, block(2), &missing(2), address(2)), "48 MiB may come");
+    assert!(node.need(0, 1, block(2), &missing(2), address(3)), "another one has his own share");
+    assert!(node.need(0, 1, block(1), &missing(1), address(2)), "it is waited for already");
+    let here = batch(3, 99);
+    hold(&mut node, &here);
+    assert!(node.need(0, 1, block(3), &[here.digest()], address(2)), "nothing must be fetched");
+    node.need_decided(0, 1, block(4), &missing(4), address(2));
+    assert!(node.is_wanted(&missing(4)[0]), "what is decided is always fetched");
+    node.need_decided(0, 1, block(0), &missing(0), address(2));
+    assert!(node.need(0, 2, block(5), &missing(5), address(2)), "who was decided is not charged");
+    assert!(!node.need(0, 2, block(6), &missing(6), address(2)));
+    node.ordered(1, &[]);
+    assert!(node.need(0, 2, block(6), &missing(6), address(2)), "the height is over");
+}
+
+#[test]
+fn a_block_of_too_many_bytes_is_refused_while_they_come() {
+    let mut node = node(1);
+    let batches: Vec<Batch> = (0..36).map(|sequence| large(3, sequence)).collect();
+    let size = size_of_batch(&batches[0]);
+    let fit = usize::try_from(u64::from(BLOCK_SIZE_MAX) / size).unwrap();
+    assert!((32..35).contains(&fit), "{size} bytes each");
+    let digests: Vec<BatchDigest> = batches.iter().map(Batch::digest).collect();
+    assert!(node.need(0, 1, block(1), &digests, address(2)));
+    for batch in &batches[..fit] {
+        node.received(address(2), batch.clone());
+    }
+    assert!(effects(&mut node).iter().all(|one| matches!(one, Effect::Judge(_))));
+    node.received(address(2), batches[fit].clone());
+    assert!(matches!(&effects(&mut node)[..], [Effect::Invalid(_)]));
+    assert!(node.wants.is_empty());
+    assert!(node.need(0, 1, block(1), &digests, address(2)));
+    assert!(matches!(&effects(&mut node)[..], [Effect::Invalid(_)]), "said again");
+    let others = |number: u64| -> Vec<BatchDigest> {
+        (0..32).map(|sequence| batch(4, 32 * number + sequence).digest()).collect()
+    };
+    assert!(node.need(0, 1, block(2), &others(0), address(2)));
+    assert!(!node.need(0, 1, block(3), &others(1), address(2)), "the first stays charged");
+}
+
+/// What an undecided block made the node fetch stays if its origin might have pushed it.
+#[test]
+fn what_was_fetched_for_nothing_stays_within_its_origins_share() {
+    let config = DisseminationConfig {
+        origin_bytes_max: u64::from(BATCH_SIZE_MAX),
+        ..DisseminationConfig::default()
+    };
+    let mut node = configured(config, 1);
+    let [first, second] = [0, 1].map(|sequence| large(3, sequence));
+    let digests = [first.digest(), second.digest()];
+    assert!(node.need(0, 1, block(1), &digests, address(2)));
+    for batch in [&first, &second] {
+        node.received(address(2), batch.clone());
+        node.judged(batch.digest(), true);
+        node.durable(batch.digest());
+    }
+    assert_eq!(proposed(&node, 1), [(3, 0), (3, 1)]);
+    assert_eq!(node.pushed.get(&address(3)), None, "nobody pushed it");
+    node.ordered(1, &[]);
+    assert_eq!(proposed(&node, 2).len(), 1, "one fits the share");
+    assert_eq!(node.pushed[&address(3)], size_of_batch(&first));
+    node.ordered(2, &digests);
+    assert_eq!(node.pushed[&address(3)], 0);
+    assert!(node.expiry.is_empty() && node.lanes.is_empty() && node.fetched.is_empty());
+}
+
+/// The bookkeeping agrees with what is held, whatever happens in whatever order.
+#[test]
+fn the_books_are_kept() {
+    for seed in 1..60_u64 {
+        let mut node = node(1);
+        let mut random = seed;
+        let mut next = |below: u64| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(99);
+            (random >> 33) % below
+        };
+        for step in 0..400 {
+            let (origin, sequence) = (u8::try_from(next(4)).unwrap() + 1, next(12));
+            let height = node.next_height();
+            let one = lasting(origin, sequence, 1 + next(3) * 20);
+            let digest = one.digest();
+            let number = u8::try_from(step % 250).unwrap();
+            match next(9) {
+                0 if origin == 1 && !node.is_late(&one) && node.get(&digest).is_none() => {
+                    if !node.entries.contains_key(&digest) && !node.window.contains(&digest) {
+                        node.sealed(one);
+                    }
+                }
+                0 | 1 => node.received(address(origin), one),
+                2 => node.received(address(3), one),
+                3 => node.judged(digest, true),
+                4 => node.judged(digest, next(4) > 0),
+                5 => node.durable(digest),
+                6 => drop(node.need(0, height + next(2), block(number), &[digest], address(2))),
+                7 => node.need_decided(0, height, block(number), &[digest], address(2)),
+                _ if node.entries.contains_key(&digest) && !node.window.contains(&digest) => {
+                    node.ordered(height, &[digest]);
+                }
+                _ => node.ordered(height, &[]),
+            }
+            drop(effects(&mut node));
+            let unordered = || node.entries.values().filter(|entry| entry.ordered.is_none());
+            assert_eq!(node.lanes.values().flatten().count(), unordered().count());
+            assert_eq!(node.expiry.len(), unordered().count());
+            for origin in (1..=4).map(address) {
+                let of = |entry: &&Entry| entry.batch.header().origin == origin;
+                let pushed = unordered().filter(of).filter(|entry| !entry.is_fetched);
+                let bytes: u64 = pushed.map(|entry| size_of_batch(&entry.batch)).sum();
+                assert_eq!(node.pushed.get(&origin).copied().unwrap_or(0), bytes);
+            }
+            assert!(unordered().all(|entry| !node.is_late(&entry.batch) || entry.is_fetched));
+            assert!(node.fetched.iter().all(|digest| node.entries.contains_key(digest)));
+            for batch in node.propose(node.next_height(), &ProposalLimits::default()) {
+                assert!(!node.window.contains(&batch.digest()) && !node.is_late(&batch));
+            }
+        }
+    }
 }

@@ -35,6 +35,10 @@ hufu_types::codes!(
         BatchesAbsent = 20, "batches_absent";
         /// Decided heights the sender wants.
         HeightsWanted = 21, "heights_wanted";
+        /// A decided height of which the sender wants all batches.
+        BodiesWanted = 22, "bodies_wanted";
+        /// A height whose batches were wanted and that is not there.
+        BodiesAbsent = 23, "bodies_absent";
         /// A part of a bulk message.
         Part = 32, "part";
     }
@@ -59,7 +63,7 @@ impl Kind for PeerKind {
         match self {
             Self::Hello => (HELLO_SIZE, HELLO_SIZE),
             Self::Proof => (PROOF_SIZE, PROOF_SIZE),
-            Self::Ping | Self::Pong => (8, 8),
+            Self::Ping | Self::Pong | Self::BodiesWanted | Self::BodiesAbsent => (8, 8),
             Self::Farewell => {
                 (FAREWELL_HEADER_SIZE, FAREWELL_HEADER_SIZE + u32::from(ERROR_TEXT_SIZE_MAX))
             }

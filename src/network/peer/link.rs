@@ -112,6 +112,10 @@ pub enum LinkEvent {
         /// How many, 1..=64.
         count: u32,
     },
+    /// The peer wants all batches of this decided height.
+    BodiesWanted(u64),
+    /// The peer does not have this height, whose batches were wanted.
+    BodiesAbsent(u64),
     /// A whole bulk message, not looked into.
     Bulk(BulkKind, Arc<[u8]>),
     /// The link has ended; what can still be sent is its farewell. Comes once, as the last event.
@@ -429,6 +433,8 @@ impl PeerLink {
                 check_range("first height wanted", from, 1, u64::MAX - u64::from(count))?;
                 LinkEvent::HeightsWanted { from, count }
             }
+            PeerKind::BodiesWanted => LinkEvent::BodiesWanted(read_height(frame.body)?),
+            PeerKind::BodiesAbsent => LinkEvent::BodiesAbsent(read_height(frame.body)?),
             PeerKind::Part => match self.receiving.part(frame.body)? {
                 Some((kind, bytes)) => LinkEvent::Bulk(kind, bytes),
                 None => return Ok(Some(())),
@@ -516,6 +522,21 @@ impl PeerLink {
         self.say_open(PeerKind::HeightsWanted, |out| put(out, &body));
     }
 
+    /// Asks for all batches of a decided height; they come one by one, or
+    /// [`LinkEvent::BodiesAbsent`] does.
+    ///
+    /// # Panics
+    /// If `height` is 0, which has no block.
+    pub fn want_bodies(&mut self, height: u64) {
+        assert!(height > 0, "the genesis has no batches");
+        self.say_open(PeerKind::BodiesWanted, |out| put(out, &U64::new(height)));
+    }
+
+    /// Answers that a height whose batches were wanted is not here.
+    pub fn lack_bodies(&mut self, height: u64) {
+        self.say_open(PeerKind::BodiesAbsent, |out| put(out, &U64::new(height)));
+    }
+
     /// Sends a bulk message behind those that wait; `false` if too much waits or the link is not
     /// open, and then the peer will ask for it.
     ///
@@ -540,6 +561,11 @@ impl PeerLink {
     pub fn sent(&mut self, count: usize) {
         self.out.sent(count);
         self.counters.bytes_sent += count as u64;
+    }
+
+    /// This end does not read at the moment, so that silence says nothing about the other one.
+    pub const fn is_not_listening(&mut self, now: u64) {
+        self.heard_at = now;
     }
 
     /// Ends a link that took too long to open or has been silent too long, and keeps an open one
@@ -605,6 +631,12 @@ impl PeerLink {
         self.phase == Phase::Open
     }
 
+    /// Whether the link has ended and only its farewell still leaves.
+    #[must_use]
+    pub fn has_closed(&self) -> bool {
+        self.phase == Phase::Closing
+    }
+
     /// Time of the last ping there and back.
     #[must_use]
     pub const fn round_trip_nanos(&self) -> Option<u64> {
@@ -630,6 +662,11 @@ fn read_one<T: FromBytes + KnownLayout + Immutable + Unaligned>(
     let mut reader = Reader::new(body);
     let value = reader.fixed()?;
     reader.finish().map(|()| value)
+}
+
+fn read_height(body: &[u8]) -> Result<u64, DecodeError> {
+    let height = read_one::<U64>(body)?.get();
+    check_range("height of bodies", height, 1, u64::MAX - 1).map(|()| height)
 }
 
 fn read_digests(body: &[u8]) -> Result<Vec<BatchDigest>, DecodeError> {

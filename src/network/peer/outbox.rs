@@ -66,16 +66,20 @@ impl Outbox {
         self.bulk_bytes = 0;
     }
 
-    /// Turns control frames, or else one part of bulk, into bytes for the socket. A part is only
-    /// added when nothing waits for the socket.
+    /// Turns control frames, or else one part of bulk, into bytes for the socket, once it has taken
+    /// those before: what it does not take waits as frames, whose number is bounded.
     pub(super) fn fill(&mut self, channel: &mut dyn Channel) {
         channel.pending(&mut self.wire);
-        if channel.state() != ChannelState::Open {
+        if channel.state() != ChannelState::Open || !self.unsent().is_empty() {
             return;
         }
-        if self.control.is_empty() && self.unsent().is_empty() {
+        if self.control.is_empty() {
             self.next_part();
         }
+        self.encode(channel);
+    }
+
+    fn encode(&mut self, channel: &mut dyn Channel) {
         if !self.control.is_empty() && channel.send(&self.control, &mut self.wire).is_ok() {
             self.control.clear();
         }
@@ -92,7 +96,8 @@ impl Outbox {
 
     pub(super) fn farewell(&mut self, channel: &mut dyn Channel) {
         self.drop_bulk();
-        self.fill(channel);
+        channel.pending(&mut self.wire);
+        self.encode(channel);
         channel.close(&mut self.wire);
     }
 

@@ -132,7 +132,7 @@ fn messages_arrive_as_they_were_sent() {
     pair.piece = 1_000;
     let most = usize::try_from(PEER_DIGESTS_COUNT_MAX).unwrap();
     let digests: Vec<BatchDigest> =
-        (0..50).map(|byte| BatchDigest(Digest([byte; 32]))).take(most + 9).collect();
+        (0..=255).cycle().map(|byte| BatchDigest(Digest([byte; 32]))).take(most + 9).collect();
     assert!(digests.len() > most, "more than one request");
     let batch: Arc<[u8]> = (0..200_000_u32).map(|number| number.to_le_bytes()[0]).collect();
     let [sender, _] = &mut pair.ends;
@@ -142,6 +142,8 @@ fn messages_arrive_as_they_were_sent() {
     sender.want_batches(&digests);
     sender.lack_batches(&digests[..1]);
     sender.want_heights(5, 64);
+    sender.want_bodies(7);
+    sender.lack_bodies(8);
     assert!(sender.send_bulk(BulkKind::Batch, Arc::clone(&batch)));
     assert!(sender.send_bulk(BulkKind::Height, Arc::from(*b"height")));
     pair.run();
@@ -153,6 +155,8 @@ fn messages_arrive_as_they_were_sent() {
         LinkEvent::BatchesWanted(digests[most..].to_vec()),
         LinkEvent::BatchesAbsent(digests[..1].to_vec()),
         LinkEvent::HeightsWanted { from: 5, count: 64 },
+        LinkEvent::BodiesWanted(7),
+        LinkEvent::BodiesAbsent(8),
         LinkEvent::Bulk(BulkKind::Batch, batch),
         LinkEvent::Bulk(BulkKind::Height, Arc::from(*b"height")),
     ];
@@ -281,8 +285,12 @@ fn frames_out_of_turn_end_the_link() {
         assert!(!link.transmit().is_empty(), "the farewell");
         assert_eq!(link.next_event(0), None);
     }
-    let bad: [Writer<'_>; 6] = [
+    let bodies = |out: &mut Vec<u8>| {
+        frame::write(out, PeerKind::BodiesWanted, 0, |out| out.extend_from_slice(&[0; 8]));
+    };
+    let bad: [Writer<'_>; 7] = [
         &proof,
+        &bodies,
         &part(1, 100, 1, 10),
         &part(9, 100, 0, 10),
         &part(1, u32::MAX, 0, 10),
@@ -337,6 +345,39 @@ fn what_waits_is_bounded() {
     }
     let closed = std::iter::from_fn(|| pair.ends[0].next_event(0)).last();
     assert!(matches!(closed, Some(LinkEvent::Closed(PeerCode::SlowPeer, _))), "{closed:?}");
+}
+
+/// A socket that takes nothing does not make room for more by being offered what waits.
+#[test]
+fn what_waits_is_bounded_however_often_it_is_offered() {
+    let mut small = setup(1);
+    small.config.control_bytes_max = 4_000;
+    let mut pair = Pair::new(&small, &setup(2));
+    pair.run();
+    let mut offered_max = 0;
+    for _ in 0..1_000 {
+        pair.ends[0].send_consensus(&[1; 100]);
+        offered_max = offered_max.max(pair.ends[0].transmit().len());
+    }
+    let closed = std::iter::from_fn(|| pair.ends[0].next_event(0)).last();
+    assert!(matches!(closed, Some(LinkEvent::Closed(PeerCode::SlowPeer, _))), "{closed:?}");
+    assert!(offered_max < 2 * 4_000 + 1_000, "{offered_max} bytes waited");
+}
+
+/// Who does not read cannot say that the other end is silent, and still tells it that he is there.
+#[test]
+fn an_end_that_does_not_listen_keeps_its_link() {
+    let mut pair = Pair::open();
+    for _ in 0..20 {
+        pair.now += LinkConfig::default().idle_nanos - 1;
+        let now = pair.now;
+        pair.ends[0].is_not_listening(now);
+        pair.ends[0].tick(now);
+        assert!(!pair.ends[0].transmit().is_empty(), "a ping leaves");
+        pair.pass(0);
+        pair.ends[1].tick(now);
+        assert_eq!(pair.codes(), [None, None]);
+    }
 }
 
 /// Any bytes at any time: an error at most, and memory only for what came.

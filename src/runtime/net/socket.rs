@@ -18,7 +18,10 @@ pub(super) fn listen(addr: SocketAddr, config: &Config) -> io::Result<TcpListene
 }
 
 /// Sets what every connection has.
-pub(super) fn prepare(stream: &TcpStream) -> io::Result<()> {
+pub(super) fn prepare(stream: &TcpStream, config: &Config) -> io::Result<()> {
+    if let Some(size) = config.socket_unsent_bytes {
+        set_size(stream, libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, size)?;
+    }
     stream.set_nodelay(true)
 }
 
@@ -37,7 +40,7 @@ pub(super) fn connect(
     // SAFETY: the kernel has just made this descriptor, and nobody else knows its number.
     let stream = TcpStream::from(unsafe { OwnedFd::from_raw_fd(fd) });
     set_buffer_sizes(&stream, config)?;
-    prepare(&stream)?;
+    prepare(&stream, config)?;
     let answer = match addr {
         SocketAddr::V4(v4) => {
             let raw = libc::sockaddr_in {
@@ -81,13 +84,21 @@ fn set_buffer_sizes(socket: &impl AsRawFd, config: &Config) -> io::Result<()> {
     ];
     for (option, size) in sizes {
         let Some(size) = size else { continue };
-        let value = libc::c_int::try_from(size).map_err(io::Error::other)?;
-        let length = libc::socklen_t::try_from(std::mem::size_of::<libc::c_int>())
-            .map_err(io::Error::other)?;
-        let (fd, level) = (socket.as_raw_fd(), libc::SOL_SOCKET);
-        let value = (&raw const value).cast();
-        // SAFETY: `value` points to an integer of `length` bytes that outlives the call.
-        check(unsafe { libc::setsockopt(fd, level, option, value, length) })?;
+        set_size(socket, libc::SOL_SOCKET, option, size)?;
     }
     Ok(())
+}
+
+fn set_size(
+    socket: &impl AsRawFd,
+    level: libc::c_int,
+    option: libc::c_int,
+    size: u32,
+) -> io::Result<()> {
+    let value = libc::c_int::try_from(size).map_err(io::Error::other)?;
+    let length =
+        libc::socklen_t::try_from(std::mem::size_of::<libc::c_int>()).map_err(io::Error::other)?;
+    let (fd, value) = (socket.as_raw_fd(), (&raw const value).cast());
+    // SAFETY: `value` points to an integer of `length` bytes that outlives the call.
+    check(unsafe { libc::setsockopt(fd, level, option, value, length) }).map(drop)
 }

@@ -205,8 +205,9 @@ impl Table {
             self.stats.refused_over_max += 1;
             return;
         }
-        let peer =
-            socket.peer_addr().and_then(|peer| super::socket::prepare(&socket).map(|()| peer));
+        let peer = socket
+            .peer_addr()
+            .and_then(|peer| super::socket::prepare(&socket, &self.config).map(|()| peer));
         let Ok(peer_addr) = peer else {
             self.stats.accept_aborted += 1;
             return;

@@ -315,6 +315,43 @@ fn a_slow_reader_fills_the_send_buffer_and_no_more() {
     });
 }
 
+/// What a connection has given to the kernel and the kernel has not sent.
+fn unsent_in_kernel(host: &mut Host, conn: ConnToken) -> usize {
+    const SIOCOUTQNSD: libc::c_ulong = 0x894B;
+    let mut count: libc::c_int = 0;
+    let fd = host.reactor.table.at(conn.slot).fd();
+    // SAFETY: `count` is an integer that outlives the call.
+    let answer = unsafe { libc::ioctl(fd, SIOCOUTQNSD, &raw mut count) };
+    assert_eq!(answer, 0);
+    usize::try_from(count).unwrap()
+}
+
+/// Both for accepted and for dialled connections.
+#[test]
+fn little_waits_in_the_kernel_when_that_is_asked_for() {
+    for (unsent, is_little) in [(Some(16 << 10), true), (None, false)] {
+        let config = Config {
+            socket_unsent_bytes: unsent,
+            socket_receive_bytes: Some(8 << 10),
+            socket_send_bytes: Some(1 << 20),
+            ..small()
+        };
+        each_backend(&config, |mut host| {
+            let (_silent, accepted) = host.client();
+            let block = pattern(4, 4_000);
+            let dialled = host.reactor.connect(host.addr).unwrap();
+            host.event("Connected", |event| {
+                matches!(event, Event::Connected { conn } if *conn == dialled).then_some(())
+            });
+            for conn in [accepted, dialled] {
+                host.fill(conn, &block);
+                let count = unsent_in_kernel(&mut host, conn);
+                assert_eq!(count < 100 << 10, is_little, "{count} bytes with {unsent:?}");
+            }
+        });
+    }
+}
+
 #[test]
 fn a_full_receive_buffer_stops_reading_until_consumed() {
     let config = Config { socket_receive_bytes: Some(8 << 10), ..small() };
