@@ -591,7 +591,7 @@ impl Replica {
     ) -> Result<(), Error> {
         assert_ne!(self.stage, Stage::Writing, "one height at a time");
         let height = block.height();
-        let Some(batches) = self.proposals.take(&block.digest()) else {
+        let Some(batches) = self.proposals.take(&block) else {
             unreachable!("a decision leaves the gate when its batches are durable here")
         };
         assert_eq!(batches.len(), block.batches().len(), "each batch has its body");
