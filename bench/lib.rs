@@ -178,7 +178,8 @@ impl Chain {
 fn genesis(operator: Address) -> Genesis {
     let signer = must(SoftwareSigner::generate());
     let key = *hufu_crypto::Signer::public_key(&signer);
-    let validator = Validator { name: "node-1".to_owned(), key, power: 1 };
+    let link_key = *hufu_crypto::Signer::public_key(&must(SoftwareSigner::generate()));
+    let validator = Validator { name: "node-1".to_owned(), key, link_key, power: 1 };
     let parameters =
         Parameters { certified_lag_heights: 1, block_interval_millis: 50, state_buckets_log2: 16 };
     must(Genesis::new(

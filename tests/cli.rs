@@ -52,7 +52,8 @@ fn new_key(folder: &Path, name: &str) -> (String, String) {
 /// Makes a key and a genesis with that key for everything.
 fn new_chain(folder: &Path) -> (String, String) {
     let (public_key, address) = new_key(folder, "vote.pem");
-    let validator = format!("node-0:{public_key}:1");
+    let (link_key, _) = new_key(folder, "link.pem");
+    let validator = format!("node-0:{public_key}:{link_key}:1");
     let arguments = [
         "genesis",
         "new",

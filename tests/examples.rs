@@ -84,6 +84,7 @@ pub fn genesis() -> Genesis {
     let validator = |name: &str, number| Validator {
         name: name.to_owned(),
         key: *signer(number).public_key(),
+        link_key: *signer(number + 100).public_key(),
         power: 1,
     };
     let validators = ValidatorSet::new(vec![validator("one", 1), validator("two", 2)]).unwrap();

@@ -11,12 +11,12 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use hufu_consensus::replica::Chain;
 use hufu_consensus::{BlockVerdict, Record, SignIntent};
 use hufu_crypto::{Hasher, Provider, Signer, SoftwareSigner, software_provider};
 use hufu_ledger::StateKey;
 use hufu_ledger::bucket::bucket_of;
 use hufu_ledger::changes::row_entries;
-use hufu_node::blocks::Chain;
 use hufu_node::executor::Inline;
 use hufu_node::genesis_copy;
 use hufu_node::messages::{DecidedBlock, DurableBlock};
@@ -148,7 +148,8 @@ struct Maker {
 
 fn genesis(signer: &SoftwareSigner) -> Genesis {
     let key = *signer.public_key();
-    let validator = Validator { name: "node-0".to_owned(), key, power: 1 };
+    let link_key = *SoftwareSigner::from_bytes(&[99; 32]).unwrap().public_key();
+    let validator = Validator { name: "node-0".to_owned(), key, link_key, power: 1 };
     let parameters = Parameters {
         certified_lag_heights: 1,
         block_interval_millis: 10,
@@ -180,7 +181,8 @@ impl Maker {
         let metrics = Arc::new(Metrics::default());
         let recovered = recover(&genesis, &provider, &metrics, options, &mut |_| true).unwrap();
         let roots = recovered.executor.recent_roots().to_vec();
-        let chain = Chain::new(&genesis, recovered.tip, roots);
+        let (set, ordered) = (genesis.validators.clone(), recovered.ordered.clone());
+        let chain = Chain::new(genesis.chain_id(), 1, set, recovered.tip, roots, ordered);
         Self {
             signer,
             address,
@@ -309,19 +311,14 @@ impl Maker {
         let digests: Vec<_> = batches.iter().map(Batch::digest).collect();
         let hasher: &dyn Hasher = &*self.provider.hasher;
         let count: u32 = batches.iter().map(|batch| length_u32(batch.entries())).sum();
-        let roots = self.chain.roots_for(height).unwrap();
-        let header = BlockHeader {
-            batches_count: length_u32(&digests).into(),
-            transactions_count: count.into(),
-            transactions_root: Block::transactions_root(&digests, hasher),
-            ..self.chain.header(height, self.address, 5_000 + height, roots)
-        };
+        let clock = 5_000 + height;
+        let header = self.chain.build(self.address, &digests, count, clock, hasher).unwrap();
         let block = Block::new(header, digests, hasher).unwrap();
         let certificate = self.vote(&block);
         let payload = block_record(&block, &certificate);
         let position = self.append(RECORD_BLOCK, &payload);
         self.recovered.log.flush().unwrap();
-        self.chain.decided(block.header());
+        self.chain.decided(&block, clock).unwrap();
         let decided = DecidedBlock { block, certificate, batches };
         let replay_from = self.replay_from.unwrap_or(position);
         let durable = DurableBlock { decided, position, bodies, replay_from };

@@ -81,7 +81,7 @@ impl Sample {
     /// # Errors
     /// [`UsageError`] naming the source that failed.
     pub fn take(admin: SocketAddr, pid: Option<u32>) -> Result<Self, UsageError> {
-        let mut sample = Self::parse(&fetch(admin)?);
+        let mut sample = Self::parse(&fetch(admin, "/metrics")?);
         if let Some(pid) = pid {
             sample.read_process(pid).map_err(|cause| UsageError::Process { pid, cause })?;
         }
@@ -270,13 +270,13 @@ fn label<'a>(labels: &'a str, name: &str) -> Option<&'a str> {
     })
 }
 
-/// The node's metrics as text.
+/// What a node's admin side answers for this path, as text: its metrics for `/metrics`.
 ///
 /// # Errors
 /// [`UsageError::Fetch`] or [`UsageError::Status`].
-pub fn fetch(address: SocketAddr) -> Result<String, UsageError> {
+pub fn fetch(address: SocketAddr, path: &str) -> Result<String, UsageError> {
     let failed = |cause| UsageError::Fetch { address, cause };
-    let answer = request(address).map_err(failed)?;
+    let answer = request(address, path).map_err(failed)?;
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
     let status = head.lines().next().unwrap_or_default();
     if status.split(' ').nth(1) == Some("200") {
@@ -287,13 +287,13 @@ pub fn fetch(address: SocketAddr) -> Result<String, UsageError> {
 }
 
 /// HTTP 1.0 has no chunks and the server closes at the end: the answer is all there is to read.
-fn request(address: SocketAddr) -> io::Result<String> {
+fn request(address: SocketAddr, path: &str) -> io::Result<String> {
     let mut stream = TcpStream::connect_timeout(&address, ANSWER_WAIT)?;
     stream.set_read_timeout(Some(ANSWER_WAIT))?;
     stream.set_write_timeout(Some(ANSWER_WAIT))?;
     let host = address.ip();
     stream.write_all(
-        format!("GET /metrics HTTP/1.0\r\nHost: {host}\r\nConnection: close\r\n\r\n").as_bytes(),
+        format!("GET {path} HTTP/1.0\r\nHost: {host}\r\nConnection: close\r\n\r\n").as_bytes(),
     )?;
     let mut answer = String::new();
     stream.take(METRICS_SIZE_MAX).read_to_string(&mut answer)?;

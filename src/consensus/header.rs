@@ -329,8 +329,9 @@ mod tests {
 
     fn validators() -> Validators {
         let make = |place: u8| {
-            let key = *SoftwareSigner::from_bytes(&[place; 32]).unwrap().public_key();
-            Validator { name: format!("v{place}"), key, power: 1 }
+            let key = |seed: u8| *SoftwareSigner::from_bytes(&[seed; 32]).unwrap().public_key();
+            let (key, link_key) = (key(place), key(100 + place));
+            Validator { name: format!("v{place}"), key, link_key, power: 1 }
         };
         Validators::new(ValidatorSet::new((1..5).map(make).collect()).unwrap())
     }

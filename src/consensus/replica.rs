@@ -13,6 +13,7 @@
 
 mod catch_up;
 pub mod chain;
+mod probation;
 mod proposals;
 mod seam;
 mod status;
@@ -36,6 +37,7 @@ use crate::header::{ExecutedRoots, HeaderError};
 use crate::message::Message;
 use crate::vote_log::{BlockVerdict, RecoveredLog};
 use catch_up::CatchUp;
+use probation::Probation;
 use proposals::Proposals;
 
 /// Messages of the height at work that are kept to be told to a peer that comes, count: what one
@@ -91,6 +93,9 @@ pub struct Start {
     pub ordered: OrderedBatches,
     /// What the vote log held.
     pub log: RecoveredLog,
+    /// Since when, in Unix milliseconds, this validator has a log at all, where it does not know
+    /// what its key signed before: it follows and does not vote until that cannot matter.
+    pub probation: Option<u64>,
 }
 
 /// What a replica does between two heights.
@@ -128,6 +133,8 @@ pub struct Replica {
     told: VecDeque<Message>,
     refused: VecDeque<engine::Input>,
     sync_sent: Option<LogTicket>,
+    probation: Option<Probation>,
+    has_announced: bool,
     status: status::Tracker,
 }
 
@@ -135,7 +142,7 @@ impl Replica {
     /// A replica that goes on from `start`.
     #[must_use]
     pub fn new(config: Config, start: Start) -> Self {
-        let Start { validators, tip, roots, ordered, log } = start;
+        let Start { validators, tip, roots, ordered, log, probation } = start;
         let lag = config.certified_lag_heights;
         let chain = Chain::new(config.engine.chain_id, lag, validators, tip, roots, ordered);
         let must_start = log.heights().any(|height| height >= chain.next_height());
@@ -157,6 +164,8 @@ impl Replica {
             told: VecDeque::new(),
             refused: VecDeque::new(),
             sync_sent: None,
+            probation: probation.map(Probation::new),
+            has_announced: false,
             status: status::Tracker::default(),
         }
     }
@@ -194,6 +203,13 @@ impl Replica {
         self.build.is_some() && self.candidates.is_none()
     }
 
+    /// Whether this validator follows without voting, because it does not know what its key signed
+    /// before it lost its log.
+    #[must_use]
+    pub const fn is_on_probation(&self) -> bool {
+        self.probation.is_some()
+    }
+
     /// Why the height at work is not decided, for people.
     #[must_use]
     pub fn status(&self, now: u64) -> Status {
@@ -216,6 +232,10 @@ impl Replica {
     /// # Errors
     /// [`Error`]: the replica has stopped for good; the node goes down and recovers.
     pub fn step(&mut self, time: Time, input: Input, out: &mut Vec<Effect>) -> Result<(), Error> {
+        if !core::mem::replace(&mut self.has_announced, true) {
+            let Tip { block, .. } = self.chain.tip();
+            out.push(Effect::AnnounceTip { height: block.height, block: block.digest });
+        }
         self.take(time, input, out)?;
         self.advance(time, out)?;
         self.request_sync(out);
@@ -410,6 +430,14 @@ impl Replica {
         let now = time.nanos;
         if self.chain.next_roots().is_none() || self.catch_up.is_coming(now) {
             return Ok(());
+        }
+        if let Some(probation) = self.probation {
+            let own = self.config.engine.address;
+            if !probation.is_over(&self.chain, own, self.catch_up.tips()) {
+                return Ok(());
+            }
+            self.probation = None;
+            out.push(Effect::EndProbation);
         }
         if self.must_start || self.called >= self.chain.next_height() {
             return self.start_height(time, out);

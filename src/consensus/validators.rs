@@ -246,8 +246,11 @@ mod tests {
     fn validators(powers: &[u64]) -> Vec<Validator> {
         let make = |(place, power): (usize, &u64)| {
             let secret = [u8::try_from(place).unwrap() + 1; 32];
-            let key = *SoftwareSigner::from_bytes(&secret).unwrap().public_key();
-            Validator { name: format!("v{place}"), key, power: *power }
+            let mut link_secret = secret;
+            link_secret[31] = !link_secret[31];
+            let key = |secret| *SoftwareSigner::from_bytes(secret).unwrap().public_key();
+            let (key, link_key) = (key(&secret), key(&link_secret));
+            Validator { name: format!("v{place}"), key, link_key, power: *power }
         };
         powers.iter().enumerate().map(make).collect()
     }

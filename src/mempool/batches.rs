@@ -51,6 +51,10 @@ impl Batches {
         assert_eq!(self.sequences.len(), self.waiting.len(), "each waiting batch has one number");
     }
 
+    pub(crate) fn contains(&self, digest: &BatchDigest) -> bool {
+        self.waiting.contains_key(digest)
+    }
+
     /// Whether this batch waits, or another one with its number.
     pub(crate) fn holds(&self, batch: &Batch) -> bool {
         self.waiting.contains_key(&batch.digest())

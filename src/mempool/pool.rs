@@ -331,6 +331,12 @@ impl Mempool {
         true
     }
 
+    /// Whether this is an own batch that is pending.
+    #[must_use]
+    pub fn holds(&self, digest: &BatchDigest) -> bool {
+        self.batches.contains(digest)
+    }
+
     /// Whether nothing is pending: no transaction in the open batch, no batch undecided.
     #[must_use]
     pub fn is_empty(&self) -> bool {

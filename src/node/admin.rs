@@ -23,6 +23,7 @@ use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep};
 
+use crate::explain::Explanation;
 use crate::health::Health;
 use crate::metrics::Metrics;
 
@@ -48,6 +49,7 @@ pub struct Admin {
 struct Shared {
     metrics: Arc<Metrics>,
     health: Arc<Health>,
+    explanation: Arc<Explanation>,
 }
 
 impl Admin {
@@ -59,13 +61,14 @@ impl Admin {
         address: SocketAddr,
         metrics: Arc<Metrics>,
         health: Arc<Health>,
+        explanation: Arc<Explanation>,
     ) -> io::Result<Self> {
         let listener = TcpListener::bind(address)?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (stop, stopped) = oneshot::channel();
-        let shared = Shared { metrics, health };
+        let shared = Shared { metrics, health, explanation };
         let thread = std::thread::Builder::new().name("admin".to_owned()).spawn(move || {
             runtime.block_on(serve(listener, shared, stopped));
         })?;
@@ -94,6 +97,7 @@ async fn serve(listener: TcpListener, shared: Shared, stopped: oneshot::Receiver
         .route("/metrics", get(metrics))
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
+        .route("/consensus", get(consensus))
         .with_state(shared);
     let Ok(listener) = tokio::net::TcpListener::from_std(listener) else { return };
     let (stop, stopping) = oneshot::channel::<()>();
@@ -194,6 +198,11 @@ async fn livez(State(shared): State<Shared>) -> Response {
     answer(shared.health.is_live(), shared.health.checks(), true)
 }
 
+async fn consensus(State(shared): State<Shared>) -> Response {
+    let json = [(header::CONTENT_TYPE, "application/json")];
+    (json, shared.explanation.to_json().to_string()).into_response()
+}
+
 #[derive(serde::Deserialize)]
 struct Verbosity {
     verbose: Option<String>,
@@ -217,7 +226,7 @@ mod tests {
 
     fn admin() -> Admin {
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
-        Admin::start(address, Arc::default(), Arc::default()).unwrap()
+        Admin::start(address, Arc::default(), Arc::default(), Arc::default()).unwrap()
     }
 
     #[test]

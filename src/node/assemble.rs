@@ -7,9 +7,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use hufu_consensus::LogTicket;
-use hufu_consensus::engine::Timeouts;
+use hufu_consensus::engine::{self, Timeouts};
+use hufu_consensus::replica::{self, CatchUpConfig, Replica, Start};
 use hufu_crypto::{Provider, Signer, entropy};
-use hufu_mempool::Mempool;
+use hufu_mempool::{Dissemination, Mempool};
+use hufu_network::peer::PeerKeys;
 use hufu_runtime::link::{Consumer, LinkStats, Producer};
 use hufu_runtime::net::{self, Reactor};
 use hufu_runtime::thread::Group;
@@ -20,17 +22,20 @@ use hufu_types::{Address, Batch, BatchDigest, BlockDigest, Genesis, TxDigest};
 
 use crate::config::{NodeConfig, ReactorChoice};
 use crate::executor::Executor;
+use crate::explain::Explanation;
 use crate::history::History;
 use crate::messages::{
-    Answer, Candidates, Checked, DurableBlock, Executed, ExecutedRoots, MempoolRequest, Question,
-    SealedBatch, SignRequest, Signed, Status, Submitted, VoteLogCommand,
+    Answer, DurableBlock, Executed, ExecutedRoots, FromVerify, JudgeChunk, MempoolAnswer,
+    MempoolRequest, PeerBatch, Question, SealedBatch, SignRequest, Signed, Status, Submitted,
+    VoteLogCommand,
 };
 use crate::metrics::Metrics;
 use crate::recovery::Recovered;
-use crate::tiles::consensus::{ConsensusLinks, ConsensusStart, ConsensusTile};
+use crate::tiles::consensus::{ConsensusLinks, ConsensusTile, PeerEnds};
 use crate::tiles::execute::{ExecuteLinks, ExecuteTile, WorkerLink, WorkerTile};
 use crate::tiles::ingress::{IngressConfig, IngressLinks, IngressTile, SPARE_CONNECTIONS};
-use crate::tiles::mempool::{MempoolLinks, MempoolTile, next_sequence};
+use crate::tiles::mempool::{MempoolLinks, MempoolPeers, MempoolTile, next_sequence};
+use crate::tiles::peer::{PeerConfig, PeerLinks, PeerTile};
 use crate::tiles::persist_log::{PersistLogLinks, PersistLogTile, UnorderedBatches};
 use crate::tiles::persist_vote::PersistVoteTile;
 use crate::tiles::query::{QueryLinks, QueryTile};
@@ -48,10 +53,16 @@ pub struct Parts<'a> {
     pub address: Address,
     /// Signs its votes.
     pub signer: Box<dyn Signer>,
+    /// Proves who it is to its peers; nothing where it has none.
+    pub link_signer: Option<Box<dyn Signer>>,
     /// Verifies and hashes.
     pub provider: Provider,
     /// Counts.
     pub metrics: Arc<Metrics>,
+    /// Hears what consensus waits for.
+    pub explanation: Arc<Explanation>,
+    /// Since when this node must not vote yet; see [`hufu_storage::data_dir::DataDir::probation`].
+    pub probation: Option<u64>,
     /// What recovery left.
     pub recovered: Recovered,
 }
@@ -61,6 +72,8 @@ pub struct Parts<'a> {
 pub struct Assembled {
     /// Where clients connect.
     pub client: SocketAddr,
+    /// Where peers connect, if there may be any.
+    pub peer: Option<SocketAddr>,
     /// Counters of all links.
     pub links: Vec<LinkStats>,
 }
@@ -96,7 +109,7 @@ struct Core {
     to_log: Producer<SealedBatch>,
     durable: Consumer<BatchDigest>,
     requests: Consumer<MempoolRequest>,
-    to_consensus: Producer<Candidates>,
+    to_consensus: Producer<MempoolAnswer>,
     consensus: ConsensusLinks,
     sign: (Consumer<SignRequest>, Producer<Signed>),
     vote: (Consumer<VoteLogCommand>, Producer<LogTicket>),
@@ -114,7 +127,7 @@ impl Core {
             links.join(group, topology::LOG_MEMPOOL, None, persist_log, mempool);
         let (asks, requests) =
             links.join(group, topology::CONSENSUS_MEMPOOL, None, consensus, mempool);
-        let (to_consensus, candidates) =
+        let (to_consensus, from_mempool) =
             links.join(group, topology::MEMPOOL_CONSENSUS, None, mempool, consensus);
         let (to_vote_log, commands) =
             links.join(group, topology::CONSENSUS_VOTE, None, consensus, persist_vote);
@@ -138,7 +151,7 @@ impl Core {
             requests,
             to_consensus,
             consensus: ConsensusLinks {
-                candidates,
+                from_mempool,
                 to_mempool: asks,
                 to_vote_log,
                 vote_log,
@@ -147,6 +160,7 @@ impl Core {
                 to_log: decided,
                 durable_heights,
                 executed,
+                peers: None,
             },
             sign: (requested, signatures),
             vote: (commands, tickets),
@@ -157,13 +171,61 @@ impl Core {
     }
 }
 
+/// Link ends that lead to and from the peer tile.
+struct PeerJoints {
+    consensus: Option<PeerEnds>,
+    mempool: Option<MempoolPeers>,
+    /// One for each verify tile, the last first.
+    verify: Vec<Consumer<PeerBatch>>,
+    questions: Consumer<Question>,
+    answers: Producer<Answer>,
+    tile: PeerLinks,
+}
+
+impl PeerJoints {
+    fn join(group: &Group, links: &mut Links, threads: &Threads) -> Self {
+        let Threads { peer, mempool, consensus, query, .. } = *threads;
+        let (to, from_consensus) =
+            links.join(group, topology::CONSENSUS_PEER, None, consensus, peer);
+        let (to_consensus, from) =
+            links.join(group, topology::PEER_CONSENSUS, None, peer, consensus);
+        let (outgoing, from_mempool) =
+            links.join(group, topology::MEMPOOL_PEER, None, mempool, peer);
+        let (to_mempool, incoming) = links.join(group, topology::PEER_MEMPOOL, None, peer, mempool);
+        let (to_query, questions) = links.join(group, topology::PEER_QUERY, None, peer, query);
+        let (answers, answered) = links.join(group, topology::QUERY_PEER, None, query, peer);
+        let mut verify = Vec::new();
+        let to_verify =
+            links.fan_out_one(group, topology::PEER_VERIFY, peer, &threads.verify, &mut verify);
+        verify.reverse();
+        Self {
+            consensus: Some(PeerEnds { from, to }),
+            mempool: Some(MempoolPeers { incoming, outgoing }),
+            verify,
+            questions,
+            answers,
+            tile: PeerLinks {
+                from_consensus,
+                to_consensus,
+                from_mempool,
+                to_mempool,
+                to_verify,
+                to_query,
+                answers: answered,
+            },
+        }
+    }
+}
+
 /// Makes the tiles of a node and gives them to the threads of `group`.
 ///
 /// # Errors
 /// What the host refuses: an address, a thread, memory or entropy.
 pub fn assemble(group: &mut Group, parts: Parts<'_>) -> io::Result<Assembled> {
-    let Parts { config, genesis, address, signer, provider, metrics, recovered } = parts;
-    let threads = Threads::plan(group, &config.placement)?;
+    let Parts { config, genesis, address, signer, link_signer, .. } = parts;
+    let Parts { provider, metrics, explanation, probation, recovered, .. } = parts;
+    let has_peers = genesis.validators.count() > 1;
+    let threads = Threads::plan(group, &config.placement, has_peers)?;
     let mut links = Links::new();
     let mut ends = IngressEnds::new(threads.ingress.len());
     let lag = genesis.parameters.certified_lag_heights.into();
@@ -174,20 +236,23 @@ pub fn assemble(group: &mut Group, parts: Parts<'_>) -> io::Result<Assembled> {
     let store = Arc::clone(recovered.executor.store());
     let mut history = History::new(store, recovered.log.reader(), shared.provider.clone());
     let uncertified = history.last(roots.height, lag).map_err(io::Error::other)?;
-    let time_millis = if roots.height > 0 { recovered.tip.time_millis } else { 0 };
-    let core = Core::join(group, &mut links, &threads);
+    let time_millis = if roots.height > 0 { recovered.tip.block.time_millis } else { 0 };
+    let mut core = Core::join(group, &mut links, &threads);
+    let mut peers = has_peers.then(|| PeerJoints::join(group, &mut links, &threads));
 
-    let (mut checked, mut to_verify) = (Vec::new(), Vec::new());
+    let (mut from_verify, mut to_verify, mut to_judge) = (Vec::new(), Vec::new(), Vec::new());
     for number in 0..threads.verify.len() {
-        let (verdicts, admissions) =
-            shared.add_verify(group, &mut links, &threads, &mut ends, number)?;
-        checked.push(verdicts);
+        let (verdicts, admissions, chunks) =
+            shared.add_verify(group, &mut links, &threads, &mut ends, (number, &mut peers))?;
+        from_verify.push(verdicts);
         to_verify.push(admissions);
+        to_judge.push(chunks);
     }
     let spec = topology::MEMPOOL_INGRESS;
     let mempool_links = MempoolLinks {
-        checked,
+        from_verify,
         to_verify,
+        to_judge,
         to_ingress: links.fan_out(
             group,
             spec,
@@ -199,41 +264,52 @@ pub fn assemble(group: &mut Group, parts: Parts<'_>) -> io::Result<Assembled> {
         durable: core.durable,
         requests: core.requests,
         to_consensus: core.to_consensus,
+        peers: peers.as_mut().and_then(|peers| peers.mempool.take()),
     };
     let pool = shared.mempool(&recovered, &mut history)?;
-    let tile = MempoolTile::new(pool, recovered.batches.clone(), metrics(), mempool_links);
+    let dissemination = shared.dissemination(&recovered);
+    let tile = MempoolTile::new(pool, dissemination, metrics(), mempool_links);
     group.add(threads.mempool, rank::MEMPOOL, Box::new(tile));
 
-    let start = ConsensusStart {
-        address,
-        timeouts: shared.timeouts(),
-        log: recovered.votes,
+    core.consensus.peers = peers.as_mut().and_then(|peers| peers.consensus.take());
+    let start = Start {
+        validators: genesis.validators.clone(),
         tip: recovered.tip,
         roots: recent_roots,
-        batches: recovered.batches,
+        ordered: recovered.ordered,
+        log: recovered.votes,
+        probation,
     };
-    let tile =
-        ConsensusTile::new(genesis, shared.provider.clone(), metrics(), start, core.consensus);
+    let replica = Replica::new(shared.replica_config(), start);
+    let tile = ConsensusTile::new(replica, metrics(), explanation, core.consensus);
     group.add(threads.consensus, rank::CONSENSUS, Box::new(tile));
     let tile = SignTile::new(signer, metrics(), core.sign.0, core.sign.1);
     group.add(threads.sign, rank::DURABLE, Box::new(tile));
     let votes = (recovered.vote_log, core.vote);
     shared.add_logs(group, &threads, votes, (recovered.log, recovered.unordered, core.log));
 
-    let query = shared.add_execute(
+    let mut query = shared.add_execute(
         group,
         &mut links,
         &threads,
         &mut ends,
         (recovered.executor, core.durable_blocks, core.roots),
     );
+    let peer = match (peers, link_signer) {
+        (Some(joints), Some(signer)) => {
+            query.questions.push(joints.questions);
+            query.answers.push(joints.answers);
+            Some(shared.add_peer(group, &threads, signer, joints.tile)?)
+        }
+        _ => None,
+    };
     let tile = QueryTile::new(history, shared.provider.clone(), lag, roots.height, query);
     group.add(threads.query, rank::LAST, Box::new(tile));
     metrics().chain_height.set(roots.height);
     metrics().chain_time_millis.set(time_millis);
     let start = ChainStart { roots, time_millis, block: tip_block, uncertified };
     let client = shared.add_ingress(group, &threads, ends, &start)?;
-    Ok(Assembled { client, links: links.into_stats() })
+    Ok(Assembled { client, peer, links: links.into_stats() })
 }
 
 /// Where the chain stands when the tiles are made.
@@ -254,6 +330,9 @@ struct Shared<'a> {
     lag: u64,
 }
 
+/// The mempool's ends of the links between it and a verify tile.
+type MempoolEnds = (Consumer<FromVerify>, Producer<TxDigest>, Producer<JudgeChunk>);
+
 /// The vote log and the ends of its tile.
 type Votes = (VoteLog, (Consumer<VoteLogCommand>, Producer<LogTicket>));
 
@@ -267,7 +346,9 @@ impl Shared<'_> {
         (log, unordered, links): (BlockLog, UnorderedBatches, PersistLogLinks),
     ) {
         let metrics = || Arc::clone(&self.metrics);
-        let tile = PersistVoteTile::new(vote_log, log.durable_mark(), metrics(), commands, durable);
+        let data_dir = self.config.node.data_dir.clone();
+        let mark = log.durable_mark();
+        let tile = PersistVoteTile::new(vote_log, mark, data_dir, metrics(), commands, durable);
         group.add(threads.persist_vote, rank::DURABLE, Box::new(tile));
         let tile = PersistLogTile::new(log, unordered, metrics(), links);
         group.add(threads.persist_log, rank::DURABLE, Box::new(tile));
@@ -280,8 +361,8 @@ impl Shared<'_> {
         links: &mut Links,
         threads: &Threads,
         ends: &mut IngressEnds,
-        number: usize,
-    ) -> io::Result<(Consumer<Checked>, Producer<TxDigest>)> {
+        (number, peers): (usize, &mut Option<PeerJoints>),
+    ) -> io::Result<MempoolEnds> {
         let (thread, mempool, number_of) = (threads.verify[number], threads.mempool, Some(number));
         let mut incoming = Vec::new();
         for (ingress, &from) in threads.ingress.iter().enumerate() {
@@ -290,10 +371,12 @@ impl Shared<'_> {
             ends.to_verify[ingress].push(producer);
             incoming.push(consumer);
         }
-        let (to_mempool, checked) =
+        let (to_mempool, from_verify) =
             links.join(group, topology::VERIFY_MEMPOOL, number_of, thread, mempool);
         let (to_verify, admitted) =
             links.join(group, topology::MEMPOOL_VERIFY, number_of, mempool, thread);
+        let (to_judge, chunks) =
+            links.join(group, topology::MEMPOOL_JUDGE, number_of, mempool, thread);
         let statuses = &mut ends.statuses;
         let to_ingress =
             links.fan_out(group, topology::VERIFY_INGRESS, thread, &threads.ingress, statuses);
@@ -304,12 +387,14 @@ impl Shared<'_> {
             remembered_max: verify.remembered_digests(threads.verify.len()),
             seed: seed()?,
         };
-        let verify_links = VerifyLinks { incoming, admitted, to_mempool, to_ingress };
+        let from_peers = peers.as_mut().and_then(|peers| peers.verify.pop());
+        let verify_links =
+            VerifyLinks { incoming, admitted, chunks, from_peers, to_mempool, to_ingress };
         let (chain_id, provider) = (self.genesis.chain_id(), self.provider.clone());
         let metrics = Arc::clone(&self.metrics);
         let tile = VerifyTile::new(number, config, chain_id, provider, metrics, verify_links);
         group.add(thread, rank::VERIFY, Box::new(tile));
-        Ok((checked, to_verify))
+        Ok((from_verify, to_verify, to_judge))
     }
 
     /// Adds the execute tile and its workers; returns the links of the query tile, which hears of
@@ -353,14 +438,14 @@ impl Shared<'_> {
 
     fn mempool(&self, recovered: &Recovered, history: &mut History) -> io::Result<Mempool> {
         let config = self.config.mempool.pool();
-        let height = recovered.tip.height;
+        let height = recovered.tip.block.height;
         let mut pool = Mempool::new(
             config,
             self.genesis.chain_id(),
             self.address,
             Arc::clone(&self.provider.hasher),
             height + 1,
-            next_sequence(height, &recovered.batches),
+            next_sequence(height, &recovered.batches, self.address),
             seed()?,
         );
         // A transaction of the chain is refused as a duplicate after a restart as before it. What
@@ -370,8 +455,80 @@ impl Shared<'_> {
                 pool.remember(header);
             })
             .map_err(io::Error::other)?;
-        restore(&mut pool, &recovered.batches)?;
+        let own = recovered.batches.iter().filter(|batch| batch.header().origin == self.address);
+        restore(&mut pool, own)?;
         Ok(pool)
+    }
+
+    /// What is durable of all validators' batches, and what may be done with it.
+    fn dissemination(&self, recovered: &Recovered) -> Dissemination {
+        let validators = self.genesis.validators.iter().map(|(address, _)| *address);
+        let ordered = recovered.ordered.clone();
+        let config = self.config.peer.as_ref().map(|peer| peer.dissemination).unwrap_or_default();
+        let mut dissemination = Dissemination::new(config, self.address, validators, ordered);
+        for batch in &recovered.batches {
+            dissemination.restored(batch.clone());
+        }
+        dissemination
+    }
+
+    fn replica_config(&self) -> replica::Config {
+        let parameters = &self.genesis.parameters;
+        replica::Config {
+            engine: engine::Config {
+                chain_id: self.genesis.chain_id(),
+                address: self.address,
+                timeouts: self.timeouts(),
+                provider: self.provider.clone(),
+            },
+            certified_lag_heights: parameters.certified_lag_heights,
+            interval_nanos: u64::from(parameters.block_interval_millis) * 1_000_000,
+            catch_up: CatchUpConfig::default(),
+        }
+    }
+
+    /// Adds the peer tile; says where it listens.
+    fn add_peer(
+        &self,
+        group: &mut Group,
+        threads: &Threads,
+        signer: Box<dyn Signer>,
+        links: PeerLinks,
+    ) -> io::Result<SocketAddr> {
+        let Some(own) = &self.config.peer else {
+            return Err(io::Error::other("the genesis has more validators: [peer] is needed"));
+        };
+        let validators = || self.genesis.validators.iter();
+        let keys: PeerKeys =
+            validators().map(|(address, validator)| (*address, validator.link_key)).collect();
+        let sockets = validators().filter_map(|(address, validator)| {
+            own.addresses.get(&validator.name).map(|socket| (*address, *socket))
+        });
+        let mut config =
+            PeerConfig::new(self.genesis.chain_id(), self.address, Arc::new(keys), seed()?);
+        config.sockets = sockets.collect();
+        config.link = own.link;
+        config.backoff_min = own.back_off_min;
+        config.backoff_max = own.back_off_max;
+        config.held_bytes_max = own.held_bytes_max;
+        let bounds = net::Config { backend: self.backend(), ..config.reactor() };
+        let mut reactor = Reactor::new(bounds).map_err(io::Error::other)?;
+        let listener = reactor.listen(own.listen).map_err(|cause| {
+            io::Error::new(cause.kind(), format!("peer.listen {}: {cause}", own.listen))
+        })?;
+        let address = reactor.local_addr(listener)?;
+        let (provider, metrics) = (self.provider.clone(), Arc::clone(&self.metrics));
+        let tile = PeerTile::new(config, provider, signer, metrics, reactor, listener, links);
+        group.add(threads.peer, rank::PEER, Box::new(tile));
+        Ok(address)
+    }
+
+    const fn backend(&self) -> net::Backend {
+        match self.config.client.reactor {
+            ReactorChoice::Auto => net::Backend::Auto,
+            ReactorChoice::Uring => net::Backend::Uring,
+            ReactorChoice::Epoll => net::Backend::Epoll,
+        }
     }
 
     fn timeouts(&self) -> Timeouts {
@@ -408,13 +565,8 @@ impl Shared<'_> {
 
     fn reactor(&self) -> Result<Reactor, net::Error> {
         let client = &self.config.client;
-        let backend = match client.reactor {
-            ReactorChoice::Auto => net::Backend::Auto,
-            ReactorChoice::Uring => net::Backend::Uring,
-            ReactorChoice::Epoll => net::Backend::Epoll,
-        };
         Reactor::new(net::Config {
-            backend,
+            backend: self.backend(),
             connections_max: client
                 .connections_max
                 .saturating_add(SPARE_CONNECTIONS)
@@ -478,8 +630,8 @@ impl Shared<'_> {
 }
 
 /// Takes back what is durable and not ordered.
-fn restore(pool: &mut Mempool, batches: &[Batch]) -> io::Result<()> {
-    match batches.iter().find(|batch| !pool.restore(batch)) {
+fn restore<'a>(pool: &mut Mempool, mut batches: impl Iterator<Item = &'a Batch>) -> io::Result<()> {
+    match batches.find(|batch| !pool.restore(batch)) {
         None => Ok(()),
         Some(batch) => Err(io::Error::other(format!(
             "block log: number {} of batch {} is used twice or can be no node's",

@@ -8,6 +8,7 @@
 //! prints JSON with `--json`; errors go to standard error and say what, where and what to do.
 
 mod config;
+mod consensus;
 mod error;
 mod events;
 mod genesis;
@@ -80,6 +81,9 @@ enum Noun {
     Query(query::Verb),
     /// Print the chain's events as they come, one a line.
     Events(events::Events),
+    /// Say what a running node's consensus waits for.
+    #[command(subcommand)]
+    Consensus(consensus::Verb),
     /// Check the data folder of a stopped node.
     #[command(subcommand)]
     Ledger(ledger::Verb),
@@ -131,6 +135,7 @@ fn run(noun: Noun, output: Output) -> Result<(), CliError> {
         Noun::Config(verb) => config::run(verb, output),
         Noun::Genesis(verb) => genesis::run(verb, output),
         Noun::Keys(verb) => keys::run(verb, output),
+        Noun::Consensus(verb) => consensus::run(&verb, output),
         Noun::Ledger(verb) => ledger::run(&verb, output),
         Noun::Node(verb) => node::run(&verb, output),
         Noun::Localnet(verb) => localnet::run(verb, output),

@@ -11,6 +11,7 @@
 mod document;
 mod faults;
 mod files;
+mod peer;
 mod reader;
 mod schema;
 mod table;
@@ -28,6 +29,7 @@ use hufu_types::TxDigest;
 
 pub(crate) use document::{Document, Table, as_unsigned, nearest, show};
 pub use faults::{Fault, Faults};
+pub use peer::PeerConfig;
 pub use reader::DEFAULT_TOML;
 pub use schema::{effective, schema};
 pub use table::{KEYS, KeySpec, Kind, VOTE_HEIGHTS_KEPT_MIN};
@@ -43,6 +45,8 @@ pub struct NodeConfig {
     pub node: Identity,
     /// The client side.
     pub client: Client,
+    /// The links to the other validators; a chain of one has none.
+    pub peer: Option<PeerConfig>,
     /// The admin plane.
     pub admin: Admin,
     /// Which tile runs where.
@@ -304,8 +308,8 @@ const LOG_BACKENDS: &[(&str, LogBackend)] =
     &[("auto", LogBackend::Auto), ("uring", LogBackend::Uring), ("sync", LogBackend::Sync)];
 
 impl NodeConfig {
-    /// Reads a configuration and the facts about the files it names: the key's permissions, whether
-    /// the genesis is there, whether the data folder can be one.
+    /// Reads a configuration and the facts about the files it names: the keys' permissions, whether
+    /// the genesis is there and names the peers, whether the data folder can be one.
     ///
     /// # Errors
     /// Every fault of the file.
@@ -314,7 +318,7 @@ impl NodeConfig {
             std::fs::read_to_string(path).map_err(|cause| Faults::unreadable(path, &cause))?;
         let folder = folder_of(path).map_err(|cause| Faults::unreadable(path, &cause))?;
         let (config, mut faults) = Self::walk(&text, &folder);
-        faults.extend(files::check(&config));
+        faults.extend(files::check(&config, &text));
         Faults::or(path, faults, config)
     }
 
@@ -352,6 +356,7 @@ impl NodeConfig {
                 send_buffer_bytes: reader.integer_u32("client", "send_buffer_bytes"),
                 reactor: reader.choice("client", "reactor", REACTORS, ReactorChoice::Auto),
             },
+            peer: PeerConfig::read(reader),
             admin: Admin { listen: reader.loopback("admin", "listen") },
             placement: Placement {
                 cores: reader.cores("placement", "cores"),
@@ -418,6 +423,7 @@ impl NodeConfig {
             + groups
             + self.state.cache_bytes
             + self.state.write_buffer_bytes
+            + self.peer.as_ref().map_or(0, PeerConfig::memory_bytes)
     }
 
     /// Checks each relation whose own keys are good, whatever else is wrong.
@@ -427,11 +433,14 @@ impl NodeConfig {
             let (keys, rule) = (["admin.listen", "client.listen"], "is also client.listen");
             reader.relation(&keys, &admin.to_string(), rule, "choose another port");
         }
+        if let Some(peer) = &self.peer {
+            peer.check_relations(reader, [client, admin]);
+        }
         let planned = self.memory_planned_bytes();
         if planned > self.limits.memory_bytes {
             let rule = format!("is less than the {planned} bytes of all buffers and caches");
             let remedy = "raise it, or lower client.connections_max, mempool.bytes_max, \
-                          mempool.transactions_max or state.cache_bytes";
+                          mempool.transactions_max, state.cache_bytes or the bytes of [peer]";
             let value = self.limits.memory_bytes.to_string();
             reader.relation(&MEMORY_KEYS, &value, &rule, remedy);
         }
@@ -452,7 +461,7 @@ impl NodeConfig {
 }
 
 /// The limit of memory, and all that must fit it (see [`NodeConfig::memory_planned_bytes`]).
-const MEMORY_KEYS: [&str; 9] = [
+const MEMORY_KEYS: [&str; 15] = [
     "limits.memory_bytes",
     "client.connections_max",
     "client.receive_buffer_bytes",
@@ -462,6 +471,12 @@ const MEMORY_KEYS: [&str; 9] = [
     "log.depth",
     "state.cache_bytes",
     "state.write_buffer_bytes",
+    "peer.addresses",
+    "peer.control_bytes_max",
+    "peer.bulk_bytes_max",
+    "peer.held_bytes_max",
+    "peer.origin_bytes_max",
+    "peer.heights_kept",
 ];
 
 /// The folder a file lies in, absolute.

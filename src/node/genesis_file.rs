@@ -20,7 +20,7 @@ const ROOT_KEYS: &[&str] =
     &["chain_name", "time_millis", "account_openers", "asset_issuers", "parameters", "validators"];
 const PARAMETER_KEYS: &[&str] =
     &["certified_lag_heights", "block_interval_millis", "state_buckets_log2"];
-const VALIDATOR_KEYS: &[&str] = &["name", "public_key", "power"];
+const VALIDATOR_KEYS: &[&str] = &["name", "vote_key", "link_key", "power"];
 
 /// Bytes of a genesis file at most: 128 validators and twice 1,024 addresses with room to spare.
 const GENESIS_FILE_SIZE_MAX: u64 = 1_024 * 1_024;
@@ -84,7 +84,8 @@ fn write_to(text: &mut String, genesis: &Genesis) -> std::fmt::Result {
     for (_, validator) in genesis.validators.iter() {
         writeln!(text, "\n[[validators]]")?;
         writeln!(text, "name = \"{}\"", validator.name)?;
-        writeln!(text, "public_key = \"{}\"", validator.key)?;
+        writeln!(text, "vote_key = \"{}\"", validator.key)?;
+        writeln!(text, "link_key = \"{}\"", validator.link_key)?;
         writeln!(text, "power = {}", validator.power)?;
     }
     Ok(())
@@ -173,7 +174,8 @@ impl<'a> Walker<'_, 'a> {
         match ValidatorSet::new(validators) {
             Ok(set) => Some(set),
             Err(error) => {
-                let remedy = "name each validator once, 1 to 128 of them, with power that adds up";
+                let remedy = "name each validator once, 1 to 128 of them, with two keys of its own each and power \
+                              that adds up";
                 self.fault("validators", "", &error.to_string(), remedy, Some(line));
                 None
             }
@@ -184,18 +186,19 @@ impl<'a> Walker<'_, 'a> {
         let path = format!("{path}.");
         self.refuse_unknown(table, &path, VALIDATOR_KEYS);
         let name = self.name(table, &path, "name");
-        let key = self.public_key(table, &path);
+        let key = self.public_key(table, &path, "vote_key");
+        let link_key = self.public_key(table, &path, "link_key");
         let power = self.integer(table, &path, "power", 1, VOTING_POWER_TOTAL_MAX);
-        Some(Validator { name: name?, key: key?, power: power? })
+        Some(Validator { name: name?, key: key?, link_key: link_key?, power: power? })
     }
 
-    fn public_key(&mut self, table: &Table<'a>, path: &str) -> Option<PublicKey> {
-        let (value, line) = self.entry(table, path, "public_key")?;
+    fn public_key(&mut self, table: &Table<'a>, path: &str, name: &str) -> Option<PublicKey> {
+        let (value, line) = self.entry(table, path, name)?;
         let key = value.as_str().and_then(PublicKey::from_hex).filter(is_curve_point);
         if key.is_none() {
             let rule = "must be the 128 hexadecimal digits x || y of a point of the SM2 curve";
             let remedy = "copy what `hufu keys show` prints";
-            self.fault(&format!("{path}public_key"), &show(value), rule, remedy, Some(line));
+            self.fault(&format!("{path}{name}"), &show(value), rule, remedy, Some(line));
         }
         key
     }
@@ -313,7 +316,7 @@ mod tests {
     pub(super) fn example() -> Genesis {
         let validator = |seed, power| {
             let name = format!("node-{seed}");
-            Validator { name, key: key(seed), power }
+            Validator { name, key: key(seed), link_key: key(seed + 100), power }
         };
         let validators = ValidatorSet::new(vec![validator(1, 1), validator(2, 5)]).unwrap();
         let parameters = Parameters {
@@ -393,12 +396,20 @@ mod tests {
     #[test]
     fn keys_off_the_curve_and_repeated_addresses_are_refused() {
         let genesis = example();
-        let off = write(&genesis).replace(&key(1).to_string(), &"11".repeat(64));
-        assert!(faults(&off).iter().any(|fault| fault.key.ends_with(".public_key")));
+        for (seed, name) in [(1, ".vote_key"), (101, ".link_key")] {
+            let off = write(&genesis).replace(&key(seed).to_string(), &"11".repeat(64));
+            assert!(faults(&off).iter().any(|fault| fault.key.ends_with(name)), "{name}");
+        }
         let [first, second] = [genesis.account_openers[0], genesis.account_openers[1]];
         let twice = write(&genesis).replace(&first.to_string(), &second.to_string());
         assert!(faults(&twice).iter().any(|fault| fault.rule == "is named twice"));
-        let same = write(&genesis).replace(&key(1).to_string(), &key(2).to_string());
-        assert!(faults(&same).iter().any(|fault| fault.key == "validators"));
+        for (taken, from, field) in [(1, 2, "vote key"), (101, 102, "link key"), (101, 2, "key")] {
+            let same = write(&genesis).replace(&key(taken).to_string(), &key(from).to_string());
+            let found = faults(&same);
+            let is_meant = |fault: &Fault| fault.key == "validators" && fault.rule.contains(field);
+            assert!(found.iter().any(is_meant), "{found:?}");
+        }
+        let named = write(&genesis).replace("node-2", "node-1");
+        assert!(faults(&named)[0].rule.contains("name is there twice"));
     }
 }

@@ -99,8 +99,17 @@ type Rule = fn(&NodeConfig, &Genesis) -> Finding;
 const CONFIGURATION_RULES: &[Rule] = &[identity, validators, genesis_time, cores];
 
 /// Rules of the host and the data folder, which the start itself meets again.
-const HOST_RULES: &[Rule] =
-    &[data_folder, processor, memory, open_files, disk_room, log_backend, client_port, admin_port];
+const HOST_RULES: &[Rule] = &[
+    data_folder,
+    processor,
+    memory,
+    open_files,
+    disk_room,
+    log_backend,
+    client_port,
+    admin_port,
+    peer_port,
+];
 
 /// Checks every rule; changes nothing.
 #[must_use]
@@ -137,7 +146,7 @@ fn own_address(config: &NodeConfig) -> Result<Address, keys_file::KeyFileError> 
 }
 
 /// Validators of a chain that this build can run: it has no peer connections.
-const VALIDATORS_COUNT_MAX: usize = 1;
+pub(crate) const VALIDATORS_COUNT_MAX: usize = 1;
 
 fn validators(_config: &NodeConfig, genesis: &Genesis) -> Finding {
     let (rule, count) = ("validators", genesis.validators.count());
@@ -320,6 +329,14 @@ fn client_port(config: &NodeConfig, _genesis: &Genesis) -> Finding {
 
 fn admin_port(config: &NodeConfig, _genesis: &Genesis) -> Finding {
     port("admin port", config.admin.listen)
+}
+
+fn peer_port(config: &NodeConfig, _genesis: &Genesis) -> Finding {
+    let rule = "peer port";
+    match &config.peer {
+        Some(peer) => port(rule, peer.listen),
+        None => Finding::kept(rule, "not needed, the chain has one validator".to_owned()),
+    }
 }
 
 fn port(rule: &'static str, address: SocketAddr) -> Finding {

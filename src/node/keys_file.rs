@@ -129,14 +129,6 @@ pub fn load(path: &Path) -> Result<SoftwareSigner, KeyFileError> {
     Ok(SoftwareSigner::from_pkcs8_pem(text)?)
 }
 
-/// Whether a key file is safe to use and holds a key.
-///
-/// # Errors
-/// As [`load`].
-pub fn check_file(path: &Path) -> Result<(), KeyFileError> {
-    load(path).map(drop)
-}
-
 /// Opens a key file and checks the file that was opened, so that no swap can come in between.
 fn open_checked(path: &Path) -> Result<(File, usize), KeyFileError> {
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC;

@@ -4,10 +4,10 @@
 pub mod admin;
 pub mod assemble;
 pub mod block_window;
-pub mod blocks;
 pub mod cli;
 pub mod config;
 pub mod executor;
+pub mod explain;
 pub mod genesis_copy;
 pub mod genesis_file;
 pub mod health;

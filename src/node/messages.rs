@@ -10,8 +10,8 @@ use hufu_network::message::request::{QueryAccount, QueryBlock, QueryTransaction,
 use hufu_runtime::net::ConnToken;
 use hufu_types::merkle::MerkleTree;
 use hufu_types::{
-    Address, Batch, BatchDigest, Block, BlockDigest, CommitCertificate, Digest, Receipt,
-    RefusalCode, Signature, Strength, Transaction, TxId, Verified,
+    Address, Batch, BatchDigest, Block, BlockDigest, CommitCertificate, DecodeError, Digest,
+    Receipt, RefusalCode, Signature, Strength, Transaction, TxId, Verified,
 };
 
 /// Where a transaction came in, so that its refusal or admission finds the way back.
@@ -45,6 +45,38 @@ pub struct Checked {
     pub source: Source,
 }
 
+/// verify -> mempool.
+#[derive(Debug)]
+pub enum FromVerify {
+    /// A client's transaction with a good signature.
+    Checked(Checked),
+    /// A peer's bytes, read.
+    Parsed {
+        /// Who sent them.
+        from: Address,
+        /// The batch of this chain, its signatures not looked at; or what is not canonical.
+        batch: Result<Batch, DecodeError>,
+    },
+    /// The verdict on one [`JudgeChunk`].
+    Judged {
+        /// The batch.
+        digest: BatchDigest,
+        /// Whether every signature of the part is good.
+        is_valid: bool,
+    },
+}
+
+/// mempool -> verify: a part of a batch whose signatures are to be verified.
+#[derive(Clone, Debug)]
+pub struct JudgeChunk {
+    /// The batch.
+    pub batch: Batch,
+    /// Its first transaction of the part.
+    pub first: usize,
+    /// How many, at least one.
+    pub count: usize,
+}
+
 /// verify or mempool -> ingress.
 #[derive(Clone, Copy, Debug)]
 pub struct Status {
@@ -73,6 +105,29 @@ pub enum MempoolRequest {
         /// Whether to answer even when there is nothing to order.
         allow_empty: bool,
     },
+    /// A block is proposed: all its batches must be here before it may be voted for. Answered each
+    /// time it is asked, once the batches are here.
+    Need {
+        /// Its height.
+        height: u64,
+        /// Its digest.
+        block: BlockDigest,
+        /// Its batches.
+        batches: Vec<BatchDigest>,
+        /// The validator that proposes it, and so has them.
+        proposer: Address,
+    },
+    /// A certificate has decided a block; its batches must be here before it can be executed.
+    NeedDecided {
+        /// Its height.
+        height: u64,
+        /// Its digest.
+        block: BlockDigest,
+        /// Its batches.
+        batches: Vec<BatchDigest>,
+        /// A validator that has it.
+        holder: Address,
+    },
     /// A block was decided; its batches leave the pool.
     Decided {
         /// Its height.
@@ -83,6 +138,32 @@ pub enum MempoolRequest {
 }
 
 /// mempool -> consensus.
+#[derive(Clone, Debug)]
+pub enum MempoolAnswer {
+    /// To [`MempoolRequest::Propose`].
+    Candidates(Candidates),
+    /// All batches of a needed block are here and valid.
+    Available {
+        /// The block.
+        block: BlockDigest,
+        /// Its batches, in its order.
+        batches: Vec<Batch>,
+    },
+    /// All batches of a needed block are on disk here.
+    Durable {
+        /// The block.
+        block: BlockDigest,
+        /// Its batches, in its order.
+        batches: Vec<Batch>,
+    },
+    /// A needed block orders an invalid batch, or more bytes than a block may.
+    Invalid {
+        /// The block.
+        block: BlockDigest,
+    },
+}
+
+/// What a block may order.
 #[derive(Clone, Debug)]
 pub struct Candidates {
     /// Height asked for.
@@ -118,17 +199,7 @@ pub struct DurableBlock {
 }
 
 /// execute -> consensus: the roots that the header of h+d must carry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ExecutedRoots {
-    /// Height executed.
-    pub height: u64,
-    /// State root after it.
-    pub state_root: Digest,
-    /// Root over its receipts.
-    pub receipts_root: Digest,
-    /// How many receipts.
-    pub receipts_count: u32,
-}
+pub use hufu_consensus::header::ExecutedRoots;
 
 /// execute -> ingress, query: what became of one block; shared, never changed.
 #[derive(Debug)]
@@ -306,6 +377,8 @@ pub enum VoteLogCommand {
     /// The block of this height is durable in the block log: its records are only history from here
     /// on.
     Seal(u64),
+    /// This validator may vote from here on: see [`hufu_storage::data_dir::DataDir::probation`].
+    EndProbation,
 }
 
 /// peer -> consensus.

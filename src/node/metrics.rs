@@ -7,6 +7,7 @@ use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use hufu_mempool::Blame;
 use hufu_network::PeerCode;
 use hufu_network::codes::ErrorCode;
 use hufu_runtime::link::LinkStats;
@@ -100,6 +101,8 @@ macro_rules! metrics {
             peer_ends: [Counter; PeerCode::ALL.len()],
             /// What was dropped between validators by [`PeerDrop`], in the order of its numbers.
             peer_drops: [Counter; PeerDrop::ALL.len()],
+            /// What peers did wrong with batches, by [`Blame`], in the order of its numbers.
+            blamed: [Counter; Blame::ALL.len()],
             /// Counters of tiles and links; known once the topology is up.
             topology: OnceLock<(Vec<Arc<TileStats>>, Vec<LinkStats>)>,
         }
@@ -135,6 +138,10 @@ metrics! {
         mempool_batches: "hufu_mempool_batches_sealed", "Batches sealed.";
         mempool_admitted: "hufu_mempool_transactions_admitted", "Transactions admitted.";
         mempool_untold: "hufu_mempool_admissions_untold", "Admissions a verify tile had no room to hear of; a copy of one is verified again.";
+        mempool_batches_received: "hufu_mempool_batches_received", "Batches of other validators read, those not taken included.";
+        mempool_batches_judged: "hufu_mempool_batches_judged", "Batches of other validators whose signatures were all looked at.";
+        mempool_batches_expired: "hufu_mempool_batches_expired", "Own batches that no block ordered while one might.";
+        mempool_needs_refused: "hufu_mempool_needs_refused", "Proposed blocks not waited for, because their proposer would have this node fetch too much.";
         mempool_forgotten: "hufu_mempool_transactions_forgotten", "Transactions forgotten while duplicates of them could still come; execution finds those.";
         sign_signatures: "hufu_sign_signatures_made", "Consensus signatures made.";
         consensus_blocks: "hufu_consensus_blocks_decided", "Blocks decided.";
@@ -212,6 +219,20 @@ impl Metrics {
         self.peer_drops.get(reason.place()).map_or(0, Counter::get)
     }
 
+    /// Counts what a peer did wrong with a batch.
+    pub fn count_blamed(&self, blame: Blame) {
+        if let Some(counter) = Blame::ALL.iter().position(|one| *one == blame) {
+            self.blamed.get(counter).inspect(|counter| counter.add(1));
+        }
+    }
+
+    /// How often peers did this wrong.
+    #[must_use]
+    pub fn blamed(&self, blame: Blame) -> u64 {
+        let place = Blame::ALL.iter().position(|one| *one == blame);
+        place.and_then(|place| self.blamed.get(place)).map_or(0, Counter::get)
+    }
+
     /// Makes the counters of tiles and links part of the metrics. Once only.
     pub fn publish_topology(&self, tiles: Vec<Arc<TileStats>>, links: Vec<LinkStats>) {
         let is_first = self.topology.set((tiles, links)).is_ok();
@@ -265,6 +286,9 @@ impl Metrics {
             "Messages from and to other validators that were dropped, by reason.",
         );
         render_family(out, name, help, "reason", PeerDrop::ALL, &self.peer_drops);
+        let (name, help) =
+            ("hufu_mempool_peers_blamed", "Batches of other validators not taken, by reason.");
+        render_family(out, name, help, "reason", &Blame::ALL.map(Blame::name), &self.blamed);
     }
 }
 

@@ -17,14 +17,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use hufu_consensus::RecoveredLog;
+use hufu_consensus::header::Parent;
+use hufu_consensus::replica::Tip;
 use hufu_crypto::Provider;
 use hufu_storage::block_log::{BlockLog, LogKind, LogOptions, LogReader, RecoveryReport, Start};
 use hufu_storage::data_dir::DataDir;
 use hufu_storage::state_store::{StateStore, StateStoreOptions};
 use hufu_storage::vote_log::{VoteLog, VoteRecovery};
-use hufu_types::{Batch, BatchDigest, ChainId, Genesis};
+use hufu_types::{Batch, BatchDigest, Block, ChainId, Genesis, OrderedBatches};
 
-use crate::blocks::ChainTip;
 use crate::executor::{ExecuteError, Executor, Inline};
 use crate::messages::{DecidedBlock, DurableBlock};
 use crate::metrics::Metrics;
@@ -93,16 +94,18 @@ pub struct Recovered {
     pub report: RecoveryReport,
     /// What was found when the vote log was opened.
     pub vote_report: RecoveryReport,
-    /// Batches on disk that no block has ordered.
+    /// Batches on disk that no block has ordered and the next one may order, of any origin.
     pub batches: Vec<Batch>,
     /// Where they lie.
     pub unordered: UnorderedBatches,
+    /// What the last heights ordered, and no later one may order again.
+    pub ordered: OrderedBatches,
     /// The vote log, open for appending.
     pub vote_log: VoteLog,
     /// Its records above the tip.
     pub votes: RecoveredLog,
     /// The last block.
-    pub tip: ChainTip,
+    pub tip: Tip,
     /// Blocks executed again.
     pub replayed: u64,
 }
@@ -169,14 +172,16 @@ pub fn recover(
     let mut replay = Replay::new(provider, genesis.chain_id());
     let replayed = replay.run(&mut reader, &mut executor, progress)?;
     let tip = tip(&executor, &mut reader, genesis, provider)?;
-    if let Some(sealed) = records.seal.map(|seal| seal.height).filter(|sealed| *sealed > tip.height)
+    if let Some(sealed) =
+        records.seal.map(|seal| seal.height).filter(|sealed| *sealed > tip.block.height)
     {
-        return Err(RecoverError::SealedAhead { sealed, tip: tip.height });
+        return Err(RecoverError::SealedAhead { sealed, tip: tip.block.height });
     }
     let records =
         records.sealed.iter().chain(&records.open).map(|record| record.payload.as_slice());
-    let votes = RecoveredLog::read(records, tip.height, &*provider.hasher)?;
-    let (batches, unordered) = replay.finish();
+    let votes = RecoveredLog::read(records, tip.block.height, &*provider.hasher)?;
+    let ordered = ordered(&executor, &mut reader, provider)?;
+    let (batches, unordered) = replay.finish(tip.block.height);
     Ok(Recovered {
         executor,
         log,
@@ -184,6 +189,7 @@ pub fn recover(
         vote_report,
         batches,
         unordered,
+        ordered,
         vote_log,
         votes,
         tip,
@@ -243,7 +249,7 @@ impl<'a> Replay<'a> {
                     if batch.header().prefix.chain_id != self.chain_id {
                         return Err(damaged("batch is of another chain".to_owned()));
                     }
-                    self.unordered.insert(batch.digest(), record.position);
+                    self.unordered.insert(&batch, record.position);
                     self.bodies.insert(batch.digest(), batch);
                 }
                 RECORD_BLOCK => {
@@ -252,6 +258,7 @@ impl<'a> Replay<'a> {
                             .map_err(|cause| damaged(cause.to_string()))?;
                     if block.height() <= executor.height() {
                         block.batches().iter().for_each(|digest| self.forget(digest));
+                        self.forget_expired(block.height());
                         continue;
                     }
                     let position = record.position;
@@ -266,6 +273,7 @@ impl<'a> Replay<'a> {
                         batches.push(self.bodies.remove(digest).ok_or_else(missing)?);
                         bodies.push(self.unordered.remove(digest).ok_or_else(missing)?);
                     }
+                    self.forget_expired(block.height());
                     let replay_from =
                         self.unordered.oldest().map_or(position, |oldest| oldest.min(position));
                     if !progress(block.height()) {
@@ -287,40 +295,81 @@ impl<'a> Replay<'a> {
         self.unordered.remove(digest);
     }
 
-    /// The batches that no block has ordered, oldest first, and where they lie.
+    /// The block of this height is durable: what no later one may order is of no use.
+    fn forget_expired(&mut self, height: u64) {
+        while let Some(digest) = self.unordered.remove_expired(height) {
+            self.bodies.remove(&digest);
+        }
+    }
+
+    /// The batches that no block up to `tip` has ordered and a later one may order, oldest first,
+    /// and where they lie.
     #[must_use]
-    pub fn finish(mut self) -> (Vec<Batch>, UnorderedBatches) {
+    pub fn finish(mut self, tip: u64) -> (Vec<Batch>, UnorderedBatches) {
+        self.forget_expired(tip);
         let ordered: Vec<BatchDigest> = self.unordered.digests().collect();
         let batches = ordered.iter().filter_map(|digest| self.bodies.remove(digest)).collect();
         (batches, self.unordered)
     }
 }
 
-/// The last block executed: its header is read from the log.
+/// The last block executed: its header and the one before it are read from the log.
 fn tip(
     executor: &Executor,
     reader: &mut LogReader,
     genesis: &Genesis,
     provider: &Provider,
-) -> Result<ChainTip, RecoverError> {
+) -> Result<Tip, RecoverError> {
     let height = executor.height();
-    let mut tip = ChainTip {
-        height,
-        block: executor.block(),
-        time_millis: genesis.time_millis,
-        last_receipts_height: 0,
-    };
+    let mut tip = Tip::genesis(genesis.time_millis);
     if height == 0 {
         return Ok(tip);
     }
+    let last = block_at(height, executor, reader, provider)?;
+    tip.block = Parent::of(last.header());
+    tip.present = Some(last.header().present.get());
+    let with_receipts = executor.recent_roots().iter().rev().find(|roots| roots.receipts_count > 0);
+    tip.last_receipts_height = with_receipts.map_or(0, |roots| roots.height);
+    if height > 1 {
+        let before = block_at(height - 1, executor, reader, provider)?;
+        tip.present_before = Some(before.header().present.get());
+    }
+    Ok(tip)
+}
+
+/// What the blocks of the last heights ordered.
+fn ordered(
+    executor: &Executor,
+    reader: &mut LogReader,
+    provider: &Provider,
+) -> Result<OrderedBatches, RecoverError> {
+    let tip = executor.height();
+    let first = OrderedBatches::first_needed(tip);
+    let mut ordered = OrderedBatches::new(first);
+    for height in first..=tip {
+        ordered.insert(height, block_at(height, executor, reader, provider)?.batches());
+    }
+    Ok(ordered)
+}
+
+/// The block of an executed height, from the log.
+fn block_at(
+    height: u64,
+    executor: &Executor,
+    reader: &mut LogReader,
+    provider: &Provider,
+) -> Result<Block, RecoverError> {
     let row = executor.store().get(Family::Blocks, &height.to_be_bytes())?.unwrap_or_default();
     let row = BlockRow::parse(height, &row).map_err(ExecuteError::from)?;
     let record = reader.read(&row.position)?;
     let place = crate::executor::describe(&record.position);
-    let (block, _) = parse_block_record(record.payload, &*provider.hasher)
-        .map_err(|cause| RecoverError::Record { place, reason: cause.to_string() })?;
-    tip.time_millis = block.header().time_millis.get();
-    let with_receipts = executor.recent_roots().iter().rev().find(|roots| roots.receipts_count > 0);
-    tip.last_receipts_height = with_receipts.map_or(0, |roots| roots.height);
-    Ok(tip)
+    let damaged = |reason: String| RecoverError::Record { place, reason };
+    if record.kind != RECORD_BLOCK {
+        return Err(damaged("is no block".to_owned()));
+    }
+    match parse_block_record(record.payload, &*provider.hasher) {
+        Ok((block, _)) if block.height() == height => Ok(block),
+        Ok((block, _)) => Err(damaged(format!("is the block of height {}", block.height()))),
+        Err(cause) => Err(damaged(cause.to_string())),
+    }
 }

@@ -20,6 +20,7 @@ use hufu_types::Genesis;
 use crate::admin::Admin;
 use crate::assemble::{self, Parts};
 use crate::config::NodeConfig;
+use crate::explain::Explanation;
 use crate::genesis_copy;
 use crate::genesis_file;
 use crate::health::{Health, NodeState};
@@ -90,6 +91,13 @@ pub fn run(config: &NodeConfig) -> Result<(), RunError> {
         .map_err(|fault| RunError::Configuration(fault.to_string()))?;
     let signer = keys_file::load(&config.node.key)
         .map_err(|fault| RunError::Configuration(fault.to_string()))?;
+    let link_signer = match &config.peer {
+        Some(peer) => Some(
+            keys_file::load(&peer.key_file)
+                .map_err(|fault| RunError::Configuration(fault.to_string()))?,
+        ),
+        None => None,
+    };
     let broken = host_check::broken_configuration(config, &genesis);
     if !broken.is_empty() {
         let lines: Vec<String> = broken.iter().map(ToString::to_string).collect();
@@ -101,7 +109,10 @@ pub fn run(config: &NodeConfig) -> Result<(), RunError> {
     genesis_copy::keep(folder.path(), &genesis).map_err(RunError::host("copy of the genesis"))?;
     remove_ready(folder.path());
     let (metrics, health) = (Arc::new(Metrics::default()), Arc::new(Health::default()));
-    let admin = Admin::start(config.admin.listen, Arc::clone(&metrics), Arc::clone(&health))
+    let explanation = Arc::new(Explanation::default());
+    explanation.name(&genesis);
+    let shared = (Arc::clone(&metrics), Arc::clone(&health), Arc::clone(&explanation));
+    let admin = Admin::start(config.admin.listen, shared.0, shared.1, shared.2)
         .map_err(RunError::host(format!("admin.listen {}", config.admin.listen)))?;
     let provider = software_provider();
     health.set(NodeState::Recovering);
@@ -122,8 +133,11 @@ pub fn run(config: &NodeConfig) -> Result<(), RunError> {
         genesis: &genesis,
         address,
         signer: Box::new(signer),
+        link_signer: link_signer.map(|signer| Box::new(signer) as Box<dyn Signer>),
         provider,
         metrics: Arc::clone(&metrics),
+        explanation,
+        probation: folder.probation()?,
         recovered,
     };
     let mut group = Group::new(abort_process());
@@ -181,7 +195,7 @@ pub fn storage_options(
 fn log_recovery(recovered: &recovery::Recovered) {
     let report = &recovered.report;
     let fields = [
-        ("height", recovered.tip.height.to_string()),
+        ("height", recovered.tip.block.height.to_string()),
         ("blocks_replayed", recovered.replayed.to_string()),
         ("batches_pending", recovered.batches.len().to_string()),
         ("clean_stop", report.sealed.to_string()),

@@ -48,12 +48,13 @@ links! {
     INGRESS_VERIFY: "ingress-verify", 1024, "Four full batches, so that a verify tile never waits for ingress.";
     VERIFY_MEMPOOL: "verify-mempool", 2048, "Two rounds of verdicts of a SIMD verifier.";
     MEMPOOL_VERIFY: "mempool-verify", 2048, "Admissions of two rounds of verdicts; what finds no room is only not recognised early.";
+    MEMPOOL_JUDGE: "mempool-judge", 8, "Parts of peers' batches, 256 signatures each; the rest waits in the mempool and goes to whichever tile has room.";
     VERIFY_INGRESS: "verify-ingress", 1024, "As many refusals as transactions may be under way.";
     MEMPOOL_INGRESS: "mempool-ingress", 4096, "Admissions come in bursts of a verify batch for each verify tile.";
     MEMPOOL_LOG: "mempool-log", 64, "One block's worth of batches, one mebibyte each.";
     LOG_MEMPOOL: "log-mempool", 64, "As many as there may be batches on their way.";
-    MEMPOOL_CONSENSUS: "mempool-consensus", 4, "One question is open at a time; stale answers are dropped.";
-    CONSENSUS_MEMPOOL: "consensus-mempool", 16, "A question and a decision for each height, some heights deep.";
+    MEMPOOL_CONSENSUS: "mempool-consensus", 64, "Candidates for one question, and how far each proposed or decided block is.";
+    CONSENSUS_MEMPOOL: "consensus-mempool", 64, "A question, the needs of some rounds and a decision for each height, some heights deep.";
     CONSENSUS_VOTE: "consensus-vote", 1024, "Records of one height of 128 validators, several rounds.";
     VOTE_CONSENSUS: "vote-consensus", 64, "One answer for each sync.";
     CONSENSUS_SIGN: "consensus-sign", 4, "The engine waits for one signature at a time.";
@@ -68,6 +69,13 @@ links! {
     EXECUTE_ANSWER: "execute-answer", 256, "As many answers as questions.";
     INGRESS_QUERY: "ingress-query", 256, "Questions that read the disk.";
     QUERY_ANSWER: "query-answer", 256, "As many answers as questions.";
+    CONSENSUS_PEER: "consensus-peer", 1024, "What one validator says in a height of many rounds; kept until the link has room.";
+    PEER_CONSENSUS: "peer-consensus", 1024, "Votes of both steps of 128 validators and some rounds; more waits in the sockets.";
+    MEMPOOL_PEER: "mempool-peer", 256, "A batch to each of 128 peers, and as many answers.";
+    PEER_MEMPOOL: "peer-mempool", 256, "A question from each of 128 peers, and as many comings and goings.";
+    PEER_VERIFY: "peer-verify", 64, "Batches of peers; more waits in the peer tile, counted in bytes.";
+    PEER_QUERY: "peer-query", 64, "Decided heights that peers ask for, some ranges deep.";
+    QUERY_PEER: "query-peer", 64, "As many answers as questions.";
     EXECUTE_WORKER: "execute-worker", 1, "A block gives each worker one portion.";
     WORKER_EXECUTE: "worker-execute", 1, "A block gives each worker one portion.";
 }
@@ -87,6 +95,8 @@ pub mod rank {
     pub const DURABLE: u16 = 4;
     /// Executes what became durable.
     pub const EXECUTE: u16 = 5;
+    /// Tells peers the last of it; asks queries, so it stops before them.
+    pub const PEER: u16 = 5;
     /// Served execution to its end.
     pub const LAST: u16 = 6;
 }
@@ -104,6 +114,8 @@ pub struct Threads {
     pub consensus: ThreadId,
     /// The signer's.
     pub sign: ThreadId,
+    /// The peers'; nothing runs there for them where there are none.
+    pub peer: ThreadId,
     /// Execution's.
     pub execute: ThreadId,
     /// One for each worker of execution.
@@ -130,7 +142,7 @@ impl Threads {
     ///
     /// # Errors
     /// When the cores cannot be asked for, or no thread can be planned.
-    pub fn plan(group: &mut Group, placement: &Placement) -> io::Result<Self> {
+    pub fn plan(group: &mut Group, placement: &Placement, has_peers: bool) -> io::Result<Self> {
         let (cores, is_pinned) = match &placement.cores {
             Cores::Auto => (placement::available_cores()?, true),
             Cores::None => (placement::available_cores()?, false),
@@ -138,7 +150,7 @@ impl Threads {
         };
         let count = cores.cores().len().max(1);
         let ingress_count = usize::try_from(placement.ingress_count).unwrap_or(1);
-        let service_count = SERVICE_CORES + ingress_count;
+        let service_count = SERVICE_CORES + ingress_count + usize::from(has_peers);
         let is_merged = match placement.merge {
             MergeChoice::Always => true,
             MergeChoice::Never => false,
@@ -149,7 +161,7 @@ impl Threads {
         if is_merged {
             planner.merged(placement, count)
         } else {
-            planner.separate(placement, count)
+            planner.separate(placement, count, has_peers)
         }
     }
 }
@@ -175,6 +187,7 @@ impl Planner<'_> {
             mempool: service,
             consensus: service,
             sign: service,
+            peer: service,
             execute: service,
             // Without cores to spare, another thread executes nothing sooner.
             workers: self.pinned_each("worker", index_of(placement.execute_workers))?,
@@ -186,16 +199,25 @@ impl Planner<'_> {
     }
 
     /// A core for each service tile; the rest verifies.
-    fn separate(&mut self, placement: &Placement, cores_count: usize) -> io::Result<Threads> {
+    fn separate(
+        &mut self,
+        placement: &Placement,
+        cores_count: usize,
+        has_peers: bool,
+    ) -> io::Result<Threads> {
         let ingress_count = usize::try_from(placement.ingress_count).unwrap_or(1);
-        let spare = cores_count.saturating_sub(SERVICE_CORES + ingress_count);
+        let service_count = SERVICE_CORES + ingress_count + usize::from(has_peers);
+        let spare = cores_count.saturating_sub(service_count);
         let workers_count = chosen(placement.execute_workers, spare / VERIFY_CORES_PER_WORKER);
         let left = spare.saturating_sub(workers_count).max(1);
+        let mempool = self.pinned("mempool")?;
+        let peer = if has_peers { self.pinned("peer")? } else { mempool };
         Ok(Threads {
             ingress: self.pinned_each("ingress", ingress_count)?,
-            mempool: self.pinned("mempool")?,
+            mempool,
             consensus: self.pinned("consensus")?,
             sign: self.pinned("sign")?,
+            peer,
             execute: self.pinned("execute")?,
             workers: self.pinned_each("worker", workers_count)?,
             persist_log: self.pinned("persist-log")?,
@@ -353,7 +375,7 @@ mod tests {
                 spin: Duration::ZERO,
             };
             let mut group = Group::new(hufu_runtime::thread::abort_process());
-            let threads = Threads::plan(&mut group, &placement).unwrap();
+            let threads = Threads::plan(&mut group, &placement, false).unwrap();
             (threads.is_merged, threads.workers.len(), threads.verify.len())
         };
         assert_eq!(counts(2, 0), (true, 0, 2));

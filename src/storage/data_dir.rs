@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! identity    magic, format version, chain, node address, checksum; written once
+//! probation   since when the folder is there, until the node may vote; see [`DataDir::probation`]
 //! lock        held by the process that has the folder open
 //! log/        block log         votes/   vote log         state/   state store
 //! ```
@@ -12,9 +13,10 @@
 use std::path::{Path, PathBuf};
 
 use hufu_crypto::{Address, Digest};
+use hufu_runtime::clock;
 use hufu_runtime::file::{FileError, FileSystem};
 use hufu_runtime::process::{FileLock, LockError, lock_existing, lock_file};
-use zerocopy::little_endian::U32;
+use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::error::Error;
@@ -27,6 +29,7 @@ pub const DATA_FORMAT_VERSION: u32 = 3;
 const MAGIC: [u8; 8] = *b"HUFUDATA";
 const IDENTITY: &str = "identity";
 const LOCK: &str = "lock";
+const PROBATION: &str = "probation";
 /// Folder of the block log.
 pub const BLOCKS: &str = "log";
 /// Folder of the vote log.
@@ -55,6 +58,13 @@ struct StoredIdentity {
 
 const CHECKED_BYTES: usize = size_of::<StoredIdentity>() - size_of::<U32>();
 
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct StoredProbation {
+    since_millis: U64,
+    checksum: U32,
+}
+
 /// An open data folder. Dropping it lets go of the lock.
 #[derive(Debug)]
 pub struct DataDir {
@@ -78,8 +88,11 @@ impl DataDir {
             None if has_data(path) => {
                 return Err(Error::IdentityMissing { path: path.to_path_buf() });
             }
-            // Whole or not there at all.
-            None => system.replace(&path.join(IDENTITY), &encode(identity))?,
+            // Each whole or not there at all; with an identity the folder is no longer new.
+            None => {
+                begin_probation(path, clock::wall().as_millis())?;
+                system.replace(&path.join(IDENTITY), &encode(identity))?;
+            }
         }
         let written = read_identity(path)?;
         assert!(written.as_ref() == Some(identity), "what was written is what is read");
@@ -97,6 +110,41 @@ impl DataDir {
     /// Dropping it lets go of the lock.
     pub fn hold(path: &Path) -> Result<Option<FileLock>, Error> {
         lock_existing(&path.join(LOCK)).map_err(not_locked)
+    }
+
+    /// Since when the folder is there, Unix milliseconds, while the node is on probation.
+    ///
+    /// A node that begins with an empty folder cannot know what its key has signed before: the disk
+    /// may be a new one for an old validator. It only follows the chain until nothing it signs can
+    /// contradict what it signed then; [`DataDir::end_probation_in`] says that it is so far.
+    ///
+    /// # Errors
+    /// A file that cannot be read or is damaged.
+    pub fn probation(&self) -> Result<Option<u64>, Error> {
+        let path = self.path.join(PROBATION);
+        let found = FileSystem::default().read_small(&path, size_of::<StoredProbation>())?;
+        let Some(bytes) = found else { return Ok(None) };
+        let damaged = |reason| Error::IdentityDamaged { path: path.clone(), reason };
+        let Ok(stored) = StoredProbation::read_from_bytes(&bytes) else {
+            return Err(damaged("wrong length"));
+        };
+        if crc32c::crc32c(stored.since_millis.as_bytes()) != stored.checksum.get() {
+            return Err(damaged("checksum differs"));
+        }
+        Ok(Some(stored.since_millis.get()))
+    }
+
+    /// Ends the probation of the node whose data folder this is, for good. Durable on return.
+    ///
+    /// # Errors
+    /// What the host refuses.
+    pub fn end_probation_in(path: &Path) -> Result<(), Error> {
+        let (system, file) = (FileSystem::default(), path.join(PROBATION));
+        if system.exists(&file)? {
+            system.remove(&file)?;
+        }
+        system.sync_dir(path)?;
+        Ok(())
     }
 
     /// Whose data this is.
@@ -196,6 +244,14 @@ fn check_identity(folder: &Path, found: &Identity, expected: &Identity) -> Resul
     Ok(())
 }
 
+fn begin_probation(folder: &Path, since_millis: u64) -> Result<(), Error> {
+    let since_millis = U64::new(since_millis);
+    let checksum = U32::new(crc32c::crc32c(since_millis.as_bytes()));
+    let stored = StoredProbation { since_millis, checksum };
+    FileSystem::default().replace(&folder.join(PROBATION), stored.as_bytes())?;
+    Ok(())
+}
+
 fn encode(identity: &Identity) -> Vec<u8> {
     let mut stored = StoredIdentity {
         magic: MAGIC,
@@ -231,6 +287,25 @@ mod tests {
         let data = DataDir::open(&path, &IDENTITY_HERE).unwrap();
         assert_eq!(data.identity(), &IDENTITY_HERE);
         assert_eq!(DataDir::identity_of(&path).unwrap(), IDENTITY_HERE);
+    }
+
+    #[test]
+    fn a_new_folder_is_on_probation_until_that_is_ended() {
+        let folder = tempfile::tempdir().unwrap();
+        let before = clock::wall().as_millis();
+        let data = DataDir::open(folder.path(), &IDENTITY_HERE).unwrap();
+        let since = data.probation().unwrap().unwrap();
+        assert!(since >= before);
+        drop(data);
+        let data = DataDir::open(folder.path(), &IDENTITY_HERE).unwrap();
+        assert_eq!(data.probation().unwrap(), Some(since), "a restart does not end it");
+        DataDir::end_probation_in(folder.path()).unwrap();
+        assert_eq!(data.probation().unwrap(), None);
+        DataDir::end_probation_in(folder.path()).unwrap();
+        std::fs::write(folder.path().join(PROBATION), [1; 12]).unwrap();
+        assert!(matches!(data.probation(), Err(Error::IdentityDamaged { .. })));
+        std::fs::write(folder.path().join(PROBATION), [1; 3]).unwrap();
+        assert!(matches!(data.probation(), Err(Error::IdentityDamaged { .. })));
     }
 
     #[test]

@@ -64,6 +64,12 @@ pub enum DecodeError {
         /// The field.
         field: &'static str,
     },
+    /// Two entries of a list have in common what each has for itself alone.
+    #[error("{field} is there twice")]
+    Repeated {
+        /// What they have in common.
+        field: &'static str,
+    },
     /// A key is no point of the curve.
     #[error("{field} is no point of the SM2 curve")]
     OffCurve {

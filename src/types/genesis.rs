@@ -2,6 +2,8 @@
 //!
 //! Its canonical bytes hash to the chain id, so a node with another genesis is on another chain.
 
+use std::collections::BTreeSet;
+
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -35,8 +37,11 @@ pub struct Parameters {
 pub struct Validator {
     /// For people.
     pub name: Name,
-    /// Verifies its votes and proposals.
+    /// Verifies its votes and proposals; its address follows from it.
     pub key: PublicKey,
+    /// Proves who it is to the other validators, and nothing else: whoever takes it can speak in
+    /// its name on a link, but neither vote nor propose.
+    pub link_key: PublicKey,
     /// Voting power, at least 1.
     pub power: u64,
 }
@@ -60,8 +65,8 @@ impl ValidatorSet {
     /// A set of distinct validators.
     ///
     /// # Errors
-    /// If it is empty, too large, holds a key twice or one that is no point of the curve, or its
-    /// power is out of range.
+    /// If it is empty, too large, holds a name or a key twice (a vote key that is also a link key
+    /// included) or a key that is no point of the curve, or its power is out of range.
     pub fn new(validators: Vec<Validator>) -> Result<Self, DecodeError> {
         check_range(
             "validators count",
@@ -74,15 +79,20 @@ impl ValidatorSet {
             check_range("voting power", validator.power, 1, VOTING_POWER_TOTAL_MAX)?;
             power_total += validator.power;
             check_range("total voting power", power_total, 1, VOTING_POWER_TOTAL_MAX)?;
-            if !is_curve_point(&validator.key) {
-                return Err(DecodeError::OffCurve { field: "validator's public key" });
+            for (key, field) in
+                [(&validator.key, VOTE_KEY_FIELD), (&validator.link_key, LINK_KEY_FIELD)]
+            {
+                if !is_curve_point(key) {
+                    return Err(DecodeError::OffCurve { field });
+                }
             }
         }
+        check_distinct(&validators)?;
         let mut validators: Vec<(Address, Validator)> =
             validators.into_iter().map(|validator| (validator.address(), validator)).collect();
         validators.sort_by_key(|(address, _)| *address);
         if !validators.is_sorted_by(|(first, _), (second, _)| first < second) {
-            return Err(DecodeError::NotCanonical { field: "validator named twice" });
+            return Err(DecodeError::Repeated { field: "validator's address" });
         }
         Ok(Self { validators, power_total })
     }
@@ -129,6 +139,28 @@ impl ValidatorSet {
     }
 }
 
+const VOTE_KEY_FIELD: &str = "validator's vote key";
+const LINK_KEY_FIELD: &str = "validator's link key";
+
+/// No name and no key serves twice, whatever it serves for: an operator names peers by name, and a
+/// key that signs both votes and links would make one theft two.
+fn check_distinct(validators: &[Validator]) -> Result<(), DecodeError> {
+    let mut names = BTreeSet::new();
+    let mut keys = BTreeSet::new();
+    for Validator { name, key, link_key, .. } in validators {
+        if !names.insert(name) {
+            return Err(DecodeError::Repeated { field: "validator's name" });
+        }
+        for (key, field) in [(key, VOTE_KEY_FIELD), (link_key, LINK_KEY_FIELD)] {
+            if !keys.insert(key) {
+                return Err(DecodeError::Repeated { field });
+            }
+        }
+    }
+    assert!(keys.len() == 2 * names.len(), "every validator has two keys of its own");
+    Ok(())
+}
+
 /// Everything a chain begins with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Genesis {
@@ -167,6 +199,7 @@ struct GenesisHeader {
 struct ValidatorRow {
     name: [u8; NAME_SIZE_MAX],
     key: PublicKey,
+    link_key: PublicKey,
     power: U64,
 }
 
@@ -175,6 +208,7 @@ impl From<&Validator> for ValidatorRow {
         Self {
             name: pad_name(&validator.name),
             key: validator.key,
+            link_key: validator.link_key,
             power: U64::new(validator.power),
         }
     }
@@ -251,7 +285,8 @@ impl Genesis {
         let mut validators = Vec::with_capacity(rows.len());
         for row in rows {
             let name = unpad_name("validator name", &row.name)?;
-            validators.push(Validator { name, key: row.key, power: row.power.get() });
+            let ValidatorRow { key, link_key, power, .. } = *row;
+            validators.push(Validator { name, key, link_key, power: power.get() });
         }
         let openers =
             read_grantees(&mut reader, "account openers", header.account_openers_count.get())?;
@@ -336,8 +371,12 @@ mod tests {
 
     use super::*;
 
-    fn validators(key: PublicKey) -> Result<ValidatorSet, DecodeError> {
-        ValidatorSet::new(vec![Validator { name: "one".into(), key, power: 1 }])
+    fn key(seed: u8) -> PublicKey {
+        *SoftwareSigner::from_bytes(&[seed; 32]).unwrap().public_key()
+    }
+
+    fn validator(name: &str, key: PublicKey, link_key: PublicKey) -> Validator {
+        Validator { name: name.into(), key, link_key, power: 1 }
     }
 
     fn genesis(time_millis: u64) -> Result<Genesis, DecodeError> {
@@ -346,23 +385,54 @@ mod tests {
             block_interval_millis: 100,
             state_buckets_log2: 4,
         };
-        let key = *SoftwareSigner::from_bytes(&[7; 32]).unwrap().public_key();
-        let set = validators(key).unwrap();
-        let operator = vec![key.address()];
+        let set = ValidatorSet::new(vec![validator("one", key(7), key(8))]).unwrap();
+        let operator = vec![key(7).address()];
         Genesis::new("test".into(), time_millis, parameters, set, operator.clone(), operator)
     }
 
     #[test]
     fn no_chain_begins_with_a_validator_that_cannot_sign() {
         let good = genesis(1).unwrap();
+        assert_eq!(Genesis::parse(&good.to_bytes()), Ok(good.clone()));
         let off = PublicKey([1; 64]);
-        let refused = DecodeError::OffCurve { field: "validator's public key" };
-        assert_eq!(validators(off), Err(refused));
-        let mut bytes = good.to_bytes();
-        assert_eq!(Genesis::parse(&bytes), Ok(good));
-        let key = size_of::<GenesisHeader>() + NAME_SIZE_MAX;
-        bytes[key..key + PublicKey::SIZE].copy_from_slice(&off.0);
-        assert_eq!(Genesis::parse(&bytes), Err(refused));
+        for (place, field) in ["validator's vote key", "validator's link key"].iter().enumerate() {
+            let refused = DecodeError::OffCurve { field };
+            let mut keys = [key(7), key(8)];
+            keys[place] = off;
+            assert_eq!(ValidatorSet::new(vec![validator("one", keys[0], keys[1])]), Err(refused));
+            let mut bytes = good.to_bytes();
+            let at = size_of::<GenesisHeader>() + NAME_SIZE_MAX + place * PublicKey::SIZE;
+            bytes[at..at + PublicKey::SIZE].copy_from_slice(&off.0);
+            assert_eq!(Genesis::parse(&bytes), Err(refused));
+        }
+    }
+
+    #[test]
+    fn no_key_and_no_name_serves_twice() {
+        let set = |validators: &[(&str, u8, u8)]| {
+            let make =
+                |(name, vote, link): &(&str, u8, u8)| validator(name, key(*vote), key(*link));
+            ValidatorSet::new(validators.iter().map(make).collect()).map(|set| set.count())
+        };
+        let repeated = |field| Err(DecodeError::Repeated { field });
+        assert_eq!(set(&[("one", 1, 2), ("two", 3, 4)]), Ok(2));
+        assert_eq!(set(&[("one", 1, 1)]), repeated("validator's link key"));
+        assert_eq!(set(&[("one", 1, 2), ("two", 1, 4)]), repeated("validator's vote key"));
+        assert_eq!(set(&[("one", 1, 2), ("two", 3, 2)]), repeated("validator's link key"));
+        assert_eq!(set(&[("one", 1, 2), ("two", 3, 1)]), repeated("validator's link key"));
+        assert_eq!(set(&[("one", 1, 2), ("two", 2, 4)]), repeated("validator's vote key"));
+        assert_eq!(set(&[("one", 1, 2), ("one", 3, 4)]), repeated("validator's name"));
+    }
+
+    #[test]
+    fn the_set_s_digest_covers_every_link_key() {
+        let chain_id = ChainId(Digest([5; 32]));
+        let digest = |link| {
+            let set = vec![validator("one", key(1), key(2)), validator("two", key(3), key(link))];
+            ValidatorSet::new(set).unwrap().digest(chain_id)
+        };
+        assert_eq!(digest(4), digest(4));
+        assert_ne!(digest(4), digest(5));
     }
 
     #[test]

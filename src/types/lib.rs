@@ -36,5 +36,7 @@ pub use ordering::{OrderedBatches, OrderingError, check_batch, check_batches};
 pub use proof::{CertifiedPart, ProofError, ReceiptProof};
 pub use receipt::{Receipt, Strength};
 pub use transaction::{Transaction, TransactionBuilder, TransactionHeader, TransactionView};
-pub use verification::{Identified, Verified, verify_identified, verify_transactions};
+pub use verification::{
+    Identified, Verified, verify_batch, verify_identified, verify_transactions,
+};
 pub use vote::{Proposal, SignedProposal, SignedVote, Vote, VoteStep};

@@ -8,9 +8,12 @@ use hufu_crypto::{
     Digest, IDENTITY_DEFAULT, Provider, Verdict, VerifyItem, identity_digest, message_digest,
 };
 
+use crate::batch::Batch;
 use crate::codes::RefusalCode;
 use crate::ids::{ChainId, TxDigest, TxId};
-use crate::transaction::{SUITE_SM2_SM3, Transaction, tx_digest};
+use crate::transaction::{
+    SUITE_SM2_SM3, Transaction, TransactionHeader, TransactionView, tx_digest,
+};
 
 /// Something whose signature was verified individually; only this module makes one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,7 +52,10 @@ impl Verified<Transaction> {
 /// Why a transaction may not be included, from its header alone.
 #[must_use]
 pub fn check_header(transaction: &Transaction, chain_id: ChainId) -> Option<RefusalCode> {
-    let header = transaction.header();
+    header_refusal(transaction.header(), chain_id)
+}
+
+fn header_refusal(header: &TransactionHeader, chain_id: ChainId) -> Option<RefusalCode> {
     if header.prefix.chain_id != chain_id {
         return Some(RefusalCode::WrongChain);
     }
@@ -149,6 +155,37 @@ pub fn verify_identified(
     drop(items);
     let judged = transactions.into_iter().zip(verdicts);
     judged.map(|(identified, verdict)| judge(identified, verdict, chain_id)).collect()
+}
+
+/// Whether `count` transactions of a batch from its `first` on are all valid; they are verified in
+/// place, each on its own. What lies behind the batch's last transaction is not valid.
+#[must_use]
+pub fn verify_batch(
+    provider: &Provider,
+    chain_id: ChainId,
+    batch: &Batch,
+    first: usize,
+    count: usize,
+) -> bool {
+    let places = first..first.saturating_add(count);
+    let views: Option<Vec<TransactionView<'_>>> =
+        places.map(|place| batch.transaction(place)).collect();
+    let Some(views) = views else { return false };
+    let is_refused = |view: &TransactionView<'_>| header_refusal(view.header(), chain_id).is_some();
+    if views.iter().any(is_refused) {
+        return false;
+    }
+    let items: Vec<VerifyItem<'_>> = views
+        .iter()
+        .map(|view| {
+            let za = identity_digest(IDENTITY_DEFAULT, &view.header().sender);
+            let digest = message_digest(&za, view.unsigned_bytes());
+            VerifyItem { key: &view.header().sender, digest, signature: view.signature() }
+        })
+        .collect();
+    let mut verdicts = vec![Verdict::SignatureInvalid; items.len()];
+    provider.verifier.verify_many(&items, &mut verdicts);
+    verdicts.iter().all(|verdict| *verdict == Verdict::Valid)
 }
 
 fn judge(identified: Identified, verdict: Verdict, chain_id: ChainId) -> Verification {

@@ -253,8 +253,10 @@ fn what_a_check_refuses_does_not_start() {
     };
     fs::write(folder.path().join("genesis.old"), "").unwrap();
     fs::rename(folder.path().join("genesis.toml"), folder.path().join("genesis.old")).unwrap();
-    let (second, _) = new_key(folder.path(), "second.pem");
-    let validators = [format!("node-0:{public_key}:1"), format!("node-1:{second}:1")];
+    let [link, second, second_link] =
+        ["first.link", "second.pem", "second.link"].map(|name| new_key(folder.path(), name).0);
+    let validators =
+        [format!("node-0:{public_key}:{link}:1"), format!("node-1:{second}:{second_link}:1")];
     let genesis = |time: &[&str]| {
         let fixed = ["genesis", "new", "--out", "genesis.toml", "--chain-name", "test"];
         let named = ["--opener", &address, "--issuer", &address];

@@ -39,7 +39,9 @@ impl Chain {
     pub(crate) fn new(name: &str) -> Self {
         let folder = tempfile::Builder::new().prefix("hufu-cluster-").tempdir().unwrap();
         let key = keys_file::create(&folder.path().join("vote.pem")).unwrap();
-        let validator = Validator { name: "node-0".to_owned(), key: *key.public_key(), power: 1 };
+        let link_key = *keys_file::create(&folder.path().join("link.pem")).unwrap().public_key();
+        let (node, key) = ("node-0".to_owned(), *key.public_key());
+        let validator = Validator { name: node, key, link_key, power: 1 };
         let validators = ValidatorSet::new(vec![validator]).unwrap();
         let parameters = Parameters {
             certified_lag_heights: 1,

@@ -90,12 +90,12 @@ fn metrics_are_fetched_over_http() {
                 stream.write_all(answer.as_bytes()).unwrap();
             }
         });
-        assert_eq!(fetch(address).unwrap(), "hufu_x_total 1\n");
-        let refused = fetch(address).unwrap_err().to_string();
+        assert_eq!(fetch(address, "/metrics").unwrap(), "hufu_x_total 1\n");
+        let refused = fetch(address, "/metrics").unwrap_err().to_string();
         assert!(refused.ends_with("answered \"HTTP/1.0 503 Busy\""), "{refused}");
     });
     drop(listener);
-    assert!(matches!(fetch(address), Err(UsageError::Fetch { .. })));
+    assert!(matches!(fetch(address, "/metrics"), Err(UsageError::Fetch { .. })));
 }
 
 #[test]

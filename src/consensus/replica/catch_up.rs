@@ -56,8 +56,9 @@ impl Default for CatchUpConfig {
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Peer {
-    /// Its last durable height.
+    /// Its last durable height, once it has said so.
     tip: u64,
+    is_known: bool,
     /// Since when it is ahead of us.
     ahead_since: u64,
     /// Until when it is not believed.
@@ -122,6 +123,7 @@ impl CatchUp {
         }
         // A peer that lost its disk may be lower than it was.
         peer.tip = height;
+        peer.is_known = true;
     }
 
     /// The highest tip that is believed.
@@ -130,9 +132,10 @@ impl CatchUp {
         believed.map(|peer| peer.tip).max().unwrap_or(0)
     }
 
-    /// Peers whose links are open, and their tips.
+    /// Peers whose links are open and who have said where they are, and their tips.
     pub(super) fn tips(&self) -> impl Iterator<Item = (Address, u64)> + '_ {
-        self.peers.iter().map(|(address, peer)| (*address, peer.tip))
+        let known = self.peers.iter().filter(|(_, peer)| peer.is_known);
+        known.map(|(address, peer)| (*address, peer.tip))
     }
 
     /// The tip rose to `own`: what is below is not needed.

@@ -161,6 +161,8 @@ pub enum Effect {
     SyncVoteLog(LogTicket),
     /// The block of this height is in the block log: its votes are only history from here on.
     SealVoteLog(u64),
+    /// This validator's probation is over, durably so before anything after this effect is.
+    EndProbation,
     /// Sign and answer.
     Sign {
         /// Which request.

@@ -25,7 +25,8 @@ pub enum Missing {
 pub struct Status {
     /// The last height decided.
     pub tip: u64,
-    /// What is being done: `resting`, `deciding`, `writing` or `catching up`.
+    /// What is being done: `resting`, `deciding`, `writing`, `catching up` or
+    /// `on probation`.
     pub stage: &'static str,
     /// Nanoseconds since that began.
     pub stage_nanos: u64,
@@ -94,6 +95,7 @@ impl Tracker {
     pub(super) fn status(&self, now: u64, replica: &Replica) -> Status {
         let chain = &replica.chain;
         let stage = match replica.stage {
+            Stage::Resting if replica.is_on_probation() => "on probation",
             Stage::Resting if replica.catch_up.is_coming(now) => "catching up",
             Stage::Resting => "resting",
             Stage::Deciding => "deciding",

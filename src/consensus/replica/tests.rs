@@ -268,3 +268,30 @@ fn who_is_silent_is_named() {
     assert!(named.iter().any(|who| silent.contains(who)), "{status:?}");
     assert!(!named.contains(&cluster.address(1)), "not itself: {status:?}");
 }
+
+#[test]
+fn a_validator_that_lost_its_disk_follows_until_it_may_vote_again() {
+    let mut cluster = Cluster::new(4);
+    run_heights(&mut cluster, 10);
+    cluster.submit();
+    // In the middle of a height in which it has voted.
+    cluster.run_for(4 * MILLISECOND);
+    cluster.wipe(2);
+    cluster.start(2);
+    run_heights(&mut cluster, 5);
+    let replica = &cluster.nodes[2].replica;
+    assert!(
+        replica.is_on_probation(),
+        "blocks are younger than its disk by less than clocks differ"
+    );
+    assert_eq!(replica.counters().signed, 0);
+    cluster.run_for(500 * MILLISECOND);
+    assert_eq!(cluster.nodes[2].replica.status(cluster.now).stage, "on probation");
+    cluster.run_for(5_000 * MILLISECOND);
+    run_heights(&mut cluster, 3);
+    let replica = &cluster.nodes[2].replica;
+    assert!(!replica.is_on_probation());
+    run_heights(&mut cluster, 5);
+    assert!(cluster.nodes[2].replica.counters().signed > 0, "it votes again");
+    // The cluster itself checks that no signer signs two things at one position.
+}

@@ -155,7 +155,9 @@ impl Tx {
 
 pub(crate) fn genesis() -> Genesis {
     let signer = SoftwareSigner::from_bytes(&[100; 32]).unwrap();
-    let validator = Validator { name: "one".into(), key: *signer.public_key(), power: 1 };
+    let link = SoftwareSigner::from_bytes(&[101; 32]).unwrap();
+    let (key, link_key) = (*signer.public_key(), *link.public_key());
+    let validator = Validator { name: "one".into(), key, link_key, power: 1 };
     let parameters = Parameters {
         certified_lag_heights: 1,
         block_interval_millis: 100,

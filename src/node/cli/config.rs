@@ -52,6 +52,19 @@ fn check(file: &Path, output: Output) -> Result<(), CliError> {
     Ok(())
 }
 
+/// A value as `hufu.toml` writes it.
+fn toml(value: &Value) -> String {
+    match value {
+        Value::Object(table) if table.is_empty() => "{}".to_owned(),
+        Value::Object(table) => {
+            let lines: Vec<String> =
+                table.iter().map(|(key, value)| format!("{key} = {value}")).collect();
+            format!("{{ {} }}", lines.join(", "))
+        }
+        other => other.to_string(),
+    }
+}
+
 fn show(file: &Path, output: Output) -> Result<(), CliError> {
     let text = std::fs::read_to_string(file).map_err(|cause| Faults::unreadable(file, &cause))?;
     let values = effective(&text, file)?;
@@ -72,7 +85,7 @@ fn show(file: &Path, output: Output) -> Result<(), CliError> {
             last = spec.section;
         }
         let source = if stated { "" } else { "  # default" };
-        output.print(format!("{} = {value}{source}", spec.name));
+        output.print(format!("{} = {}{source}", spec.name, toml(&value)));
     }
     Ok(())
 }

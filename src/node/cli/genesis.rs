@@ -34,7 +34,8 @@ pub(super) struct New {
     /// Name of the chain, for people; part of the chain id.
     #[arg(long)]
     chain_name: String,
-    /// A validator as NAME:PUBLIC_KEY:POWER; once for each.
+    /// A validator as NAME:VOTE_KEY:LINK_KEY:POWER, the keys as `hufu keys show` prints them; once
+    /// for each.
     #[arg(long = "validator", required = true, value_parser = parse_validator)]
     validators: Vec<Validator>,
     /// An address that may open accounts; once for each.
@@ -110,7 +111,8 @@ fn print(genesis: &Genesis, file: &Path, output: Output) {
         json!({
             "name": validator.name,
             "address": address.to_string(),
-            "public_key": validator.key.to_string(),
+            "vote_key": validator.key.to_string(),
+            "link_key": validator.link_key.to_string(),
             "power": validator.power,
         })
     });
@@ -137,14 +139,15 @@ fn print(genesis: &Genesis, file: &Path, output: Output) {
 
 fn parse_validator(text: &str) -> Result<Validator, String> {
     let mut parts = text.split(':');
-    let (Some(name), Some(key), Some(power), None) =
-        (parts.next(), parts.next(), parts.next(), parts.next())
+    let (Some(name), Some(vote), Some(link), Some(power), None) =
+        (parts.next(), parts.next(), parts.next(), parts.next(), parts.next())
     else {
-        return Err("a validator is NAME:PUBLIC_KEY:POWER".to_owned());
+        return Err("a validator is NAME:VOTE_KEY:LINK_KEY:POWER".to_owned());
     };
-    let key = PublicKey::from_hex(key).ok_or("a public key is 128 hexadecimal digits")?;
+    let key = |text| PublicKey::from_hex(text).ok_or("a public key is 128 hexadecimal digits");
+    let (key, link_key) = (key(vote)?, key(link)?);
     let power = power.parse().map_err(|_| "power is a whole number")?;
-    Ok(Validator { name: name.to_owned(), key, power })
+    Ok(Validator { name: name.to_owned(), key, link_key, power })
 }
 
 pub(super) fn parse_address(text: &str) -> Result<Address, String> {

@@ -14,7 +14,9 @@ use crate::output::Output;
 pub(super) enum Verb {
     /// Make a fresh SM2 key in a new file of mode 0600; prints its public key and address.
     #[command(
-        after_help = "This is the software custody, for development and where policy allows \
+        after_help = "A validator has two keys: its vote key (node.key), which signs votes and \
+        proposals, and its link key (peer.key_file), which proves to the other validators who \
+        speaks. Run this once for each. This is the software custody, for development and where policy allows \
         it: the key lies unencrypted in a file that only its owner may read. Production keys live \
         on HSM cards. An existing file is never overwritten: a vote key that is gone cannot be \
         made again."

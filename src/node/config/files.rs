@@ -2,22 +2,31 @@
 
 use std::path::Path;
 
-use super::{Fault, NodeConfig};
+use hufu_crypto::{PublicKey, Signer as _};
+use hufu_types::Genesis;
+use hufu_types::genesis::Validator;
+
+use super::reader::lookup;
+use super::{Document, Fault, NodeConfig, PeerConfig, nearest};
 use crate::{genesis_file, keys_file};
 
-/// All faults of the files a configuration names. A path that was itself faulty is empty and
-/// skipped.
-pub(super) fn check(config: &NodeConfig) -> Vec<Fault> {
+/// All faults of the files a configuration names, and of what only the genesis can tell. A path
+/// that was itself faulty is empty and skipped. `text` is the configuration's, for lines.
+pub(super) fn check(config: &NodeConfig, text: &str) -> Vec<Fault> {
     let identity = &config.node;
     let mut faults = Vec::new();
-    if !identity.key.as_os_str().is_empty()
-        && let Err(fault) = keys_file::check_file(&identity.key)
-    {
-        let remedy = fault.remedy();
-        faults.push(named("node.key", &identity.key, &fault.to_string(), remedy));
-    }
+    let key = public_key("node.key", &identity.key, &mut faults);
+    let link_key = config
+        .peer
+        .as_ref()
+        .and_then(|peer| public_key("peer.key_file", &peer.key_file, &mut faults));
     if !identity.genesis.as_os_str().is_empty() {
-        faults.extend(genesis(&identity.genesis));
+        match genesis(&identity.genesis) {
+            Ok(genesis) => {
+                faults.extend(peers(config, &genesis, key, link_key, text));
+            }
+            Err(found) => faults.extend(found),
+        }
     }
     if identity.data_dir.exists() && !identity.data_dir.is_dir() {
         let remedy = "name a folder, or a path where one can be made";
@@ -26,21 +35,105 @@ pub(super) fn check(config: &NodeConfig) -> Vec<Fault> {
     faults
 }
 
-/// All faults of the genesis, as faults of the key that names it.
-fn genesis(path: &Path) -> Vec<Fault> {
+/// The public key of a key file; without one there is a fault, unless the path is itself at fault.
+fn public_key(key: &str, path: &Path, faults: &mut Vec<Fault>) -> Option<PublicKey> {
+    if path.as_os_str().is_empty() {
+        return None;
+    }
+    match keys_file::load(path) {
+        Ok(signer) => Some(*signer.public_key()),
+        Err(fault) => {
+            faults.push(named(key, path, &fault.to_string(), fault.remedy()));
+            None
+        }
+    }
+}
+
+/// What the genesis says of `[peer]`. A node whose vote key the genesis does not know has no peers
+/// to speak of; that it is no validator is said by the rules of the host.
+fn peers(
+    config: &NodeConfig,
+    genesis: &Genesis,
+    key: Option<PublicKey>,
+    link_key: Option<PublicKey>,
+    text: &str,
+) -> Vec<Fault> {
+    let own = key.and_then(|key| genesis.validators.get(&key.address()));
+    let Some(own) = own else { return Vec::new() };
+    let count = genesis.validators.count();
+    let Some(peer) = &config.peer else {
+        if count == 1 {
+            return Vec::new();
+        }
+        let rule = format!("is missing, there are {count} in the genesis");
+        let remedy = "add section [peer] with key_file and the addresses of the other validators";
+        return vec![Fault::new("peer", "", &rule, remedy)];
+    };
+    let mut faults = Vec::new();
+    if let Some(found) = link_key.filter(|found| *found != own.link_key) {
+        let rule = format!("holds {found}, the genesis has another link key for {}", own.name);
+        let remedy = "name the file with the link key that was put into the genesis";
+        faults.push(named("peer.key_file", &peer.key_file, &rule, remedy));
+    }
+    faults.extend(addresses(peer, genesis, own, text));
+    faults
+}
+
+/// Everybody else has an address, and nobody else.
+fn addresses(peer: &PeerConfig, genesis: &Genesis, own: &Validator, text: &str) -> Vec<Fault> {
+    let (document, _) = Document::parse(text);
+    let table = lookup(&document, "peer", "addresses");
+    let line = |name: &str| {
+        let table = table.and_then(|entry| entry.value.as_table())?;
+        document.entry(table, name).map(|entry| entry.line)
+    };
+    let others = || {
+        let all = genesis.validators.iter().map(|(_, validator)| validator.name.as_str());
+        all.filter(|name| *name != own.name)
+    };
+    let mut faults = Vec::new();
+    for (name, address) in &peer.addresses {
+        let (rule, remedy) = if *name == own.name {
+            ("is this node itself".to_owned(), "remove the line".to_owned())
+        } else if others().all(|other| other != name) {
+            let remedy = match nearest(name, others()) {
+                Some(meant) => format!("did you mean `{meant}`?"),
+                None => format!("the others are: {}", others().collect::<Vec<_>>().join(", ")),
+            };
+            (format!("is no validator of {}", genesis.chain_name), remedy)
+        } else {
+            continue;
+        };
+        let (key, value) = (format!("peer.addresses.{name}"), format!("\"{address}\""));
+        faults.push(Fault::new(&key, &value, &rule, &remedy).at(line(name)));
+    }
+    if table.is_none() {
+        return faults;
+    }
+    // What stands there and is faulty is not in the map, and has its fault already.
+    for name in others().filter(|name| !peer.addresses.contains_key(*name) && line(name).is_none())
+    {
+        let (key, remedy) =
+            (format!("peer.addresses.{name}"), format!("add `{name} = \"IP:PORT\"`"));
+        let rule = format!("is missing, {name} is a validator of {}", genesis.chain_name);
+        let fault = Fault::new(&key, "", &rule, &remedy);
+        faults.push(fault.at(table.map(|entry| entry.line)));
+    }
+    faults
+}
+
+/// The genesis, or all its faults as faults of the key that names it.
+fn genesis(path: &Path) -> Result<Genesis, Vec<Fault>> {
     let named = |rule: &str, remedy: &str| named("node.genesis", path, rule, remedy);
     match std::fs::File::open(path) {
         Err(cause) => {
             let remedy = "copy the chain's genesis file there";
-            vec![named(&format!("cannot be read: {cause}"), remedy)]
+            Err(vec![named(&format!("cannot be read: {cause}"), remedy)])
         }
-        Ok(_) => match genesis_file::load(path) {
-            Ok(_) => Vec::new(),
-            Err(found) => {
-                let faults = found.faults.into_iter();
-                faults.map(|fault| named(&fault.place_and_rule(), &fault.remedy)).collect()
-            }
-        },
+        Ok(_) => genesis_file::load(path).map_err(|found| {
+            let faults = found.faults.into_iter();
+            faults.map(|fault| named(&fault.place_and_rule(), &fault.remedy)).collect()
+        }),
     }
 }
 

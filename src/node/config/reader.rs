@@ -3,6 +3,7 @@
 //! Each `read` method always returns a value. Where the file's is faulty it is an arbitrary one,
 //! which nobody sees: a reader that has met a fault yields no configuration.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -106,21 +107,61 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn name(&mut self, section: &'static str, name: &'static str) -> String {
-        let allowed = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-');
         self.read(section, name, |_, entry| {
-            let name = entry.value.as_str()?;
-            let good = (1..=NAME_SIZE_MAX).contains(&name.len()) && name.bytes().all(allowed);
-            good.then(|| name.to_owned())
+            entry.value.as_str().filter(|name| is_name(name)).map(str::to_owned)
         })
         .unwrap_or_default()
     }
 
     pub(super) fn loopback(&mut self, section: &'static str, name: &'static str) -> SocketAddr {
-        self.read(section, name, |_, entry| {
-            let address: SocketAddr = entry.value.as_str()?.parse().ok()?;
-            address.ip().is_loopback().then_some(address)
+        self.read(section, name, |kind, entry| {
+            let is_known = *kind == Kind::LoopbackKnown;
+            read_loopback(entry.value).filter(|address| !is_known || address.port() != 0)
         })
         .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)))
+    }
+
+    /// The addresses of a table that are good; each of the others is a fault of its own.
+    pub(super) fn addresses(
+        &mut self,
+        section: &'static str,
+        name: &'static str,
+    ) -> BTreeMap<String, SocketAddr> {
+        self.read(section, name, |_, entry| entry.value.as_table().map(|_| ()));
+        let mut addresses = BTreeMap::new();
+        let mut names: BTreeMap<SocketAddr, &str> = BTreeMap::new();
+        let table = lookup(&self.file, section, name);
+        let Some(table) = table.and_then(|entry| entry.value.as_table()) else {
+            return addresses;
+        };
+        for (peer, line) in self.file.keys(table) {
+            let Some(entry) = self.file.entry(table, peer) else { continue };
+            let mut fault = |rule: &str, remedy: &str| {
+                let path = format!("{section}.{name}.{peer}");
+                let fault = Fault::new(&path, &show(entry.value), rule, remedy);
+                self.faults.push(fault.at(Some(line)));
+            };
+            if !is_name(peer) {
+                let remedy = "write the name that the genesis gives the validator";
+                fault(&format!("is no name: it {}", Kind::Name.rule()), remedy);
+            }
+            match read_loopback(entry.value).filter(|address| address.port() != 0) {
+                None => fault(&Kind::LoopbackKnown.rule(), "write it as \"127.0.0.1:7003\""),
+                Some(address) => {
+                    if let Some(other) = names.insert(address, peer) {
+                        let rule = format!("is also the address of {other}");
+                        fault(&rule, "give each validator an address of its own");
+                    }
+                    addresses.insert(peer.to_owned(), address);
+                }
+            }
+        }
+        addresses
+    }
+
+    /// Whether the file has this section.
+    pub(super) fn has_section(&self, section: &str) -> bool {
+        self.file.entry(self.file.root(), section).is_some()
     }
 
     pub(super) fn cores(&mut self, section: &'static str, name: &'static str) -> Cores {
@@ -198,6 +239,16 @@ pub(super) fn lookup<'d, 'a>(
 ) -> Option<Entry<'d, 'a>> {
     let table = document.entry(document.root(), section)?.value.as_table()?;
     document.entry(table, name)
+}
+
+fn is_name(text: &str) -> bool {
+    let allowed = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-');
+    (1..=NAME_SIZE_MAX).contains(&text.len()) && text.bytes().all(allowed)
+}
+
+fn read_loopback(value: &DeValue<'_>) -> Option<SocketAddr> {
+    let address: SocketAddr = value.as_str()?.parse().ok()?;
+    address.ip().is_loopback().then_some(address)
 }
 
 fn read_cores(value: &DeValue<'_>) -> Option<Cores> {

@@ -7,7 +7,7 @@ use toml::de::DeValue;
 
 use super::document::{Document, as_unsigned};
 use super::reader::{DEFAULT_TOML, lookup};
-use super::table::{KEYS, KeySpec, Kind, sections};
+use super::table::{KEYS, KeySpec, Kind, OPTIONAL_SECTIONS, sections};
 use super::{Faults, NodeConfig};
 
 /// The JSON Schema of `hufu.toml`, from the table that drives parsing.
@@ -26,7 +26,7 @@ pub fn schema() -> Value {
             }
             keys.insert(spec.name.to_owned(), describe(spec, default.map(|entry| entry.value)));
         }
-        if !required.is_empty() {
+        if !required.is_empty() && !OPTIONAL_SECTIONS.contains(&section) {
             required_sections.push(section);
         }
         let table = json!({
@@ -47,7 +47,8 @@ pub fn schema() -> Value {
     })
 }
 
-/// The values a node would run with: section, key, value, and whether the file says so.
+/// The values a node would run with: section, key, value, and whether the file says so. A section
+/// that may be left out and is has none.
 ///
 /// # Errors
 /// Every fault of the text.
@@ -59,7 +60,11 @@ pub fn effective(text: &str, path: &Path) -> Result<Vec<(&'static KeySpec, Value
 
 fn values(file: &Document<'_>) -> Vec<(&'static KeySpec, Value, bool)> {
     let (defaults, _) = Document::parse(DEFAULT_TOML);
-    let effective = KEYS.iter().filter_map(|spec| {
+    let is_used = |spec: &&KeySpec| {
+        !OPTIONAL_SECTIONS.contains(&spec.section)
+            || file.entry(file.root(), spec.section).is_some()
+    };
+    let effective = KEYS.iter().filter(is_used).filter_map(|spec| {
         let stated = lookup(file, spec.section, spec.name);
         let entry = stated.or_else(|| lookup(&defaults, spec.section, spec.name))?;
         Some((spec, to_json(entry.value), stated.is_some()))
@@ -79,7 +84,14 @@ fn describe(spec: &KeySpec, default: Option<&DeValue<'_>>) -> Value {
         Kind::Choice(words) => json!({ "type": "string", "enum": words }),
         Kind::Path => json!({ "type": "string", "minLength": 1 }),
         Kind::Name => json!({ "type": "string", "pattern": "^[a-z0-9-]{1,32}$" }),
-        Kind::Loopback => json!({ "type": "string", "x-rule": spec.kind.rule() }),
+        Kind::Loopback | Kind::LoopbackKnown => {
+            json!({ "type": "string", "x-rule": spec.kind.rule() })
+        }
+        Kind::Addresses => json!({
+            "type": "object",
+            "propertyNames": { "pattern": "^[a-z0-9-]{1,32}$" },
+            "additionalProperties": { "type": "string", "x-rule": Kind::LoopbackKnown.rule() },
+        }),
         Kind::Cores => json!({
             "oneOf": [
                 { "type": "string", "pattern": "^(auto|none|[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*)$" },
@@ -125,6 +137,10 @@ fn to_json(value: &DeValue<'_>) -> Value {
         }
         DeValue::Boolean(truth) => Value::from(*truth),
         DeValue::Array(elements) => elements.iter().map(|one| to_json(one.get_ref())).collect(),
-        DeValue::Float(_) | DeValue::Datetime(_) | DeValue::Table(_) => Value::Null,
+        DeValue::Table(table) => table
+            .iter()
+            .map(|(key, value)| (key.get_ref().to_string(), to_json(value.get_ref())))
+            .collect(),
+        DeValue::Float(_) | DeValue::Datetime(_) => Value::Null,
     }
 }

@@ -3,8 +3,8 @@
 //! Meanings and defaults are not here but in `default.toml`, which is what operators read. A new
 //! key is a row here, a commented line there, and a field in [`super::NodeConfig`].
 
-use hufu_network::limits::SUBMIT_TRANSACTIONS_COUNT_MAX;
-use hufu_types::limits::{BATCH_SIZE_MAX, NAME_SIZE_MAX};
+use hufu_network::limits::{PEER_CONSENSUS_SIZE_MAX, SUBMIT_TRANSACTIONS_COUNT_MAX};
+use hufu_types::limits::{BATCH_SIZE_MAX, NAME_SIZE_MAX, TX_VALIDITY_HEIGHTS_MAX};
 
 /// What values a key takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,8 +24,12 @@ pub enum Kind {
     Path,
     /// A node's name.
     Name,
-    /// An address and port on loopback.
+    /// An address and port on loopback; port 0 lets the system pick.
     Loopback,
+    /// An address and port on loopback that others must know: not port 0.
+    LoopbackKnown,
+    /// A table of such addresses by name.
+    Addresses,
     /// `auto`, `none`, or a list of cores.
     Cores,
 }
@@ -65,9 +69,16 @@ impl Kind {
             Self::Path => "must be a path, not empty".to_owned(),
             Self::Name => format!("must be 1 to {NAME_SIZE_MAX} characters of a-z, 0-9 and \"-\""),
             Self::Loopback => {
-                "must be a loopback address with a port, because client channels are not encrypted \
-                 yet"
-                .to_owned()
+                "must be a loopback address with a port, because channels are not encrypted yet"
+                    .to_owned()
+            }
+            Self::LoopbackKnown => {
+                "must be a loopback address, because channels are not encrypted yet, with a port \
+                 that is not 0, because peers must know it"
+                    .to_owned()
+            }
+            Self::Addresses => {
+                "must be a table with a line NAME = \"IP:PORT\" for each other validator".to_owned()
             }
             Self::Cores => {
                 "must be \"auto\", \"none\", or a list of cores below 1024 as \"0,2-5\" or [0, 2]"
@@ -113,6 +124,20 @@ pub const KEYS: &[KeySpec] = &[
     integer("client", "receive_buffer_bytes", MIB + 64 * KIB, 64 * MIB),
     integer("client", "send_buffer_bytes", 64 * KIB, 64 * MIB),
     key("client", "reactor", Kind::Choice(&["auto", "uring", "epoll"])),
+    key("peer", "listen", Kind::LoopbackKnown),
+    key("peer", "key_file", Kind::Path),
+    key("peer", "addresses", Kind::Addresses),
+    integer("peer", "control_bytes_max", 128 * KIB, GIB),
+    integer("peer", "bulk_bytes_max", BATCH_SIZE_MAX as u64, 64 * GIB),
+    integer("peer", "held_bytes_max", BATCH_SIZE_MAX as u64, 64 * GIB),
+    integer("peer", "origin_bytes_max", BATCH_SIZE_MAX as u64, 64 * GIB),
+    integer("peer", "handshake_timeout_millis", 100, TIMEOUT_MILLIS_MAX),
+    integer("peer", "ping_interval_millis", 10, TIMEOUT_MILLIS_MAX / 2),
+    integer("peer", "idle_timeout_millis", 20, TIMEOUT_MILLIS_MAX),
+    integer("peer", "back_off_min_millis", 1, TIMEOUT_MILLIS_MAX),
+    integer("peer", "back_off_max_millis", 1, TIMEOUT_MILLIS_MAX),
+    integer("peer", "ask_interval_millis", 1, TIMEOUT_MILLIS_MAX),
+    integer("peer", "heights_kept", 1, TX_VALIDITY_HEIGHTS_MAX),
     key("admin", "listen", Kind::Loopback),
     key("placement", "cores", Kind::Cores),
     integer("placement", "ingress_count", 1, 64),
@@ -142,12 +167,20 @@ pub const KEYS: &[KeySpec] = &[
     key("logging", "format", Kind::Choice(&["text", "json"])),
 ];
 
+/// Sections that a file may leave out as a whole, keys without default included.
+pub(super) const OPTIONAL_SECTIONS: &[&str] = &["peer"];
+
 /// A vote log whose beginning was used again holds the seals of at least so many heights.
 pub const VOTE_HEIGHTS_KEPT_MIN: u64 = 16;
 
 const _: () = assert!(
     MIB >= BATCH_SIZE_MAX as u64,
     "a receive buffer holds a frame that fills a whole batch"
+);
+
+const _: () = assert!(
+    128 * KIB >= 2 * PEER_CONSENSUS_SIZE_MAX as u64,
+    "the smallest choice of control bytes holds the largest consensus message twice"
 );
 
 /// The key with this section and name.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use hufu_crypto::Signer as _;
 use hufu_storage::state_store::{StateStore, StateStoreOptions};
 
 use super::reader::lookup;
@@ -9,6 +10,14 @@ use super::*;
 
 const IDENTITY: &str = "[node]\nname = \"node-0\"\ndata_dir = \"data\"\n\
                         genesis = \"genesis.toml\"\nkey = \"vote.pem\"\n";
+
+/// Beside [`IDENTITY`]: the keys of `[peer]` that have no default.
+const PEER: &str = "[peer]\nkey_file = \"link.pem\"\n\
+                    addresses = { node-1 = \"127.0.0.1:7013\" }\n";
+
+fn has_default(spec: &KeySpec) -> bool {
+    spec.section != "node" && !matches!(spec.path().as_str(), "peer.key_file" | "peer.addresses")
+}
 
 fn parse(text: &str) -> Result<NodeConfig, Faults> {
     NodeConfig::parse(text, Path::new("hufu.toml"), Path::new("/etc/hufu"))
@@ -25,6 +34,20 @@ fn with(spec: &KeySpec, value: &str) -> String {
         lines.retain(|line| !line.starts_with(&format!("{} =", spec.name)));
         lines.push(format!("{} = {value}", spec.name));
         return lines.join("\n");
+    }
+    if spec.section == "peer" {
+        let mut lines: Vec<&str> = PEER.lines().collect();
+        lines.retain(|line| !line.starts_with(&format!("{} =", spec.name)));
+        let mut text = format!("{IDENTITY}{}\n{} = {value}\n", lines.join("\n"), spec.name);
+        match spec.name {
+            "idle_timeout_millis" => text.push_str("ping_interval_millis = 10\n"),
+            "ping_interval_millis" => text.push_str("idle_timeout_millis = 3600000\n"),
+            "back_off_min_millis" => text.push_str("back_off_max_millis = 3600000\n"),
+            "back_off_max_millis" => text.push_str("back_off_min_millis = 1\n"),
+            _ => {}
+        }
+        text.push_str("[limits]\nmemory_bytes = 17592186044416\n");
+        return text;
     }
     // A value at the edge of its range may not fit the planned memory or the timeouts' maximum.
     let mut text = format!("{IDENTITY}\n[{}]\n{} = {value}\n", spec.section, spec.name);
@@ -63,7 +86,7 @@ fn default_toml_and_the_table_name_the_same_keys() {
     for spec in KEYS {
         assert!(!schema::meaning(spec).is_empty(), "{} has no comment", spec.path());
         let has_default = lookup(&defaults, spec.section, spec.name).is_some();
-        assert_eq!(has_default, spec.section != "node", "{}", spec.path());
+        assert_eq!(has_default, self::has_default(spec), "{}", spec.path());
     }
     for (section, _) in defaults.keys(defaults.root()) {
         let entry = defaults.entry(defaults.root(), section).unwrap();
@@ -76,14 +99,17 @@ fn default_toml_and_the_table_name_the_same_keys() {
             .replace("# name =", "name =")
             .replace("# data_dir =", "data_dir =")
             .replace("# genesis =", "genesis =")
-            .replace("# key =", "key ="),
+            .replace("# key =", "key =")
+            .replace("# key_file =", "key_file =")
+            .replace("# addresses =", "addresses ="),
     );
     assert!(parsed.is_ok(), "{parsed:?}");
 }
 
 #[test]
 fn every_key_of_the_table_is_read_once() {
-    let mut reader = Reader::new(IDENTITY, Path::new(""));
+    let text = format!("{IDENTITY}{PEER}");
+    let mut reader = Reader::new(&text, Path::new(""));
     let _config = NodeConfig::read(&mut reader);
     let read: Vec<String> = reader.finish().1.iter().map(|spec| spec.path()).collect();
     let distinct: BTreeSet<&String> = read.iter().collect();
@@ -121,6 +147,16 @@ fn every_range_is_checked_at_both_ends() {
                 ["\"0.0.0.0:1\"", "\"10.0.0.1:1\"", "\"127.0.0.1\"", "\"localhost:1\"", "7001"]
                     .map(str::to_owned)
                     .to_vec(),
+            ),
+            Kind::LoopbackKnown => (
+                vec!["\"127.0.0.1:9\"".to_owned(), "\"[::1]:9\"".to_owned()],
+                ["\"0.0.0.0:1\"", "\"10.0.0.1:1\"", "\"127.0.0.1:0\"", "\"localhost:1\"", "7001"]
+                    .map(str::to_owned)
+                    .to_vec(),
+            ),
+            Kind::Addresses => (
+                vec!["{}".to_owned(), "{ one = \"127.0.0.1:9\", two = \"[::1]:9\" }".to_owned()],
+                ["\"127.0.0.1:9\"", "[]", "1"].map(str::to_owned).to_vec(),
             ),
             Kind::Cores => (
                 ["\"auto\"", "\"none\"", "\"0,2-3\"", "[0, 3]"].map(str::to_owned).to_vec(),
@@ -306,9 +342,11 @@ fn the_schema_describes_every_key() {
     for spec in KEYS {
         let key = &schema["properties"][spec.section]["properties"][spec.name];
         assert!(key["description"].is_string(), "{}", spec.path());
-        assert_eq!(key["default"].is_null(), spec.section == "node", "{}", spec.path());
+        assert_eq!(key["default"].is_null(), !has_default(spec), "{}", spec.path());
     }
-    assert_eq!(schema["required"], serde_json::json!(["node"]));
+    assert_eq!(schema["required"], serde_json::json!(["node"]), "a chain of one has no peers");
+    let peer = &schema["properties"]["peer"];
+    assert_eq!(peer["required"], serde_json::json!(["key_file", "addresses"]));
     let name = &schema["properties"]["node"]["properties"]["name"]["description"];
     assert_eq!(
         name,
@@ -320,9 +358,145 @@ fn the_schema_describes_every_key() {
 fn effective_values_say_where_they_come_from() {
     let text = format!("{IDENTITY}[log]\ndepth = 2\n");
     let values = effective(&text, Path::new("hufu.toml")).unwrap();
-    assert_eq!(values.len(), KEYS.len());
+    let without_peer = KEYS.iter().filter(|spec| spec.section != "peer").count();
+    assert_eq!(values.len(), without_peer);
+    let with_peer = effective(&format!("{text}{PEER}"), Path::new("hufu.toml")).unwrap();
+    assert_eq!(with_peer.len(), KEYS.len());
+    let found = with_peer.iter().find(|(spec, ..)| spec.path() == "peer.addresses").unwrap();
+    assert_eq!(found.1, serde_json::json!({ "node-1": "127.0.0.1:7013" }));
     let depth = values.iter().find(|(spec, ..)| spec.path() == "log.depth").unwrap();
     assert_eq!((&depth.1, depth.2), (&serde_json::json!(2), true));
     let cache = values.iter().find(|(spec, ..)| spec.path() == "state.cache_bytes").unwrap();
     assert!(!cache.2);
+}
+
+#[test]
+fn a_chain_of_one_needs_no_peers_and_others_name_them() {
+    assert_eq!(parse(IDENTITY).unwrap().peer, None);
+    let config = parse(&format!("{IDENTITY}{PEER}")).unwrap();
+    let peer = config.peer.unwrap();
+    assert_eq!(peer.listen.port(), 7003);
+    assert_eq!(peer.key_file, Path::new("/etc/hufu/link.pem"));
+    assert_eq!(peer.addresses["node-1"], SocketAddr::from(([127, 0, 0, 1], 7013)));
+    assert_eq!(peer.link, hufu_network::peer::LinkConfig::default());
+    assert_eq!(peer.dissemination, hufu_mempool::dissemination::DisseminationConfig::default());
+    let (min, max) = (Duration::from_millis(100), Duration::from_secs(5));
+    assert_eq!((peer.back_off_min, peer.back_off_max), (min, max));
+    let keys: Vec<String> =
+        faults(&format!("{IDENTITY}[peer]\n")).into_iter().map(|fault| fault.key).collect();
+    assert_eq!(keys, ["peer.key_file", "peer.addresses"]);
+}
+
+#[test]
+fn every_address_of_a_peer_has_its_own_fault() {
+    let found = faults(&format!(
+        "{IDENTITY}[peer]\nkey_file = \"link.pem\"\n[peer.addresses]\n\
+         a = \"10.0.0.1:7\"\nb = \"127.0.0.1:7\"\nC = \"127.0.0.1:8\"\nd = \"127.0.0.1:7\"\n\
+         e = 7\nf = \"127.0.0.1:0\"\n"
+    ));
+    let shown: Vec<(&str, Option<usize>)> =
+        found.iter().map(|fault| (fault.key.as_str(), fault.line)).collect();
+    let keys = ["a", "C", "d", "e", "f"].map(|name| format!("peer.addresses.{name}"));
+    let lines = [9, 11, 12, 13, 14].map(Some);
+    assert_eq!(shown, keys.iter().map(String::as_str).zip(lines).collect::<Vec<_>>());
+    assert!(found[0].rule.contains("not encrypted"), "{found:?}");
+    assert_eq!(found[2].rule, "is also the address of b");
+    assert!(found.iter().all(|fault| !fault.value.is_empty() && !fault.remedy.is_empty()));
+}
+
+#[test]
+fn relations_between_keys_of_peers_are_checked() {
+    let text = |more: &str| format!("{IDENTITY}{PEER}{more}");
+    for (more, keys) in [
+        ("listen = \"127.0.0.1:7001\"", vec!["peer.listen"]),
+        ("listen = \"127.0.0.1:7002\"", vec!["peer.listen"]),
+        ("listen = \"127.0.0.1:7013\"", vec!["peer.listen"]),
+        ("ping_interval_millis = 2501", vec!["peer.idle_timeout_millis"]),
+        ("back_off_min_millis = 5001", vec!["peer.back_off_min_millis"]),
+        ("back_off_max_millis = 99", vec!["peer.back_off_min_millis"]),
+        ("bulk_bytes_max = 8589934592", vec!["limits.memory_bytes"]),
+        ("held_bytes_max = 8589934592", vec!["limits.memory_bytes"]),
+        ("origin_bytes_max = 8589934592", vec!["limits.memory_bytes"]),
+        ("heights_kept = 600", vec!["limits.memory_bytes"]),
+        ("ping_interval_millis = 2500", vec![]),
+        ("back_off_min_millis = 5000", vec![]),
+    ] {
+        let found = parse(&text(more)).map_or_else(|faults| faults.faults, |_| Vec::new());
+        let found: Vec<&str> = found.iter().map(|fault| fault.key.as_str()).collect();
+        assert_eq!(found, keys, "{more}");
+    }
+}
+
+#[test]
+fn the_default_memory_has_room_for_three_peers() {
+    let alone = parse(IDENTITY).unwrap().memory_planned_bytes();
+    let peers = "[peer]\nkey_file = \"link.pem\"\naddresses = { b = \"127.0.0.1:2\", \
+                 c = \"127.0.0.1:3\", d = \"127.0.0.1:4\" }\n";
+    let four = parse(&format!("{IDENTITY}{peers}")).unwrap().memory_planned_bytes();
+    let mebibytes = (four - alone) >> 20;
+    assert_eq!(mebibytes, 3 * (2 * 4 + 64 + 32 + 32 + 3) + 8 * 32, "of {} MiB", four >> 20);
+}
+
+/// A folder with the files of validator `node-0` of a chain of so many.
+fn chain(count: u8) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let mut text = crate::genesis_file::example();
+    let end = text.find("\n[[validators]]").unwrap();
+    text.truncate(end);
+    for index in 0..count {
+        let key = |name: &str| {
+            let path = folder.path().join(format!("{name}-{index}.pem"));
+            *crate::keys_file::create(&path).unwrap().public_key()
+        };
+        let (vote, link) = (key("vote"), key("link"));
+        text.push_str(&format!(
+            "\n[[validators]]\nname = \"node-{index}\"\nvote_key = \"{vote}\"\n\
+             link_key = \"{link}\"\npower = 1\n"
+        ));
+    }
+    std::fs::write(folder.path().join("genesis.toml"), text).unwrap();
+    folder
+}
+
+/// The faults of `node-0` of a chain of so many, with this `[peer]`: key and line.
+fn faults_of_node_0(count: u8, peer: &str) -> Vec<(String, Option<usize>)> {
+    let folder = chain(count);
+    let path = folder.path().join("hufu.toml");
+    let identity = IDENTITY.replace("vote.pem", "vote-0.pem");
+    std::fs::write(&path, format!("{identity}{peer}")).unwrap();
+    let faults = NodeConfig::load(&path).map_or_else(|faults| faults.faults, |_| Vec::new());
+    assert!(faults.iter().all(|fault| !fault.rule.is_empty() && !fault.remedy.is_empty()));
+    faults.into_iter().map(|fault| (fault.key, fault.line)).collect()
+}
+
+#[test]
+fn the_genesis_says_who_the_peers_are() {
+    let peer = |addresses: &str| {
+        format!("[peer]\nkey_file = \"link-0.pem\"\n[peer.addresses]\n{addresses}")
+    };
+    let all = "node-1 = \"127.0.0.1:1\"\nnode-2 = \"127.0.0.1:2\"\n";
+    let fault = |key: &str, line| vec![(key.to_owned(), line)];
+    assert_eq!(faults_of_node_0(1, ""), []);
+    assert_eq!(faults_of_node_0(1, &peer("")), []);
+    assert_eq!(faults_of_node_0(3, &peer(all)), []);
+    assert_eq!(faults_of_node_0(3, ""), fault("peer", None));
+    let missing = peer("node-1 = \"127.0.0.1:1\"\n");
+    assert_eq!(faults_of_node_0(3, &missing), fault("peer.addresses.node-2", Some(8)));
+    let unknown = peer(&format!("{all}node-3 = \"127.0.0.1:3\"\n"));
+    assert_eq!(faults_of_node_0(3, &unknown), fault("peer.addresses.node-3", Some(11)));
+    let own = peer(&format!("node-0 = \"127.0.0.1:3\"\n{all}"));
+    assert_eq!(faults_of_node_0(3, &own), fault("peer.addresses.node-0", Some(9)));
+    // A faulty line is not a missing one too.
+    let faulty = peer(&all.replace("127.0.0.1:2", "127.0.0.1:0"));
+    assert_eq!(faults_of_node_0(3, &faulty), fault("peer.addresses.node-2", Some(10)));
+}
+
+#[test]
+fn the_link_key_is_the_one_of_the_genesis() {
+    let peer = |file: &str| format!("[peer]\nkey_file = \"{file}\"\naddresses = {{}}\n");
+    let wrong = vec![("peer.key_file".to_owned(), None)];
+    assert_eq!(faults_of_node_0(1, &peer("link-0.pem")), []);
+    for file in ["vote-0.pem", "genesis.toml", "none.pem"] {
+        assert_eq!(faults_of_node_0(1, &peer(file)), wrong, "{file}");
+    }
 }

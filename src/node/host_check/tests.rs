@@ -1,6 +1,6 @@
 use std::path::PathBuf;
 
-use hufu_crypto::Signer as _;
+use hufu_crypto::{Signer as _, SoftwareSigner};
 use hufu_storage::data_dir::Identity;
 use hufu_types::genesis::{Parameters, Validator, ValidatorSet};
 
@@ -10,12 +10,15 @@ use super::*;
 fn node(folder: &Path, validators_count: u8, time_millis: u64) -> (NodeConfig, Genesis) {
     let key = folder.join("vote.pem");
     let own = *keys_file::create(&key).unwrap().public_key();
-    let others = (1..validators_count).map(|number| {
-        *hufu_crypto::SoftwareSigner::from_bytes(&[number; 32]).unwrap().public_key()
-    });
+    let public = |seed: u8| *SoftwareSigner::from_bytes(&[seed; 32]).unwrap().public_key();
+    let others = (1..validators_count).map(public);
     let validators = (0..).zip(std::iter::once(own).chain(others));
-    let validators =
-        validators.map(|(index, key)| Validator { name: format!("node-{index}"), key, power: 1 });
+    let validators = validators.map(|(index, key)| Validator {
+        name: format!("node-{index}"),
+        key,
+        link_key: public(100 + index),
+        power: 1,
+    });
     let parameters =
         Parameters { certified_lag_heights: 1, block_interval_millis: 50, state_buckets_log2: 4 };
     let (validators, people) =

@@ -1,7 +1,7 @@
 //! The folder of a local network: keys, genesis, configurations, logs, receipts.
 //!
 //! ```text
-//! D/genesis.toml  D/node-0/{hufu.toml, vote.pem, data/, log}  D/receipts.bin  D/*.json
+//! D/genesis.toml  D/node-I/{hufu.toml, vote.pem, link.pem, data/, log}  D/receipts.bin  D/*.json
 //! ```
 
 use std::fs;
@@ -50,25 +50,34 @@ impl Folder {
         let receipts = options.receipts.clone().unwrap_or_else(|| path.join("receipts.bin"));
         let receipts = options.with_receipts.then_some(receipts);
         let mut folder = Self { path, temporary, chain_id: ChainId::ZERO, receipts };
-        let node = folder.node(0);
-        folder.write(&node, load).map(|chain_id| {
-            folder.chain_id = chain_id;
-            folder
-        })
+        folder.chain_id = folder.write(options.nodes_count, load)?;
+        Ok(folder)
     }
 
-    fn write(&self, node: &Path, load: &Load) -> Result<ChainId, CliError> {
-        let failed =
-            |cause: io::Error| CliError::file(cause, node, "check the folder and its disk");
-        fs::create_dir_all(node).map_err(failed)?;
-        let key_path = node.join("vote.pem");
-        let key = keys_file::create(&key_path).map_err(|error| CliError::key(&error, &key_path))?;
-        let genesis = genesis_of(load, *key.public_key()).map_err(|error| {
+    fn write(&self, nodes_count: u16, load: &Load) -> Result<ChainId, CliError> {
+        let validators = (0..nodes_count).map(|index| self.write_node(index));
+        let validators = validators.collect::<Result<_, _>>()?;
+        let genesis = genesis_of(load, validators).map_err(|error| {
             CliError::failed(error, "the genesis of the local network", "report this")
         })?;
-        fs::write(self.genesis(), genesis_file::write(&genesis)).map_err(failed)?;
-        fs::write(node.join("hufu.toml"), CONFIGURATION).map_err(failed)?;
+        let path = self.genesis();
+        fs::write(&path, genesis_file::write(&genesis)).map_err(|cause| failed(cause, &path))?;
         Ok(genesis.chain_id())
+    }
+
+    /// Makes a node's folder, keys and configuration; returns who it is.
+    fn write_node(&self, index: u16) -> Result<Validator, CliError> {
+        let node = self.node(index);
+        fs::create_dir_all(&node).map_err(|cause| failed(cause, &node))?;
+        let key = |file| {
+            let path = node.join(file);
+            let made = keys_file::create(&path).map_err(|error| CliError::key(&error, &path))?;
+            Ok::<_, CliError>(*made.public_key())
+        };
+        let (key, link_key) = (key("vote.pem")?, key("link.pem")?);
+        let path = node.join("hufu.toml");
+        fs::write(&path, configuration(index)).map_err(|cause| failed(cause, &path))?;
+        Ok(Validator { name: name(index), key, link_key, power: 1 })
     }
 
     /// The folder itself.
@@ -88,7 +97,7 @@ impl Folder {
 
     /// The folder of one node.
     pub(super) fn node(&self, index: u16) -> PathBuf {
-        self.path.join(format!("node-{index}"))
+        self.path.join(name(index))
     }
 
     /// Where receipts go, if they are written.
@@ -146,23 +155,28 @@ impl Folder {
     }
 }
 
-/// One node's configuration; the system picks the ports, the node tells them.
-const CONFIGURATION: &str = "\
-# Written by `hufu localnet run`.
-[node]
-name = \"node-0\"
-data_dir = \"data\"
-genesis = \"../genesis.toml\"
-key = \"vote.pem\"
-[client]
-listen = \"127.0.0.1:0\"
-[admin]
-listen = \"127.0.0.1:0\"
-";
+/// Name of a node, of its validator and of its folder.
+pub(super) fn name(index: u16) -> String {
+    format!("node-{index}")
+}
 
-fn genesis_of(load: &Load, key: hufu_types::PublicKey) -> Result<Genesis, hufu_types::DecodeError> {
-    let validators =
-        ValidatorSet::new(vec![Validator { name: "node-0".to_owned(), key, power: 1 }])?;
+fn failed(cause: io::Error, path: &Path) -> CliError {
+    CliError::file(cause, path, "check the folder and its disk")
+}
+
+/// One node's configuration; the system picks the ports, the node tells them.
+fn configuration(index: u16) -> String {
+    format!(
+        "# Written by `hufu localnet run`.\n\
+         [node]\nname = \"{}\"\ndata_dir = \"data\"\ngenesis = \"../genesis.toml\"\n\
+         key = \"vote.pem\"\n\
+         [client]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n",
+        name(index)
+    )
+}
+
+fn genesis_of(load: &Load, validators: Vec<Validator>) -> Result<Genesis, hufu_types::DecodeError> {
+    let validators = ValidatorSet::new(validators)?;
     let parameters = Parameters {
         certified_lag_heights: 1,
         block_interval_millis: BLOCK_INTERVAL_MILLIS,

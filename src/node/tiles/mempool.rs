@@ -1,41 +1,49 @@
-//! The mempool tile: admission, batches, proposals.
+//! The mempool tile: admission, batches of all validators, proposals.
 //!
 //! ```text
 //! verify --Checked--> mempool --Status--> ingress
 //!                     mempool --TxDigest--> verify (admitted: exact copies need no verification)
 //!                     mempool --SealedBatch--> persist-log --BatchDigest--> mempool (durable)
-//! consensus --MempoolRequest--> mempool --Candidates--> consensus
+//! consensus --MempoolRequest--> mempool --MempoolAnswer--> consensus
+//! peer --PeerBatches--> mempool --SendBatches--> peer
+//! verify --Parsed--> mempool --JudgeChunk--> verify --Judged--> mempool (a peer's batch)
 //! ```
 //!
-//! It owns the pending set; the rules are `hufu-mempool`'s. A batch is proposed only when the block
-//! log has it on disk. When no room is left downstream it takes nothing in, which pushes back to
-//! the clients.
+//! It owns what is pending and all batches that are not ordered; the rules are `hufu-mempool`'s. A
+//! batch is proposed only when the block log has it on disk. When no room is left downstream it
+//! takes nothing in that asks for more, which pushes back to the clients.
 
-use std::collections::{HashMap, VecDeque};
+mod judging;
+mod spreading;
+
+use std::collections::VecDeque;
 use std::sync::Arc;
 
-use hufu_mempool::{Mempool, ProposalLimits};
+use hufu_mempool::{Dissemination, Mempool, ProposalLimits};
 use hufu_runtime::clock::Nanos;
 use hufu_runtime::link::{Consumer, Producer};
 use hufu_runtime::tile::{Fatal, Progress, Tile};
-use hufu_types::limits::{
-    BATCH_KEYS_COUNT_MAX, BLOCK_KEYS_COUNT_MAX, BLOCK_SIZE_MAX, BLOCK_TRANSACTIONS_COUNT_MAX,
+use hufu_types::{Address, Batch, BatchDigest, TxDigest};
+
+use crate::messages::{
+    Candidates, Checked, FromVerify, JudgeChunk, MempoolAnswer, MempoolRequest, PeerBatches,
+    SealedBatch, SendBatches, Status,
 };
-use hufu_types::{Batch, BatchDigest, TxDigest};
-
-use crate::messages::{Candidates, Checked, MempoolRequest, SealedBatch, Status};
 use crate::metrics::Metrics;
+use judging::Judging;
 
-/// Transactions taken from one verify tile in one poll, so that no tile starves another.
+/// Items taken from one verify tile in one poll, so that no tile starves another.
 const CHECKED_PER_POLL_MAX: usize = 512;
 
 /// The links of the mempool tile.
 #[derive(Debug)]
 pub struct MempoolLinks {
     /// From each verify tile.
-    pub checked: Vec<Consumer<Checked>>,
+    pub from_verify: Vec<Consumer<FromVerify>>,
     /// To each verify tile, in the same order: what was admitted of its transactions.
     pub to_verify: Vec<Producer<TxDigest>>,
+    /// To each verify tile, in the same order: parts of peers' batches.
+    pub to_judge: Vec<Producer<JudgeChunk>>,
     /// To each ingress tile.
     pub to_ingress: Vec<Producer<Status>>,
     /// Batches for the block log.
@@ -45,7 +53,18 @@ pub struct MempoolLinks {
     /// Questions and decisions of consensus.
     pub requests: Consumer<MempoolRequest>,
     /// Answers to consensus.
-    pub to_consensus: Producer<Candidates>,
+    pub to_consensus: Producer<MempoolAnswer>,
+    /// The peer tile; nothing where there are no peers.
+    pub peers: Option<MempoolPeers>,
+}
+
+/// The links between the mempool and the peer tile.
+#[derive(Debug)]
+pub struct MempoolPeers {
+    /// What peers say and ask for.
+    pub incoming: Consumer<PeerBatches>,
+    /// What they are sent.
+    pub outgoing: Producer<SendBatches>,
 }
 
 /// A question of consensus that waits for something to order.
@@ -59,58 +78,67 @@ struct Wanted {
 /// See the module.
 pub struct MempoolTile {
     pool: Mempool,
+    dissemination: Dissemination,
+    judging: Judging,
     metrics: Arc<Metrics>,
     links: MempoolLinks,
-    bodies: HashMap<BatchDigest, Batch>,
-    proposed: Vec<BatchDigest>,
     wanted: Option<Wanted>,
     statuses: VecDeque<Status>,
-    sealed: VecDeque<SealedBatch>,
-    answer: Option<Candidates>,
+    stores: VecDeque<SealedBatch>,
+    sends: VecDeque<SendBatches>,
+    answers: VecDeque<MempoolAnswer>,
     is_stopping: bool,
 }
 
 impl MempoolTile {
-    /// A tile on `pool`; `recovered` are durable batches that it has restored.
+    /// A tile on a pool and a dissemination to which what was durable is given back.
     #[must_use]
     pub fn new(
         pool: Mempool,
-        recovered: Vec<Batch>,
+        dissemination: Dissemination,
         metrics: Arc<Metrics>,
         links: MempoolLinks,
     ) -> Self {
-        assert_eq!(
-            links.checked.len(),
-            links.to_verify.len(),
-            "every verify tile hears of its admissions"
-        );
+        let verify_count = links.from_verify.len();
+        assert_eq!(verify_count, links.to_verify.len(), "every tile hears of its admissions");
+        assert_eq!(verify_count, links.to_judge.len(), "every tile judges");
+        assert_eq!(pool.next_height(), dissemination.next_height(), "both stand at one height");
         // Nothing is admitted before all answers are delivered, so more never wait.
-        let statuses_max = CHECKED_PER_POLL_MAX * links.checked.len();
+        let statuses_max = CHECKED_PER_POLL_MAX * verify_count;
         Self {
             pool,
+            dissemination,
+            judging: Judging::default(),
             metrics,
             links,
-            bodies: recovered.into_iter().map(|batch| (batch.digest(), batch)).collect(),
-            proposed: Vec::new(),
             wanted: None,
             statuses: VecDeque::with_capacity(statuses_max),
-            sealed: VecDeque::new(),
-            answer: None,
+            stores: VecDeque::new(),
+            sends: VecDeque::new(),
+            answers: VecDeque::new(),
             is_stopping: false,
         }
     }
 
-    fn admit(&mut self, now: Nanos) -> bool {
+    /// Whether the log or the peers have no room: what would need more of it stays where it is.
+    fn is_held(&self) -> bool {
+        !self.stores.is_empty() || !self.sends.is_empty()
+    }
+
+    fn take_verified(&mut self, now: Nanos) -> bool {
         let mut has_worked = false;
-        for link in 0..self.links.checked.len() {
+        for link in 0..self.links.from_verify.len() {
             for _ in 0..CHECKED_PER_POLL_MAX {
-                if !self.sealed.is_empty() {
-                    // The log has no room: transactions stay where they are.
+                if self.is_held() && !self.deliver_out() {
                     return has_worked;
                 }
-                let Some(checked) = self.links.checked[link].pop() else { break };
+                let Some(verified) = self.links.from_verify[link].pop() else { break };
                 has_worked = true;
-                self.admit_one(link, &checked, now);
+                match verified {
+                    FromVerify::Checked(checked) => self.admit_one(link, &checked, now),
+                    FromVerify::Parsed { from, batch } => self.take_parsed(from, batch),
+                    FromVerify::Judged { digest, is_valid } => self.take_judged(digest, is_valid),
+                }
             }
         }
         has_worked
@@ -135,22 +163,23 @@ impl MempoolTile {
     fn take_sealed(&mut self) {
         while let Some(batch) = self.pool.take_sealed() {
             self.metrics.mempool_batches.add(1);
-            self.bodies.insert(batch.digest(), batch.clone());
-            self.sealed.push_back(SealedBatch { batch });
+            self.dissemination.sealed(batch);
         }
+        self.act();
     }
 
     fn take_durable(&mut self) -> bool {
         let mut has_worked = false;
         while let Some(digest) = self.links.durable.pop() {
-            let is_own = self.pool.durable(&digest);
-            assert!(is_own, "the log makes durable what this tile sealed");
+            self.dissemination.durable(digest);
+            self.act();
             has_worked = true;
         }
         has_worked
     }
 
-    fn take_requests(&mut self) -> bool {
+    fn take_requests(&mut self, now: Nanos) -> bool {
+        let now = now.as_nanos();
         let mut has_worked = false;
         while let Some(request) = self.links.requests.pop() {
             has_worked = true;
@@ -158,13 +187,16 @@ impl MempoolTile {
                 MempoolRequest::Propose { height, round, allow_empty } => {
                     self.wanted = Some(Wanted { height, round, allow_empty });
                 }
-                MempoolRequest::Decided { height, batches } => {
-                    self.pool.decided(&batches, height);
-                    for digest in &batches {
-                        self.bodies.remove(digest);
-                    }
-                    self.proposed.clear();
+                MempoolRequest::Need { height, block, batches, proposer } => {
+                    let is_taken = self.dissemination.need(now, height, block, &batches, proposer);
+                    self.metrics.mempool_needs_refused.add(u64::from(!is_taken));
+                    self.act();
                 }
+                MempoolRequest::NeedDecided { height, block, batches, holder } => {
+                    self.dissemination.need_decided(now, height, block, &batches, holder);
+                    self.act();
+                }
+                MempoolRequest::Decided { height, batches } => self.take_decided(height, &batches),
             }
         }
         has_worked
@@ -172,37 +204,17 @@ impl MempoolTile {
 
     /// Answers consensus once there is something to order, or nothing but an empty block is wanted.
     fn propose(&mut self) -> bool {
-        let Some(wanted) = self.wanted else { return false };
-        if self.answer.is_some() {
-            return false;
-        }
-        if !self.proposed.is_empty() {
-            // Asked again for the same height: what was proposed before did not get through.
-            self.pool.requeue(&self.proposed);
-            self.proposed.clear();
-        }
-        if !self.pool.has_durable() {
+        let Some(Wanted { height, round, allow_empty }) = self.wanted else { return false };
+        let batches = self.dissemination.propose(height, &ProposalLimits::default());
+        if batches.is_empty() {
             let has_sealed = self.pool.seal_now();
             self.take_sealed();
-            let is_coming = has_sealed || self.pool.batches_count() > 0;
-            if is_coming || !wanted.allow_empty {
+            let is_coming = has_sealed || self.dissemination.has_coming();
+            if is_coming || !allow_empty {
                 return has_sealed;
             }
         }
-        let limits = ProposalLimits {
-            batches_max: BLOCK_KEYS_COUNT_MAX / BATCH_KEYS_COUNT_MAX,
-            transactions_max: BLOCK_TRANSACTIONS_COUNT_MAX,
-            bytes_max: BLOCK_SIZE_MAX.into(),
-        };
-        self.proposed = self.pool.propose(&limits).batches;
-        let batches = self.proposed.iter().map(|digest| {
-            let Some(batch) = self.bodies.get(digest) else {
-                unreachable!("bodies of pending batches are held")
-            };
-            batch.clone()
-        });
-        let Wanted { height, round, .. } = wanted;
-        self.answer = Some(Candidates { height, round, batches: batches.collect() });
+        self.answers.push_back(MempoolAnswer::Candidates(Candidates { height, round, batches }));
         self.wanted = None;
         true
     }
@@ -216,30 +228,49 @@ impl MempoolTile {
                 break;
             }
         }
-        // A client hears of its admission before its batch can become a block, or its receipt would
-        // find nobody waiting.
-        while self.statuses.is_empty()
-            && let Some(sealed) = self.sealed.pop_front()
-        {
-            if let Err(back) = self.links.to_log.try_push(sealed) {
-                self.sealed.push_front(back);
+        let is_out = self.deliver_out();
+        while let Some(answer) = self.answers.pop_front() {
+            if let Err(back) = self.links.to_consensus.try_push(answer) {
+                self.answers.push_front(back);
                 break;
             }
         }
-        if let Some(answer) = self.answer.take() {
-            self.answer = self.links.to_consensus.try_push(answer).err();
+        is_out && self.statuses.is_empty() && self.answers.is_empty()
+    }
+
+    /// Passes batches on to the log and to the peers; `false` while one of them has no room.
+    ///
+    /// A client hears of its admission before its batch can become a block, or its receipt would
+    /// find nobody waiting.
+    fn deliver_out(&mut self) -> bool {
+        while self.statuses.is_empty()
+            && let Some(batch) = self.stores.pop_front()
+        {
+            if let Err(back) = self.links.to_log.try_push(batch) {
+                self.stores.push_front(back);
+                break;
+            }
         }
-        self.statuses.is_empty() && self.sealed.is_empty() && self.answer.is_none()
+        while self.statuses.is_empty()
+            && let Some(peers) = &mut self.links.peers
+            && let Some(message) = self.sends.pop_front()
+        {
+            if let Err(back) = peers.outgoing.try_push(message) {
+                self.sends.push_front(back);
+                break;
+            }
+        }
+        !self.is_held()
     }
 
     fn is_finished(&mut self) -> bool {
-        if !self.is_stopping || !self.links.checked.iter().all(Consumer::is_finished) {
+        if !self.is_stopping || !self.links.from_verify.iter().all(Consumer::is_finished) {
             return false;
         }
         // What was admitted is not lost: it is sealed, and recovery finds it in the log.
         self.pool.seal_now();
         self.take_sealed();
-        self.sealed.is_empty()
+        !self.is_held()
     }
 }
 
@@ -252,15 +283,22 @@ impl Tile for MempoolTile {
         // Decisions and durable batches are taken in even while clients are pushed back: they make
         // room.
         let mut has_worked = self.take_durable();
-        has_worked |= self.take_requests();
+        has_worked |= self.take_requests(now);
         if self.statuses.is_empty() {
-            has_worked |= self.admit(now);
+            has_worked |= self.take_verified(now);
+        }
+        has_worked |= self.take_peers(now);
+        if self.dissemination.deadline().is_some_and(|deadline| deadline <= now.as_nanos()) {
+            self.dissemination.tick(now.as_nanos());
+            self.act();
+            has_worked = true;
         }
         if self.pool.poll(now.as_nanos()) {
             self.take_sealed();
             has_worked = true;
         }
         has_worked |= self.propose();
+        has_worked |= self.judging.deliver(&mut self.links.to_judge);
         if !self.deliver() {
             return Ok(if has_worked { Progress::Busy } else { Progress::PushedBack });
         }
@@ -271,13 +309,16 @@ impl Tile for MempoolTile {
     }
 
     fn deadline(&self) -> Option<Nanos> {
-        self.pool.deadline().map(Nanos::from_nanos)
+        let deadlines = self.pool.deadline().into_iter().chain(self.dissemination.deadline());
+        deadlines.min().map(Nanos::from_nanos)
     }
 
     fn housekeeping(&mut self, _now: Nanos) {
         self.metrics.mempool_transactions.set(self.pool.pending_transactions());
         self.metrics.mempool_bytes.set(self.pool.pending_bytes());
-        self.metrics.mempool_forgotten.publish(self.pool.counters().transactions_forgotten);
+        let counters = self.pool.counters();
+        self.metrics.mempool_forgotten.publish(counters.transactions_forgotten);
+        self.metrics.mempool_batches_expired.publish(counters.batches_expired);
     }
 
     fn stop(&mut self) {
@@ -288,9 +329,10 @@ impl Tile for MempoolTile {
 /// The number the next batch of `origin` gets: above every one it ever gave out. Heights rise
 /// between runs, and a run that decided nothing left its batches unordered in the log.
 #[must_use]
-pub fn next_sequence(height: u64, unordered: &[Batch]) -> u64 {
+pub fn next_sequence(height: u64, unordered: &[Batch], origin: Address) -> u64 {
     let left = unordered
         .iter()
+        .filter(|batch| batch.header().origin == origin)
         .map(|batch| batch.header().sequence.get().saturating_add(1))
         .max()
         .unwrap_or(0);

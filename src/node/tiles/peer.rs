@@ -54,7 +54,7 @@ mod serving;
 mod tests;
 
 use connection::Connection;
-use lifetime::{Complaints, Dial};
+use lifetime::{Complaints, Dial, Impostors};
 use outlet::Outlet;
 
 /// Items taken from one link in one turn, count.
@@ -117,7 +117,8 @@ pub struct PeerConfig {
     pub held_bytes_max: usize,
     /// Accepted connections that have proven nothing yet, count; one more makes the oldest go.
     pub unproven_max: usize,
-    /// The same from one address; one more is refused.
+    /// The same from one address, those whose proof was wrong of late included; one more is
+    /// refused.
     pub unproven_per_source_max: usize,
     /// Fresh entropy: spreads the times at which nodes dial again.
     pub seed: u64,
@@ -197,6 +198,7 @@ pub struct PeerTile {
     dials: Vec<Dial>,
     tip: Option<(u64, BlockDigest)>,
     complaints: Complaints,
+    impostors: Impostors,
     random: u64,
     events: Vec<Event>,
     /// Connections the reactor has refused so far, as far as they are in the metrics.
@@ -260,6 +262,7 @@ impl PeerTile {
             dials,
             tip: None,
             complaints: Complaints::default(),
+            impostors: Impostors::default(),
             random: config.seed,
             config,
             events: Vec::new(),

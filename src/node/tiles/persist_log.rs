@@ -10,7 +10,7 @@
 //! collects; nothing is announced before the log says that it is durable. Any error of the log ends
 //! the node.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use hufu_runtime::clock::Nanos;
@@ -19,7 +19,7 @@ use hufu_runtime::link::{Consumer, Producer};
 use hufu_runtime::tile::{Fatal, Progress, Tile};
 use hufu_runtime::wake::PollSet;
 use hufu_storage::block_log::{Appended, BlockLog, RecordPosition};
-use hufu_types::BatchDigest;
+use hufu_types::{Batch, BatchDigest};
 
 use crate::messages::{DecidedBlock, DurableBlock, SealedBatch};
 use crate::metrics::Metrics;
@@ -46,31 +46,52 @@ enum Waiting {
     Block(Box<DecidedBlock>),
 }
 
-/// Where the batches lie that no durable block has ordered yet.
+/// Where the batches lie that no durable block has ordered and a later one may order, whoever their
+/// origin is.
 ///
 /// A replay that begins at the oldest of them finds every body it needs.
 #[derive(Debug, Default)]
 pub struct UnorderedBatches {
-    by_digest: HashMap<BatchDigest, RecordPosition>,
+    /// Position and last height.
+    by_digest: HashMap<BatchDigest, (RecordPosition, u64)>,
     by_position: BTreeMap<RecordPosition, BatchDigest>,
+    by_last_height: BTreeSet<(u64, BatchDigest)>,
 }
 
 impl UnorderedBatches {
     /// A batch was recorded.
-    pub fn insert(&mut self, digest: BatchDigest, position: RecordPosition) {
-        if let Some(earlier) = self.by_digest.insert(digest, position) {
+    pub fn insert(&mut self, batch: &Batch, position: RecordPosition) {
+        let (digest, last_height) = (batch.digest(), batch.header().last_height.get());
+        if let Some((earlier, _)) = self.by_digest.insert(digest, (position, last_height)) {
             self.by_position.remove(&earlier);
         }
         self.by_position.insert(position, digest);
-        assert_eq!(self.by_digest.len(), self.by_position.len(), "one position for each batch");
+        self.by_last_height.insert((last_height, digest));
+        self.check();
     }
 
     /// A block has ordered a batch; says where it lies.
     pub fn remove(&mut self, digest: &BatchDigest) -> Option<RecordPosition> {
-        let position = self.by_digest.remove(digest)?;
+        let (position, last_height) = self.by_digest.remove(digest)?;
         self.by_position.remove(&position);
-        assert_eq!(self.by_digest.len(), self.by_position.len(), "one position for each batch");
+        self.by_last_height.remove(&(last_height, *digest));
+        self.check();
         Some(position)
+    }
+
+    /// The block of this height is durable: takes out a batch that no later one may order; `None`
+    /// if there is none. Without this a batch that is never ordered would hold every replay back.
+    pub fn remove_expired(&mut self, height: u64) -> Option<BatchDigest> {
+        let (last_height, digest) = *self.by_last_height.first()?;
+        if last_height > height {
+            return None;
+        }
+        self.remove(&digest).map(|_| digest)
+    }
+
+    fn check(&self) {
+        assert_eq!(self.by_digest.len(), self.by_position.len(), "one position for each batch");
+        assert_eq!(self.by_digest.len(), self.by_last_height.len(), "each batch expires once");
     }
 
     /// All of them, oldest first.
@@ -151,8 +172,8 @@ impl PersistLogTile {
         while let Some(sealed) = self.held_batch.take().or_else(|| self.links.batches.pop()) {
             match log.append(RECORD_BATCH, &[sealed.batch.bytes()])? {
                 Appended::Placed(position) => {
+                    self.unordered.insert(&sealed.batch, position);
                     let digest = sealed.batch.digest();
-                    self.unordered.insert(digest, position);
                     self.waiting.push_back((position, Waiting::Batch(digest)));
                 }
                 Appended::Full => {
@@ -214,6 +235,7 @@ impl PersistLogTile {
                 let Some(bodies) = bodies else {
                     unreachable!("consensus decides only blocks whose batches are durable here")
                 };
+                while self.unordered.remove_expired(decided.block.height()).is_some() {}
                 let replay_from =
                     self.unordered.oldest().map_or(position, |oldest| oldest.min(position));
                 self.durable_height = Some(decided.block.height());

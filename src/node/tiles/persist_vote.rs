@@ -9,6 +9,7 @@
 //! block log. The next segment is prepared when no vote waits. A seal notes how far the block log
 //! is durable, which vouches for its end at the next start. Any error ends the node.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use hufu_consensus::LogTicket;
@@ -16,6 +17,7 @@ use hufu_runtime::clock::Nanos;
 use hufu_runtime::link::{Consumer, Producer};
 use hufu_runtime::tile::{Fatal, Progress, Tile};
 use hufu_storage::block_log::DurableMark;
+use hufu_storage::data_dir::DataDir;
 use hufu_storage::vote_log::{Seal, VoteLog};
 
 use crate::messages::VoteLogCommand;
@@ -28,6 +30,7 @@ const RECORD_CONSENSUS: u16 = 1;
 pub struct PersistVoteTile {
     log: Option<VoteLog>,
     blocks: DurableMark,
+    data_dir: PathBuf,
     metrics: Arc<Metrics>,
     commands: Consumer<VoteLogCommand>,
     durable: Producer<LogTicket>,
@@ -37,11 +40,12 @@ pub struct PersistVoteTile {
 }
 
 impl PersistVoteTile {
-    /// A tile on an open log; `blocks` tells how far the block log is durable.
+    /// A tile on an open log of this data folder; `blocks` tells how far the block log is durable.
     #[must_use]
     pub const fn new(
         log: VoteLog,
         blocks: DurableMark,
+        data_dir: PathBuf,
         metrics: Arc<Metrics>,
         commands: Consumer<VoteLogCommand>,
         durable: Producer<LogTicket>,
@@ -49,6 +53,7 @@ impl PersistVoteTile {
         Self {
             log: Some(log),
             blocks,
+            data_dir,
             metrics,
             commands,
             durable,
@@ -81,6 +86,7 @@ impl PersistVoteTile {
                     log.seal(Seal { height, log_sequence: self.blocks.get().get() })?;
                     self.metrics.vote_log_syncs.add(1);
                 }
+                VoteLogCommand::EndProbation => DataDir::end_probation_in(&self.data_dir)?,
             }
         }
         if wants_sync {

@@ -4,7 +4,12 @@
 //! ingress --Submitted--> [gather by count or deadline] --verify_many--> mempool (Checked)
 //!                           ^                                   \-----> ingress (Status: refused)
 //!                           '-- digests of what was admitted <-- mempool
+//! peer ----PeerBatch---> [parse] -------> mempool (Parsed)
+//! mempool -JudgeChunk--> [verify_many] -> mempool (Judged)
 //! ```
+//!
+//! What peers sent comes before what clients sent: it is closer to its end, and clients are pushed
+//! back when there is more to verify than this node can.
 //!
 //! One tile per verifying core; it owns nothing but the digests of the transactions it verified and
 //! the mempool admitted lately. An exact copy of one is refused without verifying it again; copies
@@ -21,9 +26,12 @@ use hufu_mempool::Recent;
 use hufu_runtime::clock::Nanos;
 use hufu_runtime::link::{Consumer, Producer};
 use hufu_runtime::tile::{Fatal, Progress, Tile};
-use hufu_types::{ChainId, Identified, RefusalCode, TxDigest, verify_identified};
+use hufu_types::{
+    Batch, ChainId, DecodeError, Hasher, Identified, RefusalCode, TxDigest, verify_batch,
+    verify_identified,
+};
 
-use crate::messages::{Checked, Status, Submitted};
+use crate::messages::{Checked, FromVerify, JudgeChunk, PeerBatch, Status, Submitted};
 use crate::metrics::Metrics;
 
 /// How the tile gathers.
@@ -48,12 +56,14 @@ pub struct VerifyTile {
     metrics: Arc<Metrics>,
     incoming: Vec<Consumer<Submitted>>,
     admitted: Consumer<TxDigest>,
-    to_mempool: Producer<Checked>,
+    chunks: Consumer<JudgeChunk>,
+    from_peers: Option<Consumer<PeerBatch>>,
+    to_mempool: Producer<FromVerify>,
     to_ingress: Vec<Producer<Status>>,
     gathered: Vec<Submitted>,
     gather_until: Option<Nanos>,
     remembered: Recent<TxDigest, ()>,
-    checked: VecDeque<Checked>,
+    verdicts: VecDeque<FromVerify>,
     refused: VecDeque<Status>,
     is_stopping: bool,
 }
@@ -65,8 +75,12 @@ pub struct VerifyLinks {
     pub incoming: Vec<Consumer<Submitted>>,
     /// From the mempool: what it admitted of this tile's transactions.
     pub admitted: Consumer<TxDigest>,
+    /// From the mempool: parts of peers' batches to be verified.
+    pub chunks: Consumer<JudgeChunk>,
+    /// Batches as peers sent them; nothing where there are no peers.
+    pub from_peers: Option<Consumer<PeerBatch>>,
     /// To the mempool.
-    pub to_mempool: Producer<Checked>,
+    pub to_mempool: Producer<FromVerify>,
     /// To each ingress tile, in the same order.
     pub to_ingress: Vec<Producer<Status>>,
 }
@@ -96,12 +110,14 @@ impl VerifyTile {
             metrics,
             incoming: links.incoming,
             admitted: links.admitted,
+            chunks: links.chunks,
+            from_peers: links.from_peers,
             to_mempool: links.to_mempool,
             to_ingress: links.to_ingress,
             gathered: Vec::with_capacity(config.batch_max),
             gather_until: None,
             remembered: Recent::new(config.remembered_max, config.seed),
-            checked: VecDeque::with_capacity(config.batch_max),
+            verdicts: VecDeque::with_capacity(config.batch_max),
             refused: VecDeque::with_capacity(config.batch_max),
             is_stopping: false,
         }
@@ -121,9 +137,9 @@ impl VerifyTile {
 
     /// Passes verdicts on; `false` while a link downstream is full.
     fn deliver(&mut self) -> bool {
-        while let Some(checked) = self.checked.pop_front() {
-            if let Err(back) = self.to_mempool.try_push(checked) {
-                self.checked.push_front(back);
+        while let Some(verdict) = self.verdicts.pop_front() {
+            if let Err(back) = self.to_mempool.try_push(verdict) {
+                self.verdicts.push_front(back);
                 return false;
             }
         }
@@ -136,6 +152,23 @@ impl VerifyTile {
                 return false;
             }
         }
+        true
+    }
+
+    /// One piece of what peers sent, the parts that the mempool waits for first; whether there was
+    /// one.
+    fn serve_peers(&mut self) -> bool {
+        if let Some(JudgeChunk { batch, first, count }) = self.chunks.pop() {
+            let is_valid = verify_batch(&self.provider, self.chain_id, &batch, first, count);
+            self.metrics.verify_signatures.add_count(count);
+            self.metrics.verify_batches.add(1);
+            self.verdicts.push_back(FromVerify::Judged { digest: batch.digest(), is_valid });
+            return true;
+        }
+        let next = self.from_peers.as_mut().and_then(Consumer::pop);
+        let Some(PeerBatch { from, bytes }) = next else { return false };
+        let batch = parse(bytes, self.chain_id, &*self.provider.hasher);
+        self.verdicts.push_back(FromVerify::Parsed { from, batch });
         true
     }
 
@@ -175,7 +208,10 @@ impl VerifyTile {
         let verdicts = verify_identified(&self.provider, self.chain_id, fresh);
         for (source, verdict) in sources.into_iter().zip(verdicts) {
             match verdict {
-                Ok(transaction) => self.checked.push_back(Checked { transaction, source }),
+                Ok(transaction) => {
+                    let checked = Checked { transaction, source };
+                    self.verdicts.push_back(FromVerify::Checked(checked));
+                }
                 Err((code, _)) => self.refused.push_back(Status { source, result: Err(code) }),
             }
         }
@@ -186,9 +222,19 @@ impl VerifyTile {
     fn is_finished(&self) -> bool {
         self.is_stopping
             && self.gathered.is_empty()
-            && self.checked.is_empty()
+            && self.verdicts.is_empty()
             && self.refused.is_empty()
             && self.incoming.iter().all(Consumer::is_finished)
+    }
+}
+
+/// A peer's batch, if it is one of this chain.
+fn parse(bytes: Arc<[u8]>, chain_id: ChainId, hasher: &dyn Hasher) -> Result<Batch, DecodeError> {
+    let batch = Batch::parse(bytes, hasher)?;
+    if batch.header().prefix.chain_id == chain_id {
+        Ok(batch)
+    } else {
+        Err(DecodeError::NotCanonical { field: "chain of a peer's batch" })
     }
 }
 
@@ -201,6 +247,10 @@ impl Tile for VerifyTile {
         let has_learned = self.learn();
         if !self.deliver() {
             return Ok(Progress::PushedBack);
+        }
+        if self.serve_peers() {
+            self.deliver();
+            return Ok(Progress::Busy);
         }
         let has_gathered = self.gather(now);
         if self.is_due(now) {

@@ -14,7 +14,10 @@ use hufu_consensus::header::{ExecutedRoots, HeaderRules, Parent, Standing, execu
 use hufu_ledger::StateTree;
 use hufu_storage::block_log::{LogReader, RecordPosition};
 use hufu_types::codec::length_u32;
-use hufu_types::{Batch, BatchDigest, Block, BlockDigest, CommitCertificate, Digest};
+use hufu_types::{
+    Batch, BatchDigest, Block, BlockDigest, CommitCertificate, Digest, OrderedBatches,
+    check_batches,
+};
 
 use super::index::Index;
 use super::replay::Replay;
@@ -53,6 +56,8 @@ struct Walk<'a> {
     chain: Chain,
     bodies: HashMap<BatchDigest, Batch>,
     unordered: UnorderedBatches,
+    /// What the last heights ordered, as far as the chain is unbroken.
+    ordered: OrderedBatches,
     index: Index,
     signatures: Option<Signatures>,
     replay: Option<Replay>,
@@ -74,6 +79,7 @@ pub(super) fn verify(check: &mut Check<'_>, state: Option<&State>) -> Result<Cha
         chain: Chain { digests: Vec::new() },
         bodies: HashMap::new(),
         unordered: UnorderedBatches::default(),
+        ordered: OrderedBatches::new(1),
         index: Index::new(genesis_roots(check)),
         signatures: (level >= Level::Signatures).then(|| Signatures::new(check)),
         replay: match level {
@@ -139,7 +145,7 @@ impl Walk<'_> {
         let chain_id = check.genesis.chain_id();
         match Batch::parse(payload.into(), &*check.provider.hasher) {
             Ok(batch) if batch.header().prefix.chain_id == chain_id => {
-                self.unordered.insert(batch.digest(), position);
+                self.unordered.insert(&batch, position);
                 self.bodies.insert(batch.digest(), batch);
             }
             Ok(_) => {
@@ -168,6 +174,7 @@ impl Walk<'_> {
         self.header(check, &block, &place);
         let at_hand = self.gather(check, block, certificate, position, place);
         self.is_unbroken &= at_hand.is_some();
+        self.order(check, at_hand.as_ref());
         if let Some(at_hand) = at_hand {
             self.index.block(check, self.state, &at_hand);
             if let Some(signatures) = &mut self.signatures {
@@ -212,6 +219,18 @@ impl Walk<'_> {
         }
     }
 
+    /// Checks what a whole block of an unbroken chain orders. What it may not order it has ordered
+    /// all the same: the chain goes on.
+    fn order(&mut self, check: &mut Check<'_>, at_hand: Option<&BlockAtHand>) {
+        let Some(at_hand) = at_hand.filter(|_| self.is_unbroken) else { return };
+        let DecidedBlock { block, batches, .. } = &at_hand.durable.decided;
+        if let Err(error) = check_batches(block, batches, &self.ordered) {
+            let what = format!("height {}: {error}", block.height());
+            check.report.fault(Part::BlockLog, &at_hand.place, what);
+        }
+        self.ordered.insert(block.height(), block.batches());
+    }
+
     /// Joins a block with its batches; `None` if one is missing or they are not what it counts.
     fn gather(
         &mut self,
@@ -227,8 +246,15 @@ impl Walk<'_> {
         for digest in block.batches() {
             let Some((batch, body)) = self.bodies.remove(digest).zip(self.unordered.remove(digest))
             else {
-                let what =
-                    format!("batch {digest} of height {height} is not in the log before its block");
+                let earlier = self.ordered.height_of(digest);
+                let what = earlier.map_or_else(
+                    || {
+                        format!(
+                            "batch {digest} of height {height} is not in the log before its block"
+                        )
+                    },
+                    |at| format!("batch {digest} of height {height} was ordered at height {at}"),
+                );
                 check.report.fault(Part::BlockLog, &place, what);
                 is_whole = false;
                 continue;
@@ -245,6 +271,9 @@ impl Walk<'_> {
             is_whole = false;
         }
         check.report.counts.transactions += u64::from(found);
+        while let Some(expired) = self.unordered.remove_expired(height) {
+            self.bodies.remove(&expired);
+        }
         let replay_from = self.unordered.oldest().map_or(position, |oldest| oldest.min(position));
         let decided = DecidedBlock { block, certificate, batches };
         let durable = DurableBlock { decided, position, bodies, replay_from };

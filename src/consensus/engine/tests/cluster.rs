@@ -82,6 +82,7 @@ impl Cluster {
         let make = |place| Validator {
             name: format!("v{place}"),
             key: *key(place).public_key(),
+            link_key: *key(100 + place).public_key(),
             power: 1,
         };
         let set = ValidatorSet::new((0..count).map(make).collect()).unwrap();

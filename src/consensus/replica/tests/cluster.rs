@@ -38,6 +38,7 @@ pub(super) struct Node {
     /// Makes its execution come to something else.
     pub(super) salt: u8,
     due: Option<u64>,
+    pub(super) probation: Option<u64>,
 }
 
 pub(super) struct Cluster {
@@ -59,6 +60,12 @@ fn key(place: usize) -> SoftwareSigner {
     SoftwareSigner::from_bytes(&scalar).unwrap()
 }
 
+fn link_key(place: usize) -> SoftwareSigner {
+    let mut scalar = [8; 32];
+    scalar[31] = u8::try_from(place).unwrap() + 1;
+    SoftwareSigner::from_bytes(&scalar).unwrap()
+}
+
 impl Cluster {
     pub(super) fn new(count: usize) -> Self {
         // Places follow addresses, so that a place is a bit of a header.
@@ -67,11 +74,12 @@ impl Cluster {
         let validators = keys.iter().enumerate().map(|(place, key)| Validator {
             name: format!("v{place}"),
             key: *key.public_key(),
+            link_key: *link_key(place).public_key(),
             power: 1,
         });
         let set = ValidatorSet::new(validators.collect()).unwrap();
         let nodes = keys.into_iter().map(|signer| Node {
-            replica: replica(&set, &signer, &[], &[]),
+            replica: replica(&set, &signer, &[], &[], Some(EPOCH_MILLIS)),
             signer,
             is_up: true,
             held: BTreeMap::new(),
@@ -85,6 +93,7 @@ impl Cluster {
             error: None,
             salt: 0,
             due: Some(0),
+            probation: Some(EPOCH_MILLIS),
         });
         let mut cluster = Self {
             nodes: nodes.collect(),
@@ -178,10 +187,22 @@ impl Cluster {
     pub(super) fn start(&mut self, place: usize) {
         let set = self.set.clone();
         let node = &mut self.nodes[place];
-        node.replica = replica(&set, &node.signer, &node.durable, &node.chain);
+        node.replica = replica(&set, &node.signer, &node.durable, &node.chain, node.probation);
         node.is_up = true;
         node.due = Some(0);
         self.greet(place);
+    }
+
+    /// Takes a node's disk away; what its signer signed stays signed.
+    pub(super) fn wipe(&mut self, place: usize) {
+        self.stop(place);
+        let now = EPOCH_MILLIS + self.now / MILLISECOND;
+        let node = &mut self.nodes[place];
+        node.durable.clear();
+        node.chain.clear();
+        node.held.clear();
+        node.roots.truncate(1);
+        node.probation = Some(now);
     }
 
     pub(super) fn run_until(&mut self, mut done: impl FnMut(&Self) -> bool) {
@@ -265,6 +286,7 @@ impl Cluster {
                 self.post(MILLISECOND / 2, place, Input::VoteLogDurable(ticket));
             }
             Effect::SealVoteLog(_) => {}
+            Effect::EndProbation => self.nodes[place].probation = None,
             Effect::Sign { ticket, intent } => {
                 let intent = *intent.get();
                 let node = &self.nodes[place];
@@ -375,6 +397,7 @@ fn replica(
     signer: &SoftwareSigner,
     records: &[Vec<u8>],
     chain: &[Decided],
+    probation: Option<u64>,
 ) -> Replica {
     let provider = software_provider();
     let mut tip = Tip::genesis(EPOCH_MILLIS - 1);
@@ -408,7 +431,7 @@ fn replica(
     };
     let roots = roots.split_off(roots.len().saturating_sub(2));
     let validators = set.clone();
-    Replica::new(config, Start { validators, tip, roots, ordered, log })
+    Replica::new(config, Start { validators, tip, roots, ordered, log, probation })
 }
 
 pub(super) fn make_batch(nonce: u64, valid_until: u64) -> Batch {

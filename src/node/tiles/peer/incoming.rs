@@ -68,26 +68,26 @@ impl PeerTile {
             },
             LinkEvent::Opened(peer) => self.opened(connection, peer, now),
             LinkEvent::Consensus(bytes) => match Message::parse(&bytes) {
-                Ok(message) => self.to_consensus(connection, FromPeer::Message { from, message }),
+                Ok(message) => self.for_consensus(connection, FromPeer::Message { from, message }),
                 Err(fault) => malformed(connection, &fault),
             },
             LinkEvent::Block(bytes) => match parse_block(&bytes, &*self.provider.hasher) {
                 Ok((round, block)) => {
-                    self.to_consensus(connection, FromPeer::Block { from, round, block });
+                    self.for_consensus(connection, FromPeer::Block { from, round, block });
                 }
                 Err(fault) => malformed(connection, &fault),
             },
             LinkEvent::Tip { height, block } => {
-                self.to_consensus(connection, FromPeer::Tip { from, height, block });
+                self.for_consensus(connection, FromPeer::Tip { from, height, block });
             }
             LinkEvent::BatchesWanted(digests) => {
-                self.to_mempool(connection, PeerBatches::Wanted { from, digests });
+                self.for_mempool(connection, PeerBatches::Wanted { from, digests });
             }
             LinkEvent::BatchesAbsent(digests) => {
-                self.to_mempool(connection, PeerBatches::Absent { from, digests });
+                self.for_mempool(connection, PeerBatches::Absent { from, digests });
             }
             LinkEvent::BodiesAbsent(height) => {
-                self.to_mempool(connection, PeerBatches::NoBodies { from, height });
+                self.for_mempool(connection, PeerBatches::NoBodies { from, height });
             }
             LinkEvent::HeightsWanted { from, count } => {
                 self.want(connection, Wanted::Heights { next: from, count });
@@ -98,7 +98,7 @@ impl PeerTile {
                 match parse_height(&bytes, &*self.provider.hasher) {
                     Ok((block, certificate)) => {
                         let height = FromPeer::Height { from, block, certificate };
-                        self.to_consensus(connection, height);
+                        self.for_consensus(connection, height);
                     }
                     Err(fault) => malformed(connection, &fault),
                 }
@@ -107,12 +107,12 @@ impl PeerTile {
         }
     }
 
-    fn to_consensus(&mut self, connection: &mut Connection, message: FromPeer) {
+    fn for_consensus(&mut self, connection: &mut Connection, message: FromPeer) {
         assert!(connection.held.is_none(), "nothing is read behind what waits");
         connection.held = self.to_consensus.offer(message).err();
     }
 
-    fn to_mempool(&mut self, connection: &mut Connection, request: PeerBatches) {
+    fn for_mempool(&mut self, connection: &mut Connection, request: PeerBatches) {
         if connection.requests.len() < REQUESTS_WAITING_MAX {
             connection.requests.push_back(request);
         } else {

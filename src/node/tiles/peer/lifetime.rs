@@ -6,9 +6,11 @@
 //! | somebody connects | he has the handshake's time to prove who he is |
 //! | too many unproven connections of one address | the newest is cut off |
 //! | too many unproven connections | the oldest is cut off |
+//! | a proof is wrong | its connection counts as an unproven one for the handshake's time |
 //! | a peer that has a link opens another | the older one ends as `replaced` |
 //! | a link ends, for whatever reason | counted by code; consensus and mempool hear of it once |
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -32,6 +34,9 @@ const CLOSE_WAIT: Duration = Duration::from_secs(1);
 
 /// Time between two log lines about connections that came to nothing: anybody can make those.
 const COMPLAINT_WAIT: Duration = Duration::from_secs(1);
+
+/// Wrong proofs that are remembered, count; the oldest are forgotten first.
+const IMPOSTORS_MAX: usize = 1_024;
 
 /// A peer that this validator dials.
 #[derive(Debug)]
@@ -82,6 +87,24 @@ impl Complaints {
         }
         self.next_at = Some(now.after(COMPLAINT_WAIT));
         Some(std::mem::take(&mut self.unsaid))
+    }
+}
+
+/// Addresses from which wrong proofs came of late, each with when that is forgotten.
+#[derive(Debug, Default)]
+pub(super) struct Impostors(VecDeque<(Nanos, Origin)>);
+
+impl Impostors {
+    fn add(&mut self, origin: Origin, until: Nanos) {
+        if self.0.len() >= IMPOSTORS_MAX {
+            self.0.pop_front();
+        }
+        self.0.push_back((until, origin));
+    }
+
+    fn count(&mut self, origin: Origin, now: Nanos) -> usize {
+        while self.0.pop_front_if(|(until, _)| *until <= now).is_some() {}
+        self.0.iter().filter(|(_, one)| *one == origin).count()
     }
 }
 
@@ -157,9 +180,11 @@ impl PeerTile {
         now: Nanos,
     ) -> Result<(), Fatal> {
         self.metrics.peer_connections_accepted.add(1);
-        let strangers = || self.connections.iter().flatten().filter(|one| one.is_stranger());
         let source = Origin::Accepted(from.ip());
-        let of_source = strangers().filter(|one| one.origin == source).count();
+        let impostors = self.impostors.count(source, now);
+        let strangers = || self.connections.iter().flatten().filter(|one| one.is_stranger());
+        let of_source = strangers().filter(|one| one.origin == source && !one.has_ended);
+        let of_source = of_source.count() + impostors;
         let is_closed = self.stops_at.is_some() || self.has_news();
         if is_closed || of_source >= self.config.unproven_per_source_max {
             self.metrics.peer_connections_refused.add(1);
@@ -229,6 +254,10 @@ impl PeerTile {
         connection.closing_until = Some(now.after(CLOSE_WAIT));
         connection.is_dirty = true;
         self.metrics.count_link_ended(code);
+        if code == PeerCode::ProofInvalid && connection.is_stranger() {
+            let wait = Duration::from_nanos(self.config.link.handshake_nanos);
+            self.impostors.add(connection.origin, now.after(wait));
+        }
         let waiting = connection.drop_waiting();
         self.metrics.count_peer_dropped(PeerDrop::LinkEnded, waiting);
         let name = connection.link.peer();

@@ -32,24 +32,24 @@ impl PeerTile {
         match command {
             ToPeer::Publish(message) => {
                 let bytes = encode(&message);
-                self.to_all(|one| one.link.send_consensus(&bytes));
+                self.send_all(|one| one.link.send_consensus(&bytes));
             }
             ToPeer::Send { to, message } => {
-                self.to_one(to, |one| one.link.send_consensus(&encode(&message)));
+                self.send_one(to, |one| one.link.send_consensus(&encode(&message)));
             }
             ToPeer::Block { to, round, block } => {
                 let bytes = encode_block(round, &block);
                 match to {
-                    Some(to) => self.to_one(to, |one| one.link.send_block(&bytes)),
-                    None => self.to_all(|one| one.link.send_block(&bytes)),
+                    Some(to) => self.send_one(to, |one| one.link.send_block(&bytes)),
+                    None => self.send_all(|one| one.link.send_block(&bytes)),
                 }
             }
             ToPeer::Tip { height, block } => {
                 self.tip = Some((height, block));
-                self.to_all(|one| one.link.send_tip(height, block));
+                self.send_all(|one| one.link.send_tip(height, block));
             }
             ToPeer::AskHeights { to, from, count } => {
-                self.to_one(to, |one| one.link.want_heights(from, count));
+                self.send_one(to, |one| one.link.want_heights(from, count));
             }
         }
     }
@@ -59,7 +59,7 @@ impl PeerTile {
             SendBatches::Batch { to, batch } => {
                 let mut is_taken = true;
                 let bytes = batch.bytes();
-                self.to_one(to, |one| {
+                self.send_one(to, |one| {
                     is_taken = one.link.send_bulk(BulkKind::Batch, Arc::clone(bytes));
                 });
                 if !is_taken {
@@ -67,18 +67,18 @@ impl PeerTile {
                 }
             }
             SendBatches::Ask { to, digests } => {
-                self.to_one(to, |one| one.link.want_batches(&digests));
+                self.send_one(to, |one| one.link.want_batches(&digests));
             }
             SendBatches::Lack { to, digests } => {
-                self.to_one(to, |one| one.link.lack_batches(&digests));
+                self.send_one(to, |one| one.link.lack_batches(&digests));
             }
             SendBatches::AskBodies { to, height } => {
-                self.to_one(to, |one| one.link.want_bodies(height));
+                self.send_one(to, |one| one.link.want_bodies(height));
             }
         }
     }
 
-    fn to_one(&mut self, peer: Address, send: impl FnOnce(&mut Connection)) {
+    fn send_one(&mut self, peer: Address, send: impl FnOnce(&mut Connection)) {
         match self.link_of(peer) {
             Some(connection) => {
                 connection.is_dirty = true;
@@ -88,7 +88,7 @@ impl PeerTile {
         }
     }
 
-    fn to_all(&mut self, send: impl Fn(&mut Connection)) {
+    fn send_all(&mut self, send: impl Fn(&mut Connection)) {
         for connection in self.connections.iter_mut().flatten().filter(|one| one.is_up) {
             connection.is_dirty = true;
             send(connection);

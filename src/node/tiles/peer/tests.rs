@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use hufu_consensus::Message;
 use hufu_consensus::message::{BundleKind, VoteBundle};
+use hufu_crypto::SoftwareSigner;
 use hufu_network::channel::PlainChannel;
 use hufu_network::peer::{BulkKind, LinkEvent, PeerCode, PeerLink};
 use hufu_runtime::clock::monotonic;
@@ -162,6 +163,9 @@ fn a_restarted_validator_is_there_again() {
     assert_eq!(net.nodes[1].asked[..2], up_and_down);
 }
 
+type Change<'a> = &'a dyn Fn(&mut Plan);
+type Send = Box<dyn Fn(&mut PeerLink)>;
+
 /// A stranger on a plain socket.
 struct Stranger(TcpStream);
 
@@ -206,7 +210,7 @@ fn whoever_is_no_validator_of_this_chain_is_refused_and_counted() {
         keys.insert(address(0), *key(1).public_key());
         plan.config.keys = Arc::new(keys);
     };
-    let cases: [(&dyn Fn(&mut Plan), PeerCode); 3] = [
+    let cases: [(Change<'_>, PeerCode); 3] = [
         (&other_chain, PeerCode::WrongChain),
         (&other_key, PeerCode::ProofInvalid),
         (&nobody, PeerCode::UnknownPeer),
@@ -230,12 +234,23 @@ fn whoever_is_no_validator_of_this_chain_is_refused_and_counted() {
 struct ByHand {
     link: PeerLink,
     stream: TcpStream,
+    key: SoftwareSigner,
     pending: Vec<u8>,
 }
 
 impl ByHand {
     /// Validator 1 with an open link to the node.
     fn open(net: &mut Net) -> Self {
+        let mut hand = Self::dial(net, 1);
+        net.until("the open link", |_| {
+            hand.step();
+            hand.link.is_open()
+        });
+        hand
+    }
+
+    /// Validator 1, or who says so with the key of another.
+    fn dial(net: &Net, key_number: u8) -> Self {
         let stream = TcpStream::connect(net.nodes[0].socket).unwrap();
         stream.set_nonblocking(true).unwrap();
         let setup = LinkSetup {
@@ -243,19 +258,14 @@ impl ByHand {
             identity: LinkIdentity {
                 chain_id: CHAIN,
                 address: address(1),
-                key: *key(1).public_key(),
+                key: *key(key_number).public_key(),
             },
             peers: keys(),
             verifier: hufu_crypto::software_provider().verifier,
         };
         let channel = Box::new(PlainChannel::new());
         let link = PeerLink::dial(&setup, address(2), [1; 32], channel, 0);
-        let mut hand = Self { link, stream, pending: Vec::new() };
-        net.until("the open link", |_| {
-            hand.step();
-            hand.link.is_open()
-        });
-        hand
+        Self { link, stream, key: key(key_number), pending: Vec::new() }
     }
 
     /// Moves bytes both ways; the last event.
@@ -276,7 +286,7 @@ impl ByHand {
         self.pending.drain(..taken);
         while let Some(event) = self.link.next_event(0) {
             if let LinkEvent::Sign(digest) = event {
-                self.link.prove(&key(1).sign(&digest).unwrap(), 0);
+                self.link.prove(&self.key.sign(&digest).unwrap(), 0);
             } else {
                 last = Some(event);
             }
@@ -301,8 +311,7 @@ fn what_does_not_parse_ends_the_link() {
         with(&|bytes| bytes[..4].copy_from_slice(&u32::MAX.to_le_bytes())),
         b"block".to_vec(),
     ];
-    let mut sends: Vec<Box<dyn Fn(&mut PeerLink)>> =
-        vec![Box::new(|link| link.send_consensus(b"no vote"))];
+    let mut sends: Vec<Send> = vec![Box::new(|link| link.send_consensus(b"no vote"))];
     for bytes in blocks {
         sends.push(Box::new(move |link| link.send_block(&bytes)));
     }
@@ -529,6 +538,26 @@ fn strangers_find_few_places() {
     let socket = net.nodes[0].socket;
     net.nodes.insert(0, Plan::new(1).dialling(2, socket).start());
     net.until_up();
+}
+
+/// To judge a proof costs a signature check, which anybody could ask for.
+#[test]
+fn bad_proofs_are_judged_at_a_bounded_rate() {
+    let mut plan = Plan::new(2);
+    plan.config.unproven_per_source_max = 2;
+    let mut net = Net::new(vec![plan.start()]);
+    for count in 1..=2 {
+        let mut hand = ByHand::dial(&net, 9);
+        let end = net.until_some("the refusal", |_| hand.step());
+        assert!(matches!(end, LinkEvent::Closed(PeerCode::Farewell, _)), "{end:?}");
+        assert_eq!(net.nodes[0].metrics.links_ended(PeerCode::ProofInvalid), count);
+    }
+    let mut third = Stranger::new(&net.nodes[0]);
+    net.until("its end", |_| third.is_over());
+    assert_eq!(net.nodes[0].metrics.peer_connections_refused.get(), 1);
+    net.ahead += Duration::from_secs(6);
+    let _validator = ByHand::open(&mut net);
+    assert_eq!(net.nodes[0].metrics.peer_connections_refused.get(), 1);
 }
 
 #[test]

@@ -301,6 +301,7 @@ pub(super) fn executed(height: u64, batches: Vec<Batch>) -> Executed {
         receipts_root: Digest::ZERO,
         receipts_count: 0.into(),
         validators: Digest::ZERO,
+        present: 0.into(),
     };
     let block = Block::new(header, digests, &*hasher).unwrap();
     let digest = block.digest();
