@@ -15,6 +15,8 @@ pub(crate) enum Crash {
     Power,
     /// The power goes in the middle of the disk operation after this many.
     Torn(u64),
+    /// The disk is destroyed; an empty one takes its place.
+    Wipe,
 }
 
 /// One fault.
@@ -77,6 +79,11 @@ impl Profile {
                 let down_nanos = random.between(50, 900) * MILLISECOND;
                 faults.push((at, Fault::Crash { place, crash: Crash::Power, down_nanos }));
             }
+        }
+        if byzantine.is_none() && random.chance(150) {
+            let (place, down_nanos) = (random.index(nodes), random.between(50, 900) * MILLISECOND);
+            let at = random.between(300 * MILLISECOND, heal_at);
+            faults.push((at, Fault::Crash { place, crash: Crash::Wipe, down_nanos }));
         }
         let early = usize::try_from(random.between(20, 70)).unwrap_or(20);
         let clocks_ahead_millis = (0..nodes).map(|_| random.below(300)).collect();

@@ -100,9 +100,14 @@ impl Material {
             signers.push(signer(7, number)?);
         }
         signers.sort_by_key(|signer| signer.public_key().address());
+        let mut links = Vec::new();
+        for number in 0..count {
+            links.push(*signer(6, number)?.public_key());
+        }
         let validators = signers.iter().enumerate().map(|(place, signer)| Validator {
             name: format!("v{place}"),
             key: *signer.public_key(),
+            link_key: links[place],
             power: 1,
         });
         let set = ValidatorSet::new(validators.collect()).map_err(|error| fault(&error))?;

@@ -103,6 +103,8 @@ pub(crate) struct Node {
     /// Whether it may break rules; nobody asks its oracles then.
     pub(crate) is_byzantine: bool,
     clock_ahead_millis: u64,
+    /// Since when it has a log at all, in Unix milliseconds, where it lost the one before; on disk.
+    pub(super) probation: Option<u64>,
 }
 
 impl Node {
@@ -113,7 +115,8 @@ impl Node {
         clock_ahead_millis: u64,
     ) -> Self {
         let disk = Disk::new(material);
-        Self { place, disk, life: None, lives: 0, is_byzantine, clock_ahead_millis }
+        let probation = Some(EPOCH_MILLIS + clock_ahead_millis);
+        Self { place, disk, life: None, lives: 0, is_byzantine, clock_ahead_millis, probation }
     }
 
     fn time(&self, now: u64) -> Time {
@@ -132,6 +135,13 @@ impl Node {
         self.lives += 1;
         self.life = Some(Life::recover(self, outside)?);
         self.settle(outside)
+    }
+
+    /// Its disk is destroyed and replaced by an empty one.
+    pub(crate) fn wipe(&mut self, material: &Material, now: u64) {
+        assert!(self.life.is_none(), "it is down");
+        self.disk = Disk::new(material);
+        self.probation = Some(self.time(now).wall_millis);
     }
 
     /// Ends the life. What it had in memory is gone.
@@ -244,8 +254,7 @@ impl Node {
             }
             Task::Flush => self.flush(outside)?,
             Task::Judge(batch) => {
-                let is_valid = crate::oracles::is_valid(outside.material, &batch)
-                    || planted_signature_skipped();
+                let is_valid = crate::oracles::is_valid(outside.material, &batch);
                 let Some(life) = &mut self.life else { return Ok(()) };
                 life.dissemination.judged(batch.digest(), is_valid);
             }
@@ -325,11 +334,6 @@ impl Node {
         outside.replies.push(Reply::Receipt(receipt));
         Ok(())
     }
-}
-
-/// Planted in the shell, where the verify tiles stand: a batch's signatures are not looked at.
-fn planted_signature_skipped() -> bool {
-    hufu_types::planted!("batch_signatures_unchecked")
 }
 
 /// What recovery makes of the chain in the block log.

@@ -405,6 +405,9 @@ impl<'a> Run<'a> {
         if crash == Crash::Power {
             disk.cut_power(self.crashes.next());
         }
+        if crash == Crash::Wipe {
+            self.nodes[place].wipe(self.material, self.now);
+        }
         for other in (0..self.nodes.len()).filter(|other| *other != place) {
             self.close(place, other, false)?;
         }

@@ -28,6 +28,7 @@ impl Node {
             }
             Effect::SyncVoteLog(_) => self.want_sync(outside),
             Effect::SealVoteLog(height) => self.seal(height)?,
+            Effect::EndProbation => self.probation = None,
             Effect::Sign { ticket, intent } => {
                 let intent = *intent.get();
                 self.check_sign(outside, &intent)?;

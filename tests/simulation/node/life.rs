@@ -110,7 +110,8 @@ impl Life {
         }
         let roots = roots.split_off(roots.len().saturating_sub(2));
         let Chained { tip, ordered } = chained;
-        let start = Start { validators: set, tip, roots, ordered, log: opened.log };
+        let probation = node.probation;
+        let start = Start { validators: set, tip, roots, ordered, log: opened.log, probation };
         Ok(Self {
             replica: Replica::new(config_of(material, own), start),
             dissemination,
