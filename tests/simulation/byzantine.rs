@@ -13,8 +13,8 @@ use hufu_types::{
     Batch, BatchDigest, Block, BlockDigest, BlockHeader, Digest, Proposal, SignedProposal,
     SignedVote, Vote, VoteStep,
 };
-use zerocopy::little_endian::{U32, U64};
 use zerocopy::IntoBytes as _;
+use zerocopy::little_endian::{U32, U64};
 
 use crate::material::Material;
 use crate::node::Life;
@@ -30,7 +30,7 @@ pub(crate) struct Vices {
     withholds: u64,
     /// Proposes headers with other roots.
     wrong_roots: u64,
-    /// Orders a batch again, or one that has passed.
+    /// Orders a batch again, one that has passed, or one whose transactions were executed.
     wrong_batches: u64,
     /// Pushes and orders batches with a bad signature.
     bad_signatures: u64,
@@ -64,14 +64,14 @@ pub(crate) struct Byzantine {
     random: Random,
     /// The false block it has told of in place of its own, and to whom.
     lies: BTreeMap<BlockDigest, (Block, Vec<usize>)>,
-    /// A batch with a bad signature that it made, and one that no block ordered in time.
-    late: Option<Batch>,
+    /// The batch that it made last.
+    made: Option<Batch>,
     sequence: u64,
 }
 
 impl Byzantine {
     pub(crate) const fn new(place: usize, vices: Vices, random: Random) -> Self {
-        Self { place, vices, random, lies: BTreeMap::new(), late: None, sequence: 1 << 60 }
+        Self { place, vices, random, lies: BTreeMap::new(), made: None, sequence: 1 << 60 }
     }
 
     /// What goes out in place of `sends`. A frame to each peer comes in turn.
@@ -143,7 +143,7 @@ impl Byzantine {
         }
         let block = match self.lies.get(&digest) {
             Some((lie, told)) if told.contains(&to) => {
-                self.push_bodies(material, to, lie, out);
+                self.push_bodies(to, lie, out);
                 lie.clone()
             }
             _ => block,
@@ -151,15 +151,9 @@ impl Byzantine {
         out.push((to, Wire::Block { round, block }));
     }
 
-    fn push_bodies(
-        &self,
-        _material: &Material,
-        to: usize,
-        lie: &Block,
-        out: &mut Vec<(usize, Wire)>,
-    ) {
-        if let Some(batch) = self.late.as_ref().filter(|batch| lie.batches().contains(&batch.digest()))
-        {
+    fn push_bodies(&self, to: usize, lie: &Block, out: &mut Vec<(usize, Wire)>) {
+        let is_in = |batch: &&Batch| lie.batches().contains(&batch.digest());
+        if let Some(batch) = self.made.as_ref().filter(is_in) {
             out.push((to, Wire::Batch(Arc::clone(batch.bytes()))));
         }
     }
@@ -172,33 +166,56 @@ impl Byzantine {
             return rebuild(material, header, block.batches().to_vec());
         }
         if self.random.chance(self.vices.wrong_batches) {
-            let old: Vec<&Batch> = life.into_iter().flat_map(Life::old_batches).collect();
-            let height = block.height();
-            // One that has passed shows the rule of the last height, any other that of repetition.
-            let passed = old.iter().find(|batch| batch.header().last_height.get() < height);
-            let batch = passed.copied().or_else(|| old.first().copied())?;
-            return with_batch(material, block, batch);
+            return self.wrong_batch(material, life, block);
         }
         if self.random.chance(self.vices.bad_signatures) {
-            let batch = self.bad_batch(material, life)?;
+            let lives = |batch: &&Batch| batch.header().last_height.get() > block.height();
+            let old = life?.old_batches().find(lives)?;
+            let batch = self.copy(material, old, true)?;
             let lie = with_batch(material, block, &batch);
-            self.late = Some(batch);
+            self.made = Some(batch);
             return lie;
         }
         self.random.chance(self.vices.equivocates).then(|| later(block, material))
     }
 
-    /// A copy of an old batch with a number of its own and a signature that does not verify.
-    fn bad_batch(&mut self, material: &Material, life: Option<&Life>) -> Option<Batch> {
-        let old = life?.old_batches().find(|batch| batch.header().last_height.get() >= 600)?;
+    /// The block with a batch more: one that was ordered before, one that has passed, or one whose
+    /// transactions have all been executed.
+    fn wrong_batch(
+        &mut self,
+        material: &Material,
+        life: Option<&Life>,
+        block: &Block,
+    ) -> Option<Block> {
+        let height = block.height();
+        let old: Vec<&Batch> = life?.old_batches().collect();
+        let is_passed = |batch: &&&Batch| batch.header().last_height.get() < height;
+        let passed = old.iter().find(is_passed).copied();
+        let lively = old.iter().find(|batch| !is_passed(batch)).copied();
+        match (self.random.below(3), passed, lively) {
+            (0, _, Some(old)) => with_batch(material, block, old),
+            (1, Some(old), _) | (_, _, Some(old)) => {
+                let batch = self.copy(material, old, false)?;
+                let lie = with_batch(material, block, &batch);
+                self.made = Some(batch);
+                lie
+            }
+            _ => None,
+        }
+    }
+
+    /// A copy of an old batch, as one of its own; a spoilt one has a signature that does not verify.
+    fn copy(&mut self, material: &Material, old: &Batch, is_spoilt: bool) -> Option<Batch> {
         let mut header = *old.header();
         self.sequence += 1;
         header.sequence = U64::new(self.sequence);
         header.origin = material.address(self.place);
         let mut bytes = old.bytes().to_vec();
         bytes.get_mut(..header.as_bytes().len())?.copy_from_slice(header.as_bytes());
-        // The last bytes of a batch are the last transaction's signature.
-        *bytes.last_mut()? ^= 1;
+        if is_spoilt {
+            // The last bytes of a batch are the last transaction's signature.
+            *bytes.last_mut()? ^= 1;
+        }
         Batch::parse(bytes.into(), &*material.provider.hasher).ok()
     }
 
@@ -252,13 +269,7 @@ impl Byzantine {
         self.tell_vote(material, to, vote, out);
     }
 
-    fn tell_vote(
-        &self,
-        material: &Material,
-        to: usize,
-        vote: Vote,
-        out: &mut Vec<(usize, Wire)>,
-    ) {
+    fn tell_vote(&self, material: &Material, to: usize, vote: Vote, out: &mut Vec<(usize, Wire)>) {
         if let Some(signature) = material.sign(self.place, vote.as_bytes()) {
             out.push((to, Wire::Message(Message::Vote(SignedVote { vote, signature }))));
         }

@@ -15,6 +15,9 @@ pub(crate) enum Crash {
     Power,
     /// The power goes in the middle of the disk operation after this many.
     Torn(u64),
+    /// The process is killed when it is about to sign: what it meant to sign is durable, and it may
+    /// have been signed or not.
+    Signing,
     /// The disk is destroyed; an empty one takes its place.
     Wipe,
 }
@@ -94,9 +97,10 @@ impl Profile {
 fn crash(random: &mut Random, place: usize, heal_at: u64) -> (u64, Fault) {
     let at = random.between(100 * MILLISECOND, heal_at);
     let down_nanos = random.between(20, 1_500) * MILLISECOND;
-    let crash = match random.below(4) {
+    let crash = match random.below(5) {
         0 => Crash::Kill,
         1 => Crash::Power,
+        2 => Crash::Signing,
         _ => Crash::Torn(random.below(12)),
     };
     (at, Fault::Crash { place, crash, down_nanos })

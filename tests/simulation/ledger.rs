@@ -142,10 +142,8 @@ impl Ledger {
 
     /// Adds up the whole state.
     pub(crate) fn audit(&self) -> Result<Totals, String> {
-        let entries = self
-            .state
-            .iter()
-            .map(|(key, value)| (key.to_bytes().as_slice().to_vec(), value));
+        let entries =
+            self.state.iter().map(|(key, value)| (key.to_bytes().as_slice().to_vec(), value));
         audit(entries).map_err(|error| error.to_string())
     }
 }

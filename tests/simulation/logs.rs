@@ -42,11 +42,14 @@ pub(crate) struct Disk {
     votes: VoteLogOptions,
 }
 
+/// A block of the chain, what decided it, and its bodies.
+pub(crate) type Link = (Block, CommitCertificate, Vec<Batch>);
+
 /// What the logs held at a start.
 pub(crate) struct Opened {
     pub(crate) blocks: BlockLog,
     pub(crate) votes: VoteLog,
-    pub(crate) chain: Vec<(Block, CommitCertificate, Vec<Batch>)>,
+    pub(crate) chain: Vec<Link>,
     /// Batches that no block has ordered, in the order of the log.
     pub(crate) unordered: Vec<Batch>,
     pub(crate) log: RecoveredLog,
@@ -84,10 +87,6 @@ impl Disk {
 
     /// Opens both logs as the node's recovery does: votes first, for they vouch for the blocks.
     pub(crate) fn open(&mut self, hasher: &dyn Hasher) -> Result<Opened, LogError> {
-        self.try_open(hasher)
-    }
-
-    fn try_open(&mut self, hasher: &dyn Hasher) -> Result<Opened, LogError> {
         let had_blocks = BlockLog::exists(&self.blocks).map_err(|error| self.judge(&error))?;
         if had_blocks {
             if !VoteLog::exists(&self.votes).map_err(|error| self.judge(&error))? {
@@ -115,7 +114,7 @@ impl Disk {
         &self,
         log: &BlockLog,
         hasher: &dyn Hasher,
-    ) -> Result<(Vec<(Block, CommitCertificate, Vec<Batch>)>, Vec<Batch>), LogError> {
+    ) -> Result<(Vec<Link>, Vec<Batch>), LogError> {
         let broken = |what: String| LogError::Broken(format!("block log: {what}"));
         let mut chain = Vec::new();
         let mut bodies: BTreeMap<BatchDigest, (RecordPosition, Batch)> = BTreeMap::new();
@@ -134,8 +133,7 @@ impl Disk {
                 CommitCertificate::read(&mut reader).map_err(|error| broken(error.to_string()))?;
             let mut batches = Vec::new();
             for digest in block.batches() {
-                let missing =
-                    || broken(format!("a batch of height {} is missing", block.height()));
+                let missing = || broken(format!("a batch of height {} is missing", block.height()));
                 batches.push(bodies.remove(digest).ok_or_else(missing)?.1);
             }
             chain.push((block, certificate, batches));

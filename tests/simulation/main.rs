@@ -107,11 +107,7 @@ fn run(
     Ok(summary.failures.is_empty())
 }
 
-fn replay(
-    seed: u64,
-    nodes: usize,
-    has_trace: bool,
-) -> Result<bool, Box<dyn std::error::Error>> {
+fn replay(seed: u64, nodes: usize, has_trace: bool) -> Result<bool, Box<dyn std::error::Error>> {
     let material = Material::new(nodes)?;
     let trace = if has_trace { Trace::printing(line) } else { Trace::silent() };
     let report = run_seed(&material, seed, trace);

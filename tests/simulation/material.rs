@@ -220,6 +220,47 @@ fn sign(
     let unsigned = builder.unsigned();
     let digest = TransactionBuilder::signing_digest(&unsigned, &key);
     let signature = signer.sign(&digest).map_err(|error| MaterialError(error.to_string()))?;
-    TransactionBuilder::join(unsigned, &signature)
-        .map_err(|error| MaterialError(error.to_string()))
+    TransactionBuilder::join(unsigned, &signature).map_err(|error| MaterialError(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_verifier_repeats_what_the_real_one_says_and_nothing_else() {
+        let material = Material::new(4).unwrap();
+        let message = b"vote";
+        let (key, other) = (*material.key(0), *material.key(1));
+        let signature = material.sign(0, message).unwrap();
+        let digest = hufu_types::vote::signing_digest(message, &key);
+        let wrong_digest = hufu_types::vote::signing_digest(b"another", &key);
+        let mut spoilt = signature;
+        spoilt.0[63] ^= 1;
+        let claims = [
+            (key, digest, signature),
+            (key, digest, spoilt),
+            (key, wrong_digest, signature),
+            (other, digest, signature),
+            (PublicKey([1; 64]), digest, signature),
+        ];
+        let real = software_provider().verifier;
+        for _time in 0..2 {
+            for (key, digest, signature) in &claims {
+                let item = VerifyItem { key, digest: *digest, signature };
+                assert_eq!(material.provider.verifier.verify(item), real.verify(item));
+            }
+            material.forget();
+        }
+    }
+
+    #[test]
+    fn every_material_is_the_same() {
+        let (first, second) = (Material::new(4).unwrap(), Material::new(4).unwrap());
+        assert_eq!(first.chain_id, second.chain_id);
+        assert_eq!(first.transfers, second.transfers);
+        let signed = first.transfers.iter().chain(&first.setup).cloned().collect();
+        let verdicts = hufu_types::verify_transactions(&first.provider, first.chain_id, signed);
+        assert!(verdicts.iter().all(Result::is_ok), "the pool is signed well");
+    }
 }

@@ -162,3 +162,53 @@ impl Network {
         *last
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn network() -> Network {
+        let mut network = Network::new(3, Random::stream(1, "network"));
+        assert!(network.open(0, 1));
+        network
+    }
+
+    #[test]
+    fn frames_of_a_lane_come_in_order_unless_they_overtake() {
+        for reorders in [false, true] {
+            let mut network = network();
+            network.conditions = Conditions { slow: 300, reorders, ..Conditions::default() };
+            let arrivals: Vec<u64> = (0..200)
+                .flat_map(|height| network.route(height, 0, 1, &Wire::Tip { height }).arrivals)
+                .collect();
+            assert_eq!(arrivals.len(), 200);
+            assert_eq!(arrivals.is_sorted(), !reorders);
+        }
+    }
+
+    #[test]
+    fn what_is_lost_ends_the_link_once() {
+        let mut network = network();
+        network.cut(0, 1);
+        let wire = Wire::Tip { height: 1 };
+        let (first, second) = (network.route(0, 0, 1, &wire), network.route(1, 0, 1, &wire));
+        assert!(first.arrivals.is_empty() && second.arrivals.is_empty());
+        assert!(first.reset_in.is_some() && second.reset_in.is_none());
+        assert_eq!(network.route(1, 1, 0, &wire).arrivals.len(), 1, "the other way is open");
+        assert!(network.close(0, 1) && !network.open(0, 1), "not while it is cut");
+        network.mend(0, 1);
+        assert!(network.open(1, 0) && network.epoch(0, 1) == Some(2));
+        assert!(!network.is_dirty(0, 1), "a new link has lost nothing");
+    }
+
+    #[test]
+    fn healed_is_healed() {
+        let mut network = network();
+        network.conditions = Conditions { loss: 1_000, ..Conditions::default() };
+        assert!(network.route(0, 0, 1, &Wire::Tip { height: 1 }).arrivals.is_empty());
+        network.cut(0, 2);
+        network.heal();
+        assert_eq!(network.route(0, 0, 1, &Wire::Tip { height: 1 }).arrivals.len(), 1);
+        assert!(!network.is_cut(0, 2));
+    }
+}

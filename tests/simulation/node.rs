@@ -103,6 +103,8 @@ pub(crate) struct Node {
     /// Whether it may break rules; nobody asks its oracles then.
     pub(crate) is_byzantine: bool,
     clock_ahead_millis: u64,
+    /// It is to die when it signs next.
+    pub(crate) dies_at_sign: bool,
     /// Since when it has a log at all, in Unix milliseconds, where it lost the one before; on disk.
     pub(super) probation: Option<u64>,
 }
@@ -116,7 +118,16 @@ impl Node {
     ) -> Self {
         let disk = Disk::new(material);
         let probation = Some(EPOCH_MILLIS + clock_ahead_millis);
-        Self { place, disk, life: None, lives: 0, is_byzantine, clock_ahead_millis, probation }
+        Self {
+            place,
+            disk,
+            life: None,
+            lives: 0,
+            is_byzantine,
+            clock_ahead_millis,
+            dies_at_sign: false,
+            probation,
+        }
     }
 
     fn time(&self, now: u64) -> Time {
@@ -226,7 +237,9 @@ impl Node {
             verify_transactions(&material.provider, material.chain_id, vec![transaction.clone()]);
         for verified in verdicts.iter().flatten() {
             match life.pool.admit(verified, outside.now) {
-                Ok(()) | Err(RefusalCode::Duplicate) => drop(life.waiters.insert(id)),
+                Ok(()) | Err(RefusalCode::Duplicate) => {
+                    life.waiters.insert(id);
+                }
                 Err(RefusalCode::Expired) => outside.replies.push(Reply::Expired(id)),
                 Err(_) => {}
             }
@@ -245,6 +258,9 @@ impl Node {
             }
             Task::SyncVotes => self.sync_votes()?,
             Task::Sign { ticket, intent } => {
+                if core::mem::take(&mut self.dies_at_sign) {
+                    return Err(Halt::Died);
+                }
                 let signature = outside.material.sign(self.place, intent.bytes());
                 let Some(life) = &mut self.life else { return Ok(()) };
                 life.inbox.push_back(match signature {
@@ -306,11 +322,8 @@ impl Node {
     fn set_alarm(&mut self, outside: &mut Outside<'_>) {
         let now = outside.now;
         let Some(life) = &mut self.life else { return };
-        let times = [
-            life.replica.deadline(now),
-            life.dissemination.deadline(),
-            life.pool.deadline(),
-        ];
+        let times =
+            [life.replica.deadline(now), life.dissemination.deadline(), life.pool.deadline()];
         let Some(next) = times.into_iter().flatten().min() else { return };
         // Never at once again: what is due now was done, or waits for something else.
         let next = next.max(now + 100_000);
@@ -355,11 +368,7 @@ impl Chained {
         let has_receipts = header.transactions_count.get() > 0;
         self.tip = hufu_consensus::replica::Tip {
             block: Parent::of(header),
-            last_receipts_height: if has_receipts {
-                height
-            } else {
-                self.tip.last_receipts_height
-            },
+            last_receipts_height: if has_receipts { height } else { self.tip.last_receipts_height },
             present: Some(header.present.get()),
             present_before: self.tip.present,
         };

@@ -169,10 +169,7 @@ impl Oracles {
             })?;
             let is_void = matches!(
                 code,
-                Err(TransactionFailure {
-                    code: FailureCode::NonceUsed | FailureCode::Expired,
-                    ..
-                })
+                Err(TransactionFailure { code: FailureCode::NonceUsed | FailureCode::Expired, .. })
             );
             if is_void {
                 continue;

@@ -50,7 +50,7 @@ pub struct Report {
 enum Event {
     Start(usize),
     Task { place: usize, life: u64, task: Task },
-    Frame { from: usize, to: usize, epoch: u32, wire: Wire },
+    Frame { from: usize, to: usize, epoch: u32, wire: Box<Wire> },
     Open(usize, usize),
     Close(usize, usize),
     Client(usize),
@@ -85,7 +85,7 @@ pub fn run_seed(material: &Material, seed: u64, trace: Trace) -> Report {
     material.forget();
     let profile = Profile::of(seed, material.nodes());
     let mut run = Run::new(material, seed, profile, trace);
-    let ended = catch_unwind(AssertUnwindSafe(|| run.to_the_end()));
+    let ended = catch_unwind(AssertUnwindSafe(|| run.finish()));
     let failure = match ended {
         Ok(Ok(())) => None,
         Ok(Err(failure)) => Some(failure),
@@ -155,7 +155,7 @@ impl<'a> Run<'a> {
         self.queue.insert((self.now + delay, self.sequence), event);
     }
 
-    fn to_the_end(&mut self) -> Result<(), Failure> {
+    fn finish(&mut self) -> Result<(), Failure> {
         let mut events = 0;
         while let Some(((at, _), event)) = self.queue.pop_first() {
             self.now = at;
@@ -191,9 +191,10 @@ impl<'a> Run<'a> {
             let place = node.place;
             let Some(life) = &node.life else { continue };
             self.oracles.check_durability(place, &life.receipts, life.ledger.height())?;
-            let totals = life.ledger.audit().map_err(|error| {
-                Failure::new("conservation", format!("node {place}: {error}"))
-            })?;
+            let totals = life
+                .ledger
+                .audit()
+                .map_err(|error| Failure::new("conservation", format!("node {place}: {error}")))?;
             let expected = first.get_or_insert(totals.clone());
             if *expected != totals {
                 let text = format!("node {place} has other totals");
@@ -218,7 +219,7 @@ impl<'a> Run<'a> {
                 self.trace.event(self.now, place, task.name(), &[], String::new);
                 self.with(place, |node, outside| node.run(outside, task))
             }
-            Event::Frame { from, to, epoch, wire } => self.frame(from, to, epoch, wire),
+            Event::Frame { from, to, epoch, wire } => self.frame(from, to, epoch, *wire),
             Event::Open(first, second) => self.open(first, second),
             Event::Close(first, second) => self.close(first, second, true),
             Event::Client(client) => self.client(client),
@@ -292,7 +293,7 @@ impl<'a> Run<'a> {
             let Some(epoch) = self.network.epoch(from, to) else { continue };
             let route = self.network.route(self.now, from, to, &wire);
             for at in route.arrivals {
-                let wire = wire.clone();
+                let wire = Box::new(wire.clone());
                 self.post(at - self.now, Event::Frame { from, to, epoch, wire });
             }
             if let Some(delay) = route.reset_in {
@@ -398,6 +399,11 @@ impl<'a> Run<'a> {
             self.nodes[place].disk.disk.stop_after(operations);
             return Ok(());
         }
+        if crash == Crash::Signing {
+            self.torn_nanos[place] = nanos;
+            self.nodes[place].dies_at_sign = true;
+            return Ok(());
+        }
         self.trace.event(self.now, place, "crash", &[], || format!("{crash:?}"));
         self.nodes[place].stop();
         let disk = self.nodes[place].disk.disk.clone();
@@ -423,6 +429,7 @@ impl<'a> Run<'a> {
             if self.nodes[place].life.is_some() {
                 self.nodes[place].disk.disk.revive();
             }
+            self.nodes[place].dies_at_sign = false;
             self.post(1, Event::Start(place));
         }
         for first in 0..self.nodes.len() {

@@ -2,11 +2,14 @@
 
 use hufu_crypto::{Digest, Sm3};
 
+/// Takes one line.
+type Print = Box<dyn FnMut(&str)>;
+
 /// See the module.
 pub struct Trace {
     hash: Digest,
     events: u64,
-    print: Option<Box<dyn FnMut(&str)>>,
+    print: Option<Print>,
 }
 
 impl Trace {
@@ -33,13 +36,8 @@ impl Trace {
         text: impl FnOnce() -> String,
     ) {
         let place = u8::try_from(node).unwrap_or(u8::MAX);
-        self.hash = Sm3::of(&[
-            self.hash.as_bytes(),
-            &now.to_le_bytes(),
-            &[place],
-            kind.as_bytes(),
-            parts,
-        ]);
+        self.hash =
+            Sm3::of(&[self.hash.as_bytes(), &now.to_le_bytes(), &[place], kind.as_bytes(), parts]);
         self.events += 1;
         if let Some(print) = &mut self.print {
             let (millis, nanos) = (now / 1_000_000, now % 1_000_000);

@@ -79,7 +79,10 @@ impl Wire {
             Self::Message(message) => {
                 let of = message.votes().first().map(|one| (one.vote.step(), one.vote.block()));
                 let vote = of.map_or(String::new(), |(step, block)| {
-                    format!(" {step:?} {}", block.map_or_else(|| "nil".into(), |block| short(&block.0.0)))
+                    format!(
+                        " {step:?} {}",
+                        block.map_or_else(|| "nil".into(), |block| short(&block.0.0))
+                    )
                 });
                 format!("height {}{vote}", message.height())
             }

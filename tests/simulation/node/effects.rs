@@ -76,7 +76,9 @@ impl Node {
         let own = outside.material.address(self.place);
         let Some(life) = &mut self.life else { return };
         match effect {
-            Effect::Propose { height, allow_empty, .. } => life.wanted = Some((height, allow_empty)),
+            Effect::Propose { height, allow_empty, .. } => {
+                life.wanted = Some((height, allow_empty));
+            }
             Effect::Need { height, block, batches, proposer } => {
                 life.bodies.insert(block, batches.clone());
                 let _is_waited_for: bool =
@@ -216,10 +218,8 @@ impl Node {
         let own = outside.material.address(self.place);
         for (height, block) in own_precommits(message, own) {
             if height > life.durable_height && !self.has_bodies(&block) {
-                let text = format!(
-                    "node {} precommits height {height} without its batches",
-                    self.place
-                );
+                let text =
+                    format!("node {} precommits height {height} without its batches", self.place);
                 return Err(Failure::new("batches before precommit", text).into());
             }
         }

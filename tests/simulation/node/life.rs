@@ -98,8 +98,7 @@ impl Life {
         let set = material.genesis.validators.clone();
         let addresses = set.iter().map(|(address, _)| *address).collect::<Vec<Address>>();
         let config = DisseminationConfig::default();
-        let mut dissemination =
-            Dissemination::new(config, own, addresses, chained.ordered.clone());
+        let mut dissemination = Dissemination::new(config, own, addresses, chained.ordered.clone());
         let mut durable_batches = BTreeSet::new();
         for batch in opened.unordered {
             durable_batches.insert(batch.digest());
@@ -267,9 +266,7 @@ fn config_of(material: &Material, own: Address) -> Config {
 pub(super) fn fate(place: usize, error: LogError) -> Halt {
     match error {
         LogError::Stopped => Halt::Died,
-        LogError::Broken(text) => {
-            Failure::new("recovery", format!("node {place}: {text}")).into()
-        }
+        LogError::Broken(text) => Failure::new("recovery", format!("node {place}: {text}")).into(),
     }
 }
 
