@@ -13,6 +13,7 @@ mod golden {
         Account, Asset, Holding, Mandate, Nonce, StateChanges, StateKey, StateTree, StateValue,
         Write,
     };
+    use hufu_tests::accounts::{self, Accounts};
     use hufu_tests::examples::{self, Chain};
     use hufu_types::{Address, AssetCode, ChainId, Strength};
     use zerocopy::IntoBytes as _;
@@ -85,6 +86,8 @@ mod golden {
         ("state_record/all", 74092, "a4da88e14c0b08a3d863f40dc34513cc3302a590db740d1ebc3f9c97711487e1"),
         ("state_proof/present", 1036, "788d5a404b4d6180891ca49565855c31c69fa2836f650bfa1beba88b77e37876"),
         ("state_proof/absent", 972, "b0ac55aaa61fed0868612e3a2cf2a14579fab124f79bc4880e83fe71d899939f"),
+        ("account_proof/present", 3492, "4a33112486f1c33c01d61d2d0d16ae94cdcffeaabb75d3e162dfaca217518d19"),
+        ("account_proof/absent", 1149, "0cbc45ffd833670970a31836e63fec832a77ac6deb7ddd95d94b44f2f98dcb75"),
     ];
 
     /// Every example with its bytes, in the order of the table.
@@ -139,6 +142,10 @@ mod golden {
         add("receipt_proof/committed", &chain.proof(1, 3, Strength::Committed).to_bytes());
         add("receipt_proof/certified", &chain.proof(1, 3, Strength::Certified).to_bytes());
         add_state(id, &mut add);
+        let accounts = Accounts::new(&chain);
+        for (name, address) in [("present", accounts::PRESENT), ("absent", accounts::ABSENT)] {
+            add(&format!("account_proof/{name}"), &accounts.proof(&chain, address).to_bytes());
+        }
         all
     }
 

@@ -41,6 +41,8 @@ use hufu_types::{
 };
 use zerocopy::IntoBytes;
 
+#[path = "ledger_verify/order.rs"]
+mod order;
 #[path = "ledger_verify/start.rs"]
 mod start;
 
@@ -70,6 +72,12 @@ struct Crooked {
     late_copy: bool,
     /// Orders transactions of the height before again, while their nonces are still remembered.
     early_copy: bool,
+    /// Late copies come in a batch without anything that is still valid.
+    passed_batch: bool,
+    /// Orders a batch of the height before again.
+    repeated_batch: bool,
+    /// A batch of the beginning that no block ordered while one might.
+    expired_batch: bool,
     /// Ends as a killed process does.
     killed: bool,
     /// The heights are not sealed in the vote log.
@@ -143,6 +151,8 @@ struct Maker {
     chain: Chain,
     crooked: Crooked,
     replay_from: Option<RecordPosition>,
+    /// The first batch of the height before.
+    earlier: Option<Batch>,
     _folder: DataDir,
 }
 
@@ -192,6 +202,7 @@ impl Maker {
             chain,
             crooked,
             replay_from: None,
+            earlier: None,
             _folder: folder,
         }
     }
@@ -201,9 +212,17 @@ impl Maker {
             let batch = self.batches(HEIGHTS + 1).remove(0);
             self.replay_from = Some(self.append(RECORD_BATCH, batch.bytes()));
         }
+        if self.crooked.expired_batch {
+            let batch = self.batch(1 << 40, vec![self.transaction(1, 40)]);
+            self.append(RECORD_BATCH, batch.bytes());
+        }
         for height in 1..=HEIGHTS {
             // An empty block now and then, as an idle chain makes them.
-            let batches = if height == 5 { Vec::new() } else { self.batches(height) };
+            let mut batches = if height == 5 { Vec::new() } else { self.batches(height) };
+            let earlier = core::mem::replace(&mut self.earlier, batches.first().cloned());
+            if self.crooked.repeated_batch && height == HEIGHTS {
+                batches.extend(earlier);
+            }
             self.block(height, batches);
         }
         let Recovered { executor, log, vote_log, .. } = self.recovered;
@@ -216,17 +235,10 @@ impl Maker {
 
     fn batches(&self, height: u64) -> Vec<Batch> {
         let hasher = &*self.provider.hasher;
-        let mut builder = BatchBuilder::new(self.genesis.chain_id(), self.address);
         let mut batches = Vec::new();
         for part in 0..2 {
             let transactions = (0..6).map(|number| self.transaction(height, part * 6 + number));
-            let checked = verify_transactions(
-                &self.provider,
-                self.genesis.chain_id(),
-                transactions.collect(),
-            );
-            checked.iter().for_each(|one| builder.push(one.as_ref().unwrap()));
-            batches.push(builder.seal(height * 2 + part, hasher));
+            batches.push(self.batch(height * 2 + part, transactions.collect()));
         }
         let copied = match (self.crooked.late_copy, self.crooked.early_copy) {
             _ if height < HEIGHTS => None,
@@ -235,10 +247,12 @@ impl Maker {
             _ => None,
         };
         if let Some(copied) = copied {
-            let again = (0..6).map(|number| self.transaction(copied, number)).collect();
-            let checked = verify_transactions(&self.provider, self.genesis.chain_id(), again);
-            checked.iter().for_each(|one| builder.push(one.as_ref().unwrap()));
-            batches.push(builder.seal(height * 2 + 2, hasher));
+            let mut again: Vec<_> = (0..6).map(|number| self.transaction(copied, number)).collect();
+            if !self.crooked.passed_batch {
+                // As long as one of a batch is valid, a block may order the batch.
+                again.push(self.transaction(height, 40));
+            }
+            batches.push(self.batch(height * 2 + 2, again));
         }
         if self.crooked.transaction_signature && height == 3 {
             let mut bytes = batches[1].bytes().to_vec();
@@ -246,6 +260,14 @@ impl Maker {
             batches[1] = Batch::parse(bytes.into(), hasher).unwrap();
         }
         batches
+    }
+
+    fn batch(&self, sequence: u64, transactions: Vec<Transaction>) -> Batch {
+        let chain = self.genesis.chain_id();
+        let mut builder = BatchBuilder::new(chain, self.address);
+        let checked = verify_transactions(&self.provider, chain, transactions);
+        checked.iter().for_each(|one| builder.push(one.as_ref().unwrap()));
+        builder.seal(sequence, &*self.provider.hasher)
     }
 
     /// Opens accounts and creates an asset at height 1, issues it at height 2, then moves it.
@@ -647,35 +669,6 @@ fn a_batch_with_another_chain_in_it_stops_recovery_and_is_found() {
         let report = folder.verify(Level::Replay);
         assert_eq!(report.faults_count, 1, "{report}");
         assert_found(&report, Part::BlockLog, words);
-    }
-}
-
-#[test]
-fn a_copy_does_not_hide_the_first_receipt() {
-    let late = Crooked { late_copy: true, ..Crooked::default() };
-    copies_fail(late, 2, FailureCode::Expired);
-    // Only the rows of the state tree know these nonces.
-    let early = Crooked { early_copy: true, ..Crooked::default() };
-    copies_fail(early, HEIGHTS - 1, FailureCode::NonceUsed);
-}
-
-/// The last block orders transactions of height `copied` again: each fails, and is found where it
-/// was first.
-fn copies_fail(crooked: Crooked, copied: u64, expected: FailureCode) {
-    let folder = Folder::new(crooked);
-    assert_clean(&folder.verify(Level::Replay));
-    let maker = Maker::open(&folder.path(), Crooked::default());
-    let store = maker.recovered.executor.store();
-    let receipts = store.get(Family::Receipts, &HEIGHTS.to_be_bytes()).unwrap().unwrap();
-    let receipts = parse_receipts(&receipts).unwrap();
-    for (place, number) in (0..6).enumerate() {
-        let id = maker.transaction(copied, number).view().id();
-        let late = receipts.iter().find(|receipt| receipt.id == id).unwrap();
-        let code = late.outcome().unwrap().unwrap_err().code;
-        assert_eq!(code, expected);
-        let row = store.get(Family::Transactions, id.as_bytes()).unwrap().unwrap();
-        let first = (copied, u32::try_from(place).unwrap());
-        assert_eq!(parse_transaction_row(&row), Ok(first));
     }
 }
 

@@ -7,5 +7,6 @@
     reason = "used by tests only: a value that does not fit is to stop the test"
 )]
 
+pub mod accounts;
 pub mod examples;
 pub mod seed;

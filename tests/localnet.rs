@@ -115,7 +115,7 @@ fn a_small_market_is_settled_checked_and_leaves_nothing() {
     assert_eq!(result["passed"], true, "{text}");
     assert_eq!(result["load"]["counts"]["committed"], EVENTS_COUNT, "{text}");
     let checks = result["checks"].as_array().unwrap();
-    assert_eq!(checks.len(), 6, "{text}");
+    assert_eq!(checks.len(), 9, "{text}");
     assert!(checks.iter().all(|check| check["holds"] == true), "{text}");
     assert_eq!(leftovers(folder.path()), Vec::<String>::new());
 }

@@ -7,6 +7,10 @@ mod properties {
     use std::sync::Arc;
 
     use hufu_crypto::{Address, Digest, Signature, software_provider};
+    use hufu_ledger::{
+        AccountProof, AccountProofError, Holding, ProvenAccount, StateKey, StateValue,
+    };
+    use hufu_tests::accounts::{self, Accounts};
     use hufu_tests::examples::{self, Chain};
     use hufu_tests::seed::{Choices, cases};
     use hufu_types::codec::Reader;
@@ -25,8 +29,8 @@ mod properties {
     /// Reads the bytes as one kind of message and writes what was understood; `None` if refused.
     type Recode = fn(&[u8]) -> Option<Vec<u8>>;
 
-    /// Every decoder of the crate `types`. Writing goes by the values, not by the bytes that were
-    /// read.
+    /// Every decoder of the crate `types`, and that of the ledger's account proofs. Writing goes by
+    /// the values, not by the bytes that were read.
     const DECODERS: &[(&str, Recode)] = &[
         ("transaction", recode_transaction),
         ("batch", recode_batch),
@@ -64,6 +68,7 @@ mod properties {
             proof.receipt = Receipt::new(prefix.chain_id, height, index, id, digest, outcome);
             Some(proof.to_bytes())
         }),
+        ("account proof", |bytes| Some(AccountProof::parse(bytes).ok()?.to_bytes())),
     ];
 
     fn recode_transaction(bytes: &[u8]) -> Option<Vec<u8>> {
@@ -128,6 +133,7 @@ mod properties {
             examples::precommit(id, 1, first.block.digest(), 1).as_bytes().to_vec(),
             examples::proposals(id)[1].as_bytes().to_vec(),
             chain.proof(1, 3, Strength::Certified).to_bytes(),
+            Accounts::new(chain).proof(chain, accounts::PRESENT).to_bytes(),
         ]
     }
 
@@ -559,6 +565,91 @@ mod properties {
         assert!(matches!(elsewhere, Err(CertificateError::SignatureInvalid { .. })));
     }
 
+    /// Verifies an account; the chain's own certificate is taken as verified, as in [`prove`].
+    fn prove_account(
+        chain: &Chain,
+        proof: &AccountProof,
+        known: &CommitCertificate,
+    ) -> Result<ProvenAccount, AccountProofError> {
+        let provider = software_provider();
+        let (id, validators) = (chain.id(), &chain.genesis.validators);
+        proof.verify_with(&chain.genesis, &mut |certificate| match certificate {
+            same if same == known => Ok(()),
+            other => other.verify(id, validators, &*provider.verifier),
+        })
+    }
+
+    #[test]
+    fn an_account_is_proven_there_or_not_there_and_any_flipped_bit_is_refused() {
+        let chain = Chain::new();
+        let accounts = Accounts::new(&chain);
+        for (address, lists) in [(accounts::PRESENT, Some((2, 1))), (accounts::ABSENT, None)] {
+            let proof = accounts.proof(&chain, address);
+            let proven = proof.verify(&chain.genesis, &*software_provider().verifier).unwrap();
+            assert_eq!((proven.height, proven.address), (4, address));
+            let found = proven.account.map(|it| (it.holdings.len(), it.mandates.len()));
+            assert_eq!(found, lists);
+            for (at, flipped) in flips(&proof.to_bytes()) {
+                let Ok(read) = AccountProof::parse(&flipped) else { continue };
+                let refused = prove_account(&chain, &read, &proof.certificate);
+                assert!(refused.is_err(), "byte {at} is not proven");
+            }
+        }
+    }
+
+    #[test]
+    fn accounts_of_other_parts_or_with_less_or_more_are_refused() {
+        let chain = Chain::new();
+        let accounts = Accounts::new(&chain);
+        let good = accounts.proof(&chain, accounts::PRESENT);
+        let refused = |change: &dyn Fn(&mut AccountProof)| {
+            let mut proof = good.clone();
+            change(&mut proof);
+            let read = AccountProof::parse(&proof.to_bytes()).unwrap();
+            prove_account(&chain, &read, &good.certificate).unwrap_err()
+        };
+        let unrelated = |what| AccountProofError::Unrelated { what };
+        let incomplete =
+            |what, counted, found| AccountProofError::Incomplete { what, counted, found };
+        let drop_at = |at: usize| refused(&move |proof| drop(proof.entries.remove(at)));
+        assert_eq!(drop_at(0), unrelated("entry"));
+        assert_eq!(drop_at(1), incomplete("holdings", 2, 1));
+        assert_eq!(drop_at(3), incomplete("mandates", 1, 0));
+        assert_eq!(refused(&|proof| proof.entries.swap(1, 2)), unrelated("entry"));
+        let twice = refused(&|proof| proof.entries.insert(1, proof.entries[1].clone()));
+        assert_eq!(twice, unrelated("entry"));
+        assert_eq!(refused(&|proof| proof.address = accounts::ABSENT), unrelated("entry"));
+        // Proven entries of others do not fill the count.
+        let foreign = StateKey::Holding(Address([2; 20]), AssetCode::new("GOLD").unwrap());
+        let foreign = accounts.entry(foreign);
+        assert_eq!(refused(&|proof| proof.entries[2] = foreign.clone()), unrelated("entry"));
+        // Nor does a holding that is proven not to be there.
+        let nothing = StateKey::Holding(accounts::PRESENT, AssetCode::new("CORN").unwrap());
+        let nothing = accounts.entry(nothing);
+        assert_eq!(nothing.value, None);
+        assert_eq!(refused(&|proof| proof.entries[2] = nothing.clone()), unrelated("entry"));
+        let richer = refused(&|proof| {
+            let holding = StateValue::Holding(Holding { balance: 8, frozen: true });
+            proof.entries[1].value = Some(holding);
+        });
+        assert!(matches!(richer, AccountProofError::State { .. }), "{richer:?}");
+        let last = &chain.heights[2];
+        let (header, certificate) = (*last.block.header(), last.certificate.clone());
+        assert_eq!(refused(&|proof| proof.header = header), unrelated("certificate"));
+        let moved = refused(&|proof| {
+            (proof.header, proof.certificate) = (header, certificate.clone());
+        });
+        assert!(matches!(moved, AccountProofError::State { .. }), "{moved:?}");
+        let late = refused(&|proof| {
+            proof.header.executed_height = U64::new(3);
+            proof.certificate = chain.certificate(&proof.header);
+        });
+        assert_eq!(late, unrelated("header"), "the lag is the genesis's");
+        let alone = refused(&|proof| proof.certificate.signatures.truncate(1));
+        let missing = CertificateError::QuorumMissing { height: 5, found: 1, total: 2 };
+        assert_eq!(alone, AccountProofError::Certificate(missing));
+    }
+
     #[test]
     fn another_genesis_proves_nothing() {
         let chain = Chain::new();
@@ -568,5 +659,8 @@ mod properties {
         let found = proof.verify(&other, &*software_provider().verifier);
         let (found_id, expected) = (chain.id(), other.chain_id());
         assert_eq!(found, Err(ProofError::WrongChain { found: found_id, expected }));
+        let account = Accounts::new(&chain).proof(&chain, accounts::PRESENT);
+        let found = account.verify(&other, &*software_provider().verifier);
+        assert_eq!(found, Err(AccountProofError::WrongChain { found: found_id, expected }));
     }
 }

@@ -49,9 +49,9 @@ const NAP_MAX: Duration = Duration::from_millis(10);
 /// And at least, so that signing goes by handfuls at any rate.
 const NAP_MIN: Duration = Duration::from_millis(1);
 
-/// Heights by which a last valid height stays below the largest one allowed, as the node's stages
-/// learn of a new height one after the other.
-const VALIDITY_MARGIN_HEIGHTS: u64 = 8;
+/// Heights by which a last valid height stays below the largest one allowed: the stages of a node
+/// learn of a new height one after the other, and a node may lie behind the one that told it.
+const VALIDITY_MARGIN_HEIGHTS: u64 = 100;
 
 /// How often a task is signed at most; a chain on which it expires each time will not take it.
 pub(crate) const SIGNINGS_COUNT_MAX: u32 = 10;
@@ -211,15 +211,18 @@ impl<'a> Feed<'a> {
         &mut self,
         generator: &Generator<'_>,
         started: Nanos,
-        before: Option<Sample>,
+        before: Option<Vec<Sample>>,
         tasks_count: u64,
     ) {
         self.result.windows += 1;
         self.result.sending_nanos += generator.last_answer().since(started);
         if let Some((before, after)) = before.zip(self.sample()) {
             self.result.usage_tasks += tasks_count;
-            let usage = Usage::between(&before, &after);
-            self.result.usage.get_or_insert_default().add(&usage);
+            self.result.usages.resize(after.len(), Usage::default());
+            let spans = before.iter().zip(&after);
+            for (sum, (before, after)) in self.result.usages.iter_mut().zip(spans) {
+                sum.add(&Usage::between(before, after));
+            }
         }
     }
 
@@ -228,12 +231,14 @@ impl<'a> Feed<'a> {
         self.observer.progress(Stage::Sending, done, self.tasks_count);
     }
 
-    /// A node that is just being started again has no sample to give; its window is then left out
-    /// of the usage.
-    fn sample(&self) -> Option<Sample> {
-        let admin = self.options.admin?;
-        let with_threads = Sample::take(admin, self.options.pid);
-        with_threads.or_else(|_| Sample::take(admin, None)).ok()
+    /// A node that is just being started again has no sample to give; the window is then left out
+    /// of the usage of all.
+    fn sample(&self) -> Option<Vec<Sample>> {
+        let samples = self.options.observed.iter().map(|node| {
+            let with_threads = Sample::take(node.admin, node.pid);
+            with_threads.or_else(|_| Sample::take(node.admin, None)).ok()
+        });
+        samples.collect::<Option<Vec<_>>>().filter(|samples| !samples.is_empty())
     }
 
     /// The least time that the heights last in which a signature is valid.

@@ -1,4 +1,5 @@
-//! Sends signed transactions over several connections and gathers the last word on each.
+//! Sends signed transactions over several connections and gathers the last word on each. With
+//! several nodes, each broker talks to one of them, as [`node_of`] says.
 //!
 //! ```text
 //! Parcel -> its part of each connection -> writer --frames--> node
@@ -36,7 +37,7 @@ use crate::Error;
 use crate::receipts::ReceiptFile;
 use crate::sign::{Signed, SignedChunk};
 use crate::tracker::{Counts, Tracker, latencies};
-use crate::workload::Scheduled;
+use crate::workload::{Role, Scheduled, Task};
 
 /// Longest sleep of a thread that waits for the other or for the schedule.
 const NAP_MAX: Duration = Duration::from_millis(50);
@@ -61,11 +62,11 @@ pub enum Pace {
 /// How a load is sent.
 #[derive(Clone, Debug)]
 pub struct SendOptions {
-    /// Client addresses of the nodes; connections go round robin.
+    /// Client addresses of the nodes; [`node_of`] says who talks to which.
     pub nodes: Vec<SocketAddr>,
     /// The chain; a node of another one is refused.
     pub chain_id: ChainId,
-    /// Connections, all nodes together.
+    /// Connections, all nodes together, which have them in turn; each has at least one.
     pub connections_count: u16,
     /// Transactions in flight on one connection at most; the node may allow fewer.
     pub in_flight_count_max: u32,
@@ -83,8 +84,14 @@ impl SendOptions {
     /// Two connections to one node with as much in flight as keeps a fast node busy.
     #[must_use]
     pub fn new(node: SocketAddr, chain_id: ChainId) -> Self {
+        Self::over(vec![node], chain_id)
+    }
+
+    /// The same for several nodes.
+    #[must_use]
+    pub const fn over(nodes: Vec<SocketAddr>, chain_id: ChainId) -> Self {
         Self {
-            nodes: vec![node],
+            nodes,
             chain_id,
             connections_count: 2,
             in_flight_count_max: 8_192,
@@ -107,11 +114,25 @@ pub struct Parcel {
     pub valid_until: u64,
 }
 
-/// One connection's part of a parcel: every `step`-th transaction from `first` on.
+/// Which of `nodes_count` nodes gets a task: a broker's own always the same one, as a real broker
+/// talks to one node; those of the clearing house each in turn, since no settlement needs another.
+#[must_use]
+pub fn node_of(task: &Task, nodes_count: usize) -> usize {
+    assert!(nodes_count > 0, "somebody takes transactions");
+    let number = match task.role {
+        Role::Operator => 0,
+        Role::Broker(number) => u64::from(number),
+        Role::ClearingHouse => task.nonce,
+    };
+    let count = u64::try_from(nodes_count).unwrap_or(u64::MAX);
+    usize::try_from(number % count).unwrap_or(0)
+}
+
+/// One connection's part of a parcel.
 struct Part {
     parcel: Arc<Parcel>,
-    first: usize,
-    step: usize,
+    /// Indices in the parcel.
+    indices: Vec<u32>,
     /// Place in the tracker of the part's first transaction.
     place: usize,
     /// Place behind its last.
@@ -120,16 +141,17 @@ struct Part {
 
 impl Part {
     /// Index in the parcel of the transaction at `place`.
-    const fn at(&self, place: usize) -> usize {
-        self.first + (place - self.place) * self.step
+    fn at(&self, place: usize) -> Option<usize> {
+        let index = self.indices.get(place.checked_sub(self.place)?)?;
+        Some(hufu_types::codec::index(*index))
     }
 }
 
 /// The connections of a run; see the module.
 pub struct Generator<'a> {
     shares: Vec<Share<'a>>,
-    /// Transactions fed, so that parcels smaller than the number of connections take turns.
-    fed: AtomicUsize,
+    /// Transactions fed to each node, so that its connections take turns in small parcels too.
+    fed: Vec<AtomicUsize>,
     height: AtomicU64,
 }
 
@@ -164,7 +186,7 @@ impl Shared {
     /// The parcel that holds the transaction at `place`, and its index there.
     fn locate(&self, place: u32) -> Option<(&Arc<Parcel>, usize)> {
         let part = self.part(place)?;
-        Some((&part.parcel, part.at(index(place))))
+        Some((&part.parcel, part.at(index(place))?))
     }
 
     fn signed(&self, place: u32) -> Option<Signed<'_>> {
@@ -186,7 +208,8 @@ impl<'a> Generator<'a> {
         if options.nodes.is_empty() || options.connections_count == 0 {
             return Err(Error::Nodes);
         }
-        let count = usize::from(options.connections_count);
+        let nodes_count = options.nodes.len();
+        let count = usize::from(options.connections_count).max(nodes_count);
         let mut shares = Vec::with_capacity(count);
         for (number, node) in (0..count).zip(options.nodes.iter().cycle()) {
             let state = Shared {
@@ -206,7 +229,8 @@ impl<'a> Generator<'a> {
                 changed: Condvar::new(),
             });
         }
-        Ok(Self { shares, fed: AtomicUsize::new(0), height: AtomicU64::new(height) })
+        let fed = (0..nodes_count).map(|_| AtomicUsize::new(0)).collect();
+        Ok(Self { shares, fed, height: AtomicU64::new(height) })
     }
 
     /// Starts the connections, lets `feed` hand them parcels, and returns when every transaction
@@ -247,27 +271,43 @@ impl<'a> Generator<'a> {
     pub fn feed(&self, parcel: Parcel) {
         let count = parcel.chunk.count();
         assert!(count == parcel.tasks.len(), "one task for each transaction");
-        let (parcel, step) = (Arc::new(parcel), self.shares.len());
-        let turn = self.fed.fetch_add(count, Ordering::Relaxed);
-        for share in &self.shares {
-            let first = (share.number + step - turn % step) % step;
+        let lists = self.divide(&parcel.tasks);
+        let parcel = Arc::new(parcel);
+        for (share, indices) in self.shares.iter().zip(lists) {
             let mut state = share.lock();
             let known = state.tracker.forget_done();
             while state.parts.front().is_some_and(|part| part.end <= known) {
                 state.parts.pop_front();
             }
             let place = state.tracker.end();
-            for (signed, task) in parcel.chunk.iter().zip(&parcel.tasks).skip(first).step_by(step) {
-                state.tracker.add(signed.id, task.due, task.signings_count > 0);
+            for at in indices.iter().map(|at| index(*at)) {
+                if let Some((signed, task)) = parcel.chunk.get(at).zip(parcel.tasks.get(at)) {
+                    state.tracker.add(signed.id, task.due, task.signings_count > 0);
+                }
             }
             let end = state.tracker.end();
             if end > place {
                 let parcel = Arc::clone(&parcel);
-                state.parts.push_back(Part { parcel, first, step, place, end });
+                assert!(end - place == indices.len(), "every index is one of the parcel's");
+                state.parts.push_back(Part { parcel, indices, place, end });
             }
             drop(state);
             share.changed.notify_all();
         }
+    }
+
+    /// Indices of the tasks that each connection gets; a node's connections are those whose number
+    /// leaves the node's when divided by the count of nodes, and take turns.
+    fn divide(&self, tasks: &[Scheduled]) -> Vec<Vec<u32>> {
+        let nodes_count = self.fed.len();
+        let mut lists = vec![Vec::new(); self.shares.len()];
+        for (at, task) in (0_u32..).zip(tasks) {
+            let node = node_of(&task.task, nodes_count);
+            let connections_count = (self.shares.len() - node).div_ceil(nodes_count);
+            let turn = self.fed[node].fetch_add(1, Ordering::Relaxed);
+            lists[node + turn % connections_count * nodes_count].push(at);
+        }
+        lists
     }
 
     /// The fault of a connection, if one has any; none of the run's transactions can be relied on
@@ -644,3 +684,6 @@ fn is_passing(code: hufu_network::ErrorCode) -> bool {
     use hufu_network::ErrorCode::{IdleTimeout, SlowConsumer, Stopping};
     matches!(code, Stopping | SlowConsumer | IdleTimeout)
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use hdrhistogram::Histogram;
+use hufu_network::message::answer::StatusInfo;
 use serde::Serialize;
 
 use crate::tracker::Counts;
@@ -44,6 +45,24 @@ impl Latency {
     }
 }
 
+/// Where a node is: its last block and the state behind it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Tip {
+    /// Height.
+    pub height: u64,
+    /// Digest of the block.
+    pub block: String,
+    /// Root of the state.
+    pub state_root: String,
+}
+
+impl Tip {
+    pub(crate) fn of(status: &StatusInfo) -> Self {
+        let StatusInfo { height, block, state_root, .. } = status;
+        Self { height: *height, block: block.to_string(), state_root: state_root.to_string() }
+    }
+}
+
 /// Result of a whole load.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct RunResult {
@@ -69,9 +88,11 @@ pub struct RunResult {
     pub height_last: u64,
     /// Latencies.
     pub latency: Latency,
-    /// What the node used in the sending windows; `None` where it could not be asked.
-    pub usage: Option<Usage>,
-    /// Tasks sent in the windows that `usage` covers.
+    /// Where each node was at the end.
+    pub tips: Vec<Tip>,
+    /// What each node used in the sending windows; none where they could not be asked.
+    pub usages: Vec<Usage>,
+    /// Tasks sent in the windows that `usages` cover.
     pub usage_tasks: u64,
     /// Receipts with proof written to the file; `None` without a file.
     pub receipts_written: Option<u64>,
@@ -92,12 +113,13 @@ impl RunResult {
         self.counts.is_clean() && self.counts.committed == self.tasks_count
     }
 
-    /// CPU time outside the verify stage in nanoseconds a transaction; `None` where it is not
-    /// known.
+    /// CPU time outside the verify stage in nanoseconds a transaction and node: what each
+    /// transaction costs a node, in the mean of all nodes; `None` where it is not known.
     #[must_use]
     pub fn cpu_nanos_outside_verify(&self) -> Option<u64> {
-        let usage = self.usage.as_ref()?;
-        usage.cpu_nanos.saturating_sub(usage.verify_nanos()).checked_div(self.usage_tasks)
+        let outside = self.usages.iter().map(outside_verify);
+        let nodes_count = u64::try_from(self.usages.len()).unwrap_or(u64::MAX);
+        outside.sum::<u64>().checked_div(nodes_count.saturating_mul(self.usage_tasks))
     }
 
     /// The table for people; lines of at most 80 columns.
@@ -141,8 +163,8 @@ impl RunResult {
         let blocks = self.height_last.saturating_sub(self.height_first);
         table.row("heights", &format!("{} .. {} ({blocks})", self.height_first, self.height_last));
         self.latency_rows(&mut table);
-        if let Some(usage) = &self.usage {
-            self.usage_rows(usage, &mut table);
+        if !self.usages.is_empty() {
+            self.usage_rows(&mut table);
         }
         if let Some(count) = self.receipts_written {
             table.row("receipts written", &count.to_string());
@@ -163,35 +185,68 @@ impl RunResult {
         }
     }
 
-    fn usage_rows(&self, usage: &Usage, table: &mut Table) {
-        let per_task = |nanos: u64| {
-            let share = nanos.checked_div(self.usage_tasks).unwrap_or(0);
-            format!("{} us/tx", fixed(share, 1_000))
+    /// One column for each node while they fit the line, else the least and the most.
+    fn usage_rows(&self, table: &mut Table) {
+        let row = |table: &mut Table, name: &str, of: &dyn Fn(&Usage) -> u64| {
+            let per_task = |usage| of(usage).checked_div(self.usage_tasks).unwrap_or(0);
+            let nanos: Vec<u64> = self.usages.iter().map(per_task).collect();
+            table.row(name, &format!("{} us/tx", spread(&nanos, 1_000)));
         };
-        table.row("node CPU", &per_task(usage.cpu_nanos));
-        for stage in &usage.stages {
-            table.row(&format!("  {}", stage.stage), &per_task(stage.cpu_nanos));
+        row(table, "node CPU", &|usage| usage.cpu_nanos);
+        let mut stages: Vec<&str> = Vec::new();
+        for stage in self.usages.iter().flat_map(|usage| &usage.stages) {
+            if !stages.contains(&stage.stage.as_str()) {
+                stages.push(&stage.stage);
+            }
         }
-        if let Some(nanos) = self.cpu_nanos_outside_verify() {
-            let name = format!("node CPU outside {STAGE_VERIFY}");
-            table.row(&name, &format!("{} us/tx", fixed(nanos, 1_000)));
+        for stage in stages {
+            row(table, &format!("  {stage}"), &|usage| usage.stage_nanos(stage));
         }
-        let bytes_per_task = |bytes: u64| bytes.checked_div(self.usage_tasks).unwrap_or(0);
+        row(table, &format!("node CPU outside {STAGE_VERIFY}"), &outside_verify);
+        if let Some(mean) = self.cpu_nanos_outside_verify().filter(|_| self.usages.len() > 1) {
+            table.row("  in the mean", &format!("{} us/tx", fixed(mean, 1_000)));
+        }
+        let sum = |of: &dyn Fn(&Usage) -> u64| self.usages.iter().map(of).sum::<u64>();
+        let nodes_count = u64::try_from(self.usages.len()).unwrap_or(u64::MAX);
+        let bytes_per_task = |bytes: u64| {
+            bytes.checked_div(self.usage_tasks.saturating_mul(nodes_count)).unwrap_or(0)
+        };
+        let bytes = sum(&|usage| usage.log_bytes);
         table.row(
             "block log",
             &format!(
                 "{} MB in {} groups, {} B/tx",
-                fixed(usage.log_bytes, 1_000_000),
-                usage.log_groups,
-                bytes_per_task(usage.log_bytes)
+                fixed(bytes, 1_000_000),
+                sum(&|usage| usage.log_groups),
+                bytes_per_task(bytes)
             ),
         );
-        if let Some(bytes) = usage.disk_bytes {
+        if self.usages.iter().all(|usage| usage.disk_bytes.is_some()) {
+            let bytes = sum(&|usage| usage.disk_bytes.unwrap_or(0));
             let size = fixed(bytes, 1_000_000);
             table.row("disk writes", &format!("{size} MB, {} B/tx", bytes_per_task(bytes)));
         }
-        table.row("resident memory", &format!("{} MB", fixed(usage.resident_bytes, 1_000_000)));
+        let resident: Vec<u64> = self.usages.iter().map(|usage| usage.resident_bytes).collect();
+        table.row("resident memory", &format!("{} MB", spread(&resident, 1_000_000)));
     }
+}
+
+fn outside_verify(usage: &Usage) -> u64 {
+    usage.cpu_nanos.saturating_sub(usage.verify_nanos())
+}
+
+/// Values of several nodes that stand beside each other in a line.
+const COLUMNS_COUNT_MAX: usize = 4;
+
+/// The value of each node, or of many nodes the least and the most, in units of `unit`.
+fn spread(values: &[u64], unit: u64) -> String {
+    if values.len() <= COLUMNS_COUNT_MAX {
+        let shown: Vec<String> = values.iter().map(|value| fixed(*value, unit)).collect();
+        return shown.join(" ");
+    }
+    let (least, most) = (values.iter().min(), values.iter().max());
+    let shown = |value: Option<&u64>| fixed(value.copied().unwrap_or(0), unit);
+    format!("{} .. {}", shown(least), shown(most))
 }
 
 #[derive(Default)]
@@ -224,11 +279,11 @@ mod tests {
             counts: Counts { committed: 1_000, ..Counts::default() },
             sending_nanos: 500_000_000,
             usage_tasks: 1_000,
-            usage: Some(Usage {
+            usages: vec![Usage {
                 cpu_nanos: 310_000_000,
                 stages: vec![Stage { stage: "verify".to_owned(), cpu_nanos: 292_500_000 }],
                 ..Usage::default()
-            }),
+            }],
             ..RunResult::default()
         }
     }
@@ -272,6 +327,26 @@ mod tests {
         }
         assert!(!table.contains("reconnects"), "what did not happen takes no line");
         assert!(table.lines().all(|line| line.len() <= 80));
+    }
+
+    #[test]
+    fn every_node_has_its_column_while_they_fit() {
+        let mut result = result();
+        let mut second = result.usages[0].clone();
+        second.cpu_nanos = 330_000_000;
+        result.usages.push(second.clone());
+        assert_eq!(result.cpu_nanos_outside_verify(), Some((17_500 + 37_500) / 2));
+        let has = |result: &RunResult, line: &str| {
+            let table = result.table();
+            let squeeze = |row: &str| row.split_whitespace().collect::<Vec<_>>().join(" ");
+            assert!(table.lines().any(|row| squeeze(row) == line), "{line} is not in\n{table}");
+            assert!(table.lines().all(|line| line.len() <= 80));
+        };
+        has(&result, "node CPU 310.00 330.00 us/tx");
+        has(&result, "node CPU outside verify 17.50 37.50 us/tx");
+        has(&result, "in the mean 27.50 us/tx");
+        result.usages.resize(16, second);
+        has(&result, "node CPU 310.00 .. 330.00 us/tx");
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use hufu_network::{Client, ClientConfig, TransactionResult, WaitFor};
+use hufu_runtime::clock::monotonic;
 use hufu_types::Transaction;
 use hufu_types::limits::TX_VALIDITY_HEIGHTS_MAX;
 
@@ -18,10 +19,13 @@ use crate::feed::Feed;
 use crate::generator::{Generator, Pace, SendOptions, connect};
 use crate::receipts::ReceiptFile;
 use crate::replay::Holdings;
-use crate::report::{Latency, RunResult};
+use crate::report::{Latency, RunResult, Tip};
 use crate::setup::{Phase, cash, shares, sign_phase};
 use crate::sign::SignedChunk;
 use crate::workload::Workload;
+
+/// Pause between two looks at where the nodes are.
+const SETTLE_PAUSE: Duration = Duration::from_millis(20);
 
 /// What a run is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +36,8 @@ pub enum Stage {
     Signing,
     /// Sending: tasks done of the run.
     Sending,
+    /// Waiting until all nodes are at one height: nodes there of nodes.
+    Settling,
     /// Asking for the final holdings: brokers done of brokers.
     Checking,
 }
@@ -44,6 +50,7 @@ impl Stage {
             Self::SettingUp => "setting up",
             Self::Signing => "signing",
             Self::Sending => "sending",
+            Self::Settling => "settling",
             Self::Checking => "checking holdings",
         }
     }
@@ -63,6 +70,15 @@ impl Observer for Silent {
     fn progress(&self, _stage: Stage, _done: u64, _total: u64) {}
 }
 
+/// A node whose usage is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Observed {
+    /// Its admin plane.
+    pub admin: SocketAddr,
+    /// Its process, if it is on this machine, for CPU time by thread.
+    pub pid: Option<u32>,
+}
+
 /// How a run is done.
 #[derive(Clone, Debug)]
 pub struct RunOptions {
@@ -72,10 +88,8 @@ pub struct RunOptions {
     pub pace: Pace,
     /// The genesis's least time between two blocks; says how long a signature lasts.
     pub block_interval: Duration,
-    /// Admin plane of the first node, for its usage.
-    pub admin: Option<SocketAddr>,
-    /// Process of the first node, for its CPU time by thread.
-    pub pid: Option<u32>,
+    /// The nodes whose usage is measured, in the order of `send.nodes`; none for no usage.
+    pub observed: Vec<Observed>,
     /// File for all receipts with their proofs; makes the run wait for certified ones if
     /// `send.strength` says so.
     pub receipts: Option<PathBuf>,
@@ -89,20 +103,24 @@ pub struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
+    /// How long the nodes may take to come to one height when the load is over.
+    const SETTLE_PATIENCE: Duration = Duration::from_secs(60);
+
     /// Prepares a run; nothing is sent yet.
     #[must_use]
     pub fn new(cast: &'a Cast, options: &'a RunOptions, observer: &'a dyn Observer) -> Self {
         Self { cast, options, observer }
     }
 
-    /// Opens accounts, creates and issues the assets and grants the mandates; returns when all is
-    /// committed.
+    /// Opens accounts, creates and issues the assets and grants the mandates; returns how many
+    /// transactions that took when all of them are committed.
     ///
     /// # Errors
     /// [`Error::SetUp`] if any of it does not succeed, and everything that talking to the node can
     /// bring.
-    pub fn set_up(&self, issued: &[Holdings]) -> Result<(), Error> {
+    pub fn set_up(&self, issued: &[Holdings]) -> Result<u64, Error> {
         let mut client = self.client()?;
+        let mut transactions_count = 0;
         let mut chunk = SignedChunk::new();
         let phases_count = count(Phase::ALL.len());
         for (number, phase) in (0..).zip(Phase::ALL) {
@@ -112,6 +130,7 @@ impl<'a> Run<'a> {
             sign_phase(phase, self.cast, issued, chain_id, valid_until, &mut chunk)?;
             let parsed = chunk.iter().map(|signed| Transaction::parse(signed.bytes.into()));
             let transactions = parsed.collect::<Result<Vec<_>, _>>()?;
+            transactions_count += count(transactions.len());
             let results = client.submit(&transactions, WaitFor::Committed, false)?;
             for (number, result) in (1..).zip(&results) {
                 if let Some(reason) = failure(result) {
@@ -120,7 +139,7 @@ impl<'a> Run<'a> {
             }
         }
         self.observer.progress(Stage::SettingUp, phases_count, phases_count);
-        Ok(())
+        Ok(transactions_count)
     }
 
     /// Signs and sends the whole workload and returns when every task has its last word.
@@ -134,14 +153,38 @@ impl<'a> Run<'a> {
         let mut feed = Feed::new(self.cast, self.options, self.observer, workload);
         generator.run(|generator| feed.run(generator))?;
         let mut result = feed.finish();
+        let height_seen = generator.height();
         let (counts, latency) = generator.finish()?;
         result.counts.add(&counts);
         result.latency = Latency::of(&latency);
         result.height_first = height_first;
-        // The node may have been away since the beginning; a fresh connection outlives no restart.
-        result.height_last = self.client()?.status()?.height;
+        result.tips = self.tips(height_seen)?;
+        result.height_last = result.tips.iter().map(|tip| tip.height).max().unwrap_or(0);
         result.receipts_written = receipts.map(ReceiptFile::finish).transpose()?;
         Ok(result)
+    }
+
+    /// Where each node is when all have come to one height, at least `height_seen`, or at the end
+    /// of [`Self::SETTLE_PATIENCE`]: an answer of one node says nothing of how far others are.
+    fn tips(&self, height_seen: u64) -> Result<Vec<Tip>, Error> {
+        // Nodes may have been away since the beginning; a fresh connection outlives no restart.
+        let clients = self.options.send.nodes.iter().map(|node| self.client_of(*node));
+        let mut clients = clients.collect::<Result<Vec<_>, _>>()?;
+        let deadline = monotonic().after(Self::SETTLE_PATIENCE);
+        let nodes_count = count(clients.len());
+        loop {
+            let mut tips = Vec::with_capacity(clients.len());
+            for client in &mut clients {
+                tips.push(Tip::of(&client.status()?));
+            }
+            let highest = tips.iter().map(|tip| tip.height).max().unwrap_or(0).max(height_seen);
+            let there = count(tips.iter().filter(|tip| tip.height == highest).count());
+            self.observer.progress(Stage::Settling, there, nodes_count);
+            if there == nodes_count || monotonic() >= deadline {
+                return Ok(tips);
+            }
+            std::thread::park_timeout(SETTLE_PAUSE);
+        }
     }
 
     /// What every broker holds now, as the first node says.
@@ -166,7 +209,10 @@ impl<'a> Run<'a> {
     }
 
     fn client(&self) -> Result<Client, Error> {
-        let node = *self.options.send.nodes.first().ok_or(Error::Nodes)?;
+        self.client_of(*self.options.send.nodes.first().ok_or(Error::Nodes)?)
+    }
+
+    fn client_of(&self, node: SocketAddr) -> Result<Client, Error> {
         let chain_id = Some(self.options.send.chain_id);
         let config = ClientConfig { chain_id, ..ClientConfig::default() };
         connect(node, &config, self.options.send.reconnect_wait)

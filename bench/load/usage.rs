@@ -125,6 +125,12 @@ impl Sample {
         Ok(())
     }
 
+    /// Signatures of transactions that the node has verified since its start.
+    #[must_use]
+    pub fn signatures_verified(&self) -> u64 {
+        self.plain("hufu_verify_signatures_checked_total")
+    }
+
     fn plain(&self, name: &str) -> u64 {
         self.plain.get(name).copied().unwrap_or(0)
     }
@@ -185,8 +191,14 @@ impl Usage {
     /// CPU time of the verify stage.
     #[must_use]
     pub fn verify_nanos(&self) -> u64 {
-        let verify = self.stages.iter().find(|stage| stage.stage == STAGE_VERIFY);
-        verify.map_or(0, |stage| stage.cpu_nanos)
+        self.stage_nanos(STAGE_VERIFY)
+    }
+
+    /// CPU time of a stage.
+    #[must_use]
+    pub fn stage_nanos(&self, name: &str) -> u64 {
+        let stage = self.stages.iter().find(|stage| stage.stage == name);
+        stage.map_or(0, |stage| stage.cpu_nanos)
     }
 
     /// Adds what was used in another span of time.

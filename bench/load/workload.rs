@@ -11,7 +11,7 @@ use hufu_runtime::clock::Nanos;
 use crate::lobster::Event;
 
 /// Who signs a task; [`crate::cast::Cast`] holds the keys.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Role {
     /// Opens accounts, creates and issues assets; the genesis names it.
     Operator,

@@ -8,7 +8,9 @@
 //! size, each with its own fdatasync after it, as many in flight. The disk of a shared machine
 //! varies by a factor within the hour, so only the ratio of interleaved rounds says anything.
 //! `--gate` makes a ratio below 80 % at depth 1 an error; without `fio` our figures stand alone.
-//! The log hashes every 4 KiB with SM3 on the way, which fio does not.
+//! The log hashes every 4 KiB with SM3 on the way, which fio does not: with io_uring it does so
+//! while the device has the group before, and with the synchronous back end, which the gate leaves
+//! out, before each write. A round of ours begins new segments too, fio's stays in one file.
 
 #![allow(clippy::print_stdout, reason = "this benchmark prints its own table")]
 
@@ -20,12 +22,16 @@ use hufu_bench::must;
 use hufu_crypto::{Hasher, software_provider};
 use hufu_runtime::clock::monotonic;
 use hufu_runtime::file::Backend;
+use hufu_runtime::wake::Parker;
 use hufu_storage::block_log::{Appended, BlockLog, LogKind, LogOptions};
 use hufu_types::Digest;
 
-/// Group sizes in KiB, each at one and two in flight.
+/// Group sizes in KiB, each in every way.
 const SIZES_KIB: [u32; 3] = [64, 256, 1_024];
-const DEPTHS: [u32; 2] = [1, 2];
+
+/// Groups in flight and back end: what a node does by default; the same where io_uring is
+/// forbidden; two in flight.
+const WAYS: [(u32, Backend); 3] = [(1, Backend::Auto), (1, Backend::Sync), (2, Backend::Auto)];
 
 /// Bytes of one measurement.
 const BYTES: u64 = 192 << 20;
@@ -46,6 +52,7 @@ fn main() -> ExitCode {
     if !arguments.iter().any(|argument| argument == "--bench") {
         return ExitCode::SUCCESS;
     }
+    let wanted = arguments.iter().skip(1).find(|argument| !argument.starts_with("--"));
     // The folder is beside the build, since /tmp is often memory and takes no O_DIRECT.
     let base =
         std::env::var_os("HUFU_BENCH_DIR").unwrap_or_else(|| env!("CARGO_TARGET_TMPDIR").into());
@@ -55,35 +62,43 @@ fn main() -> ExitCode {
         println!("fio is not installed: no comparison (Debian package: fio)");
     }
     let mut is_good = true;
-    println!("{:<44} {:>10} {:>10} {:>7}", "", "log MB/s", "fio MB/s", "ratio");
+    println!("{:<58} {:>10} {:>10} {:>7} {:>7}", "", "log MB/s", "fio MB/s", "median", "best");
     for size in SIZES_KIB {
-        for depth in DEPTHS {
-            is_good &= compare(folder.path(), size, depth, has_fio) || depth > 1 || !is_gate;
+        for (depth, backend) in WAYS {
+            let suffix = if backend == Backend::Sync { " backend=sync" } else { "" };
+            let name = format!("storage::block_log_append/kib={size} depth={depth}{suffix}");
+            if wanted.is_some_and(|part| !name.contains(part)) {
+                continue;
+            }
+            let is_gated = is_gate && depth == 1 && backend == Backend::Auto;
+            is_good &= compare(folder.path(), &name, size, (depth, backend), has_fio) || !is_gated;
         }
     }
     if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// Measures one case and prints its line; whether the ratio is what the gate asks for.
-fn compare(folder: &Path, size_kib: u32, depth: u32, has_fio: bool) -> bool {
+fn compare(folder: &Path, name: &str, size_kib: u32, way: (u32, Backend), has_fio: bool) -> bool {
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     let provider = software_provider();
     for _ in 0..ROUNDS {
-        ours.push(append(&folder.join("log"), size_kib, depth, &provider.hasher));
+        ours.push(append(&folder.join("log"), size_kib, way, &provider.hasher));
         if has_fio {
-            theirs.push(fio(&folder.join("fio"), size_kib, depth));
+            theirs.push(fio(&folder.join("fio"), size_kib, way.0));
         }
     }
-    let name = format!("storage::block_log_append/kib={size_kib} depth={depth}");
     let rate = median(&mut ours);
+    // What others do to a shared host only ever slows a round down: the best ones say more there.
+    let best = ours.last().copied().unwrap_or(0);
     if !has_fio {
-        println!("{name:<44} {:>10}", rate / 1_000_000);
+        println!("{name:<58} {:>10}", rate / 1_000_000);
         return true;
     }
     let reference = median(&mut theirs).max(1);
     let percent = rate * 100 / reference;
+    let best_percent = best * 100 / theirs.last().copied().unwrap_or(0).max(1);
     let (rate, reference) = (rate / 1_000_000, reference / 1_000_000);
-    println!("{name:<44} {rate:>10} {reference:>10} {percent:>6}%");
+    println!("{name:<58} {rate:>10} {reference:>10} {percent:>6}% {best_percent:>6}%");
     percent >= GATE_PERCENT
 }
 
@@ -93,12 +108,11 @@ fn median(values: &mut [u64]) -> u64 {
 }
 
 /// Bytes a second that the log makes durable, groups of exactly the given size.
-fn append(folder: &Path, size_kib: u32, depth: u32, hasher: &Arc<dyn Hasher>) -> u64 {
+fn append(folder: &Path, size_kib: u32, way: (u32, Backend), hasher: &Arc<dyn Hasher>) -> u64 {
     let group = size_kib << 10;
     let chain = Digest([1; 32]);
     let mut options = LogOptions::new(folder, LogKind::Block, chain, Arc::clone(hasher));
-    options.depth = depth;
-    options.backend = if depth == 1 { Backend::Sync } else { Backend::Uring };
+    (options.depth, options.backend) = way;
     options.group_bytes_max = group;
     options.record_bytes_max = group - HEADERS_SIZE;
     // Everything that will be written is written ahead before the clock starts.
@@ -110,15 +124,16 @@ fn append(folder: &Path, size_kib: u32, depth: u32, hasher: &Arc<dyn Hasher>) ->
     );
     let before = log.counters();
     let payload = vec![0x5a; must(usize::try_from(group - HEADERS_SIZE))];
+    let mut parker = must(Parker::new());
     let started = monotonic();
     for _ in 0..BYTES / u64::from(group) {
         while must(log.append(1, &[&payload])) == Appended::Full {
+            // As the tile does it: asleep until the device is done.
             if !must(log.poll()).advanced {
-                std::thread::yield_now();
+                must(parker.park(None, |fds| fds.readable(&log)));
             }
         }
-        let progress = must(log.poll());
-        assert!(depth > 1 || progress.idle, "at depth 1 a poll writes and syncs");
+        let _progress = must(log.poll());
     }
     must(log.flush());
     let nanos = monotonic().since(started);

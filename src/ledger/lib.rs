@@ -1,6 +1,7 @@
 #![doc = include_str!("README.md")]
 #![forbid(unsafe_code)]
 
+pub mod account;
 pub mod audit;
 pub mod bucket;
 pub mod changes;
@@ -22,6 +23,7 @@ pub mod value;
 #[cfg(test)]
 mod tests;
 
+pub use account::{AccountEntries, AccountProof, AccountProofError, ProvenAccount};
 pub use audit::{AssetTotals, AuditError, Totals, audit};
 pub use bucket::Place;
 pub use changes::StateChanges;

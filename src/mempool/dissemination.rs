@@ -265,9 +265,16 @@ impl Dissemination {
     }
 
     /// A batch of this validator's own was sealed: it goes to the disk and to everybody at once.
+    ///
+    /// A validator that lost its disk may seal again, byte for byte, what it sealed before and
+    /// peers have kept: that is no new batch.
     pub fn sealed(&mut self, batch: Batch) {
         assert_eq!(batch.header().origin, self.own, "a batch sealed here");
         assert!(!self.is_late(&batch), "what no block may order is not sealed");
+        let digest = batch.digest();
+        if self.entries.contains_key(&digest) || self.window.contains(&digest) {
+            return;
+        }
         self.effects.push(Effect::Store(batch.clone()));
         for peer in &self.up {
             self.effects.push(Effect::Send { peer: *peer, batch: batch.clone() });

@@ -12,7 +12,7 @@ use crate::recent::Recent;
 
 /// A sender and a nonce, exactly: a point of the curve is determined by x and the parity of y. Only
 /// verified senders get here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct NonceKey {
     x: [u8; 32],
     nonce: u64,

@@ -25,7 +25,7 @@ pub struct MempoolConfig {
     /// Most bytes of them.
     pub pending_bytes_max: u64,
     /// Most transactions remembered, decided ones included, at least as many as may be pending and
-    /// at most [`Self::REMEMBERED_MAX`]; the oldest are forgotten first. Their memory is reserved
+    /// at most [`Self::REMEMBERED_MAX`]; the oldest are forgotten first. Their memory is taken
     /// at the start: see [`Self::memory_bytes`].
     pub remembered_transactions_max: u32,
     /// A batch is sealed at this many transactions, 1..=[`BATCH_TRANSACTIONS_COUNT_MAX`].
@@ -70,7 +70,7 @@ impl MempoolConfig {
         both.max(pending)
     }
 
-    /// Bytes of what such a mempool reserves at its start and of the batches it may hold.
+    /// Bytes of what such a mempool takes at its start and of the batches it may hold.
     #[must_use]
     pub fn memory_bytes(&self) -> u64 {
         Memory::bytes(self.remembered_transactions_max).saturating_add(self.pending_bytes_max)

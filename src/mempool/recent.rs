@@ -1,5 +1,4 @@
-//! The last so many keys, each with a value, in memory that is reserved at the start and never
-//! grows.
+//! The last so many keys, each with a value, in memory that is taken at the start and never grows.
 //!
 //! ```text
 //! ring:   (key, value) (key, value) …      a full ring gives the oldest place to the next entry
@@ -13,6 +12,7 @@
 use core::hash::{BuildHasher, Hash};
 
 use hufu_types::codec::index;
+use hufu_types::resident;
 
 use crate::hashing::SeededState;
 
@@ -29,7 +29,7 @@ pub struct Recent<K, V> {
 
 const FREE: u32 = 0;
 
-impl<K: Copy + Eq + Hash, V: Copy> Recent<K, V> {
+impl<K: Copy + Default + Eq + Hash, V: Copy + Default> Recent<K, V> {
     /// A memory of at most `entries_max` entries, 1..=2^30; `seed` is random and known to nobody
     /// else, because keys are chosen by others.
     #[must_use]
@@ -38,12 +38,14 @@ impl<K: Copy + Eq + Hash, V: Copy> Recent<K, V> {
         let slots = index(slots_count(entries_max));
         let entries_max = index(entries_max);
         assert!(slots >= 2 * entries_max, "half of the table stays free, so every search ends");
+        let mut ring = resident::filled((K::default(), V::default()), entries_max);
+        ring.clear();
         Self {
             state: SeededState::new(seed),
-            ring: Vec::with_capacity(entries_max),
+            ring,
             entries_max,
             oldest: 0,
-            table: vec![FREE; slots],
+            table: resident::filled(FREE, slots),
         }
     }
 

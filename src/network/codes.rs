@@ -39,6 +39,8 @@ hufu_types::codes!(
         CursorAhead = 39, "cursor_ahead";
         /// The answer does not fit a frame.
         AnswerTooLarge = 40, "answer_too_large";
+        /// No header carries the state root of this height yet; try again after the next block.
+        NotCertified = 41, "not_certified";
         /// The node is stopping; go to another one. Closes.
         Stopping = 64, "stopping";
         /// The client does not take what it asked for. Closes.

@@ -5,7 +5,7 @@ use hufu_types::limits::{self, BLOCK_BATCHES_COUNT_MAX, TX_SIZE_MAX, VALIDATORS_
 
 /// Bytes of a proof beside an account: the protocol's limit and none of our own, so that every
 /// proof that a node makes can be sent and read.
-pub use hufu_types::limits::STATE_PROOF_SIZE_MAX;
+pub use hufu_types::limits::ACCOUNT_PROOF_SIZE_MAX;
 
 /// Size of the header of every frame, bytes.
 pub const FRAME_HEADER_SIZE: usize = 16;
@@ -87,7 +87,7 @@ const _: () = assert!(
 const _: () = assert!(
     ACCOUNT_HOLDINGS_COUNT_MAX * 40
         + ACCOUNT_MANDATES_COUNT_MAX * 64
-        + STATE_PROOF_SIZE_MAX
+        + ACCOUNT_PROOF_SIZE_MAX
         + 1_024
         <= FRAME_BODY_SIZE_MAX,
     "the largest account answer must fit a frame"

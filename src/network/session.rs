@@ -28,7 +28,7 @@ use hufu_types::{Address, ChainId, DecodeError, RefusalCode, Transaction};
 
 use crate::channel::Channel;
 use crate::codes::ErrorCode;
-use crate::frame::{self, Direction, Frame};
+use crate::frame::{self, Direction, Frame, FrameKind};
 use crate::limits::{FRAME_BODY_SIZE_MAX, FRAME_HEADER_SIZE, SUBMIT_TRANSACTIONS_COUNT_MAX};
 use crate::message::answer::{
     AccountInfo, BlockInfo, ErrorInfo, StatusInfo, TransactionInfo, Welcome,
@@ -394,7 +394,7 @@ impl ServerSession {
                 return Step::Fault(code, request, fault.to_string());
             }
         };
-        if self.out.is_full() {
+        if self.out.is_full() || self.has_no_room(&frame) {
             return Step::Paused;
         }
         let message = match ClientMessage::decode(&frame) {
@@ -403,12 +403,6 @@ impl ServerSession {
                 return Step::Fault(ErrorCode::Malformed, frame.request, fault.to_string());
             }
         };
-        if let ClientMessage::Submit(view) = &message {
-            let room = self.config.transactions_in_flight_max - self.transactions_in_flight;
-            if self.phase == Phase::Open && (self.holds_submits || view.count() > room) {
-                return Step::Paused;
-            }
-        }
         self.counters.frames_received += 1;
         match (self.phase, &message) {
             (Phase::Greeting, ClientMessage::Hello(hello)) => self.greet(&frame, hello, height),
@@ -425,6 +419,17 @@ impl ServerSession {
                 self.handle(&frame, message)
             }
         }
+    }
+
+    /// Whether a submit frame must wait. It is looked at whenever something happens to the
+    /// connection, so only its count is read; all of it is read once, when there is room.
+    fn has_no_room(&self, frame: &Frame<'_>) -> bool {
+        if self.phase != Phase::Open || frame.kind != FrameKind::Submit {
+            return false;
+        }
+        let room = self.config.transactions_in_flight_max - self.transactions_in_flight;
+        let Some(count) = SubmitView::stated_count(frame.body) else { return false };
+        self.holds_submits || count > room
     }
 
     fn greet(&mut self, frame: &Frame<'_>, hello: &Hello, height: u64) -> Step {

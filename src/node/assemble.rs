@@ -293,7 +293,7 @@ pub fn assemble(group: &mut Group, parts: Parts<'_>) -> io::Result<Assembled> {
         &mut links,
         &threads,
         &mut ends,
-        (recovered.executor, core.durable_blocks, core.roots),
+        (recovered.executor, uncertified.last(), core.durable_blocks, core.roots),
     );
     let peer = match (peers, link_signer) {
         (Some(joints), Some(signer)) => {
@@ -405,8 +405,9 @@ impl Shared<'_> {
         links: &mut Links,
         threads: &Threads,
         ends: &mut IngressEnds,
-        (executor, blocks, to_consensus): (
+        (executor, last, blocks, to_consensus): (
             Executor,
+            Option<&Executed>,
             Consumer<DurableBlock>,
             Producer<ExecutedRoots>,
         ),
@@ -428,7 +429,8 @@ impl Shared<'_> {
         let workers = self.add_workers(group, links, threads);
         let execute_links =
             ExecuteLinks { blocks, questions, to_consensus, results, answers, workers };
-        group.add(execute, rank::EXECUTE, Box::new(ExecuteTile::new(executor, execute_links)));
+        let tile = ExecuteTile::new(executor, last, execute_links);
+        group.add(execute, rank::EXECUTE, Box::new(tile));
         let questions =
             links.fan_in(group, topology::INGRESS_QUERY, ingress, query, &mut ends.to_query);
         let answers =

@@ -7,6 +7,7 @@
 //! Exit codes: 0 fine, 1 the check or command failed, 2 usage, 78 configuration. Every command
 //! prints JSON with `--json`; errors go to standard error and say what, where and what to do.
 
+mod account;
 mod config;
 mod consensus;
 mod error;
@@ -58,6 +59,9 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Noun {
+    /// Verify accounts offline, from the genesis alone.
+    #[command(subcommand)]
+    Account(account::Verb),
     /// Check, show and describe node configurations.
     #[command(subcommand)]
     Config(config::Verb),
@@ -132,6 +136,7 @@ fn follow(parent: Option<u32>) -> Result<(), CliError> {
 
 fn run(noun: Noun, output: Output) -> Result<(), CliError> {
     match noun {
+        Noun::Account(verb) => account::run(&verb, output),
         Noun::Config(verb) => config::run(verb, output),
         Noun::Genesis(verb) => genesis::run(verb, output),
         Noun::Keys(verb) => keys::run(verb, output),

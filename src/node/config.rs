@@ -25,6 +25,9 @@ use std::time::Duration;
 use hufu_mempool::{MempoolConfig, Recent};
 use hufu_network::SessionConfig;
 use hufu_runtime::placement::CoreSet;
+use hufu_storage::block_log::{LogOptions, RECORD_BYTES_MAX};
+use hufu_storage::state_store::StateStoreOptions;
+use hufu_storage::vote_log::VoteLogOptions;
 use hufu_types::TxDigest;
 
 pub(crate) use document::{Document, Table, as_unsigned, nearest, show};
@@ -35,7 +38,7 @@ pub use schema::{effective, schema};
 pub use table::{KEYS, KeySpec, Kind, VOTE_HEIGHTS_KEPT_MIN};
 
 use crate::log;
-use crate::tiles::ingress;
+use crate::tiles::{execute, ingress};
 use reader::Reader;
 
 /// Everything one node is told by its operator.
@@ -416,13 +419,20 @@ impl NodeConfig {
         let connections = u64::from(client.connections_max) + u64::from(ingress::SPARE_CONNECTIONS);
         let sessions = ingress::memory_bytes_max(client.connections_max, &client.session());
         let clients = (connection * connections).saturating_add(sessions);
-        let groups = u64::from(self.log.group_bytes_max) * (u64::from(self.log.depth) + 1);
+        let log =
+            LogOptions::memory_bytes(self.log.depth, self.log.group_bytes_max, RECORD_BYTES_MAX);
+        let state = &self.state;
+        // Half of the cache is the node's own; see [`State::cache_half_bytes`].
+        let half = state.cache_bytes / 2;
+        let store = StateStoreOptions::memory_bytes(half, state.write_buffer_bytes);
         u64::from(self.placement.ingress_count).saturating_mul(clients)
             + self.mempool.pool().memory_bytes()
             + Verify::memory_bytes()
-            + groups
-            + self.state.cache_bytes
-            + self.state.write_buffer_bytes
+            + execute::memory_bytes()
+            + log
+            + VoteLogOptions::memory_bytes()
+            + (state.cache_bytes - half)
+            + store
             + self.peer.as_ref().map_or(0, PeerConfig::memory_bytes)
     }
 
@@ -461,7 +471,7 @@ impl NodeConfig {
 }
 
 /// The limit of memory, and all that must fit it (see [`NodeConfig::memory_planned_bytes`]).
-const MEMORY_KEYS: [&str; 15] = [
+const MEMORY_KEYS: [&str; 16] = [
     "limits.memory_bytes",
     "client.connections_max",
     "client.receive_buffer_bytes",
@@ -476,6 +486,7 @@ const MEMORY_KEYS: [&str; 15] = [
     "peer.bulk_bytes_max",
     "peer.held_bytes_max",
     "peer.origin_bytes_max",
+    "peer.proposer_bytes_max",
     "peer.heights_kept",
 ];
 

@@ -33,6 +33,9 @@ use crate::metrics::Metrics;
 use crate::state_cache::StateCache;
 use crate::state_keys;
 
+mod past;
+use past::Past;
+
 /// Why a block cannot be executed. Every one of them stops the node.
 #[derive(Debug, thiserror::Error)]
 pub enum ExecuteError {
@@ -123,6 +126,7 @@ pub struct Executor {
     metrics: Arc<Metrics>,
     /// Roots of the last `lag` heights and before them the genesis's, oldest first.
     roots: Vec<ExecutedRoots>,
+    past: Past,
     block: BlockDigest,
 }
 
@@ -167,6 +171,7 @@ impl Executor {
             tree,
             metrics,
             roots,
+            past: Past::default(),
             block: applied.map_or(BlockDigest::ZERO, |mark| BlockDigest(mark.block_digest)),
             store,
         })
@@ -444,10 +449,15 @@ impl Executor {
             }
         }
         self.roots.push(roots);
-        let kept = index(u32::try_from(self.lag).unwrap_or(u32::MAX)) + 1;
-        let surplus = self.roots.len().saturating_sub(kept);
+        let surplus = self.roots.len().saturating_sub(self.kept_heights() + 1);
         self.roots.drain(..surplus);
+        self.past.remember(outcome, self.kept_heights());
         self.block = block;
+    }
+
+    /// Heights before the last whose roots and changes are kept: the lag.
+    fn kept_heights(&self) -> usize {
+        index(u32::try_from(self.lag).unwrap_or(u32::MAX))
     }
 
     fn publish(&self, durable: &DurableBlock, outcome: &BlockOutcome) {

@@ -145,16 +145,18 @@ fn own_address(config: &NodeConfig) -> Result<Address, keys_file::KeyFileError> 
     keys_file::load(&config.node.key).map(|signer| signer.public_key().address())
 }
 
-/// Validators of a chain that this build can run: it has no peer connections.
-pub(crate) const VALIDATORS_COUNT_MAX: usize = 1;
-
-fn validators(_config: &NodeConfig, genesis: &Genesis) -> Finding {
+fn validators(config: &NodeConfig, genesis: &Genesis) -> Finding {
     let (rule, count) = ("validators", genesis.validators.count());
-    let found = format!("{count} in the genesis, this build runs chains of {VALIDATORS_COUNT_MAX}");
-    if count > VALIDATORS_COUNT_MAX {
-        Finding::broken(rule, found, "make a genesis with one validator")
-    } else {
-        Finding::kept(rule, found)
+    match &config.peer {
+        Some(peer) => {
+            let found = format!("{count} in the genesis, {} peers", peer.addresses.len());
+            Finding::kept(rule, found)
+        }
+        None if count == 1 => Finding::kept(rule, "1 in the genesis".to_owned()),
+        None => {
+            let found = format!("{count} in the genesis, and no [peer]");
+            Finding::broken(rule, found, "add section [peer] with the other validators")
+        }
     }
 }
 

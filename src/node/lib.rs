@@ -1,6 +1,7 @@
 #![doc = include_str!("README.md")]
 #![forbid(unsafe_code)]
 
+pub mod account_view;
 pub mod admin;
 pub mod assemble;
 pub mod block_window;

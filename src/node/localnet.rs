@@ -1,8 +1,9 @@
 //! `hufu localnet run`: a chain on this machine, loaded, checked and stopped.
 //!
 //! ```text
-//! folder (keys, genesis, config) -> node processes -> ready -> hufu-load: set up, load, holdings
-//!   -> graceful stop -> ledger verify (own process) -> receipt verify (own process) -> verdict
+//! folder (keys, genesis, configs) -> node processes -> all ready
+//!   -> hufu-load: set up, load, settle, holdings -> graceful stop -> block logs compared -> ledger verify of each (own processes)
+//!   -> receipt verify (own process) -> verdict
 //! ```
 //!
 //! Nodes are separate processes of this very binary. They die with this one however it ends, and an
@@ -11,8 +12,10 @@
 
 mod check;
 mod child;
+mod compare;
 mod folder;
 mod load;
+mod ports;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -25,7 +28,7 @@ use serde_json::{Value, json};
 use crate::cli::CliError;
 use crate::output::Output;
 use check::Checks;
-use child::{NodeProcess, Stopped};
+use child::{Nodes, Stopped};
 use folder::Folder;
 use load::Load;
 
@@ -60,8 +63,11 @@ pub struct Options {
     pub with_raw_rate: bool,
 }
 
-/// Nodes this build can run together.
-const NODES_COUNT_MAX: u16 = 1;
+/// Nodes of a local network, unless more or fewer are asked for.
+pub const NODES_COUNT: u16 = 1;
+
+/// Nodes of a local network at most: more processes than that tell nothing on one machine.
+pub const NODES_COUNT_MAX: u16 = 16;
 
 /// How long a node may take to start or to stop. Recovery of a long log takes its time.
 const NODE_PATIENCE: Duration = Duration::from_secs(120);
@@ -71,11 +77,6 @@ const NODE_PATIENCE: Duration = Duration::from_secs(120);
 /// # Errors
 /// If anything that must hold does not, or someone interrupts; no node is left running.
 pub fn run(options: &Options, output: Output) -> Result<(), CliError> {
-    if options.nodes_count != NODES_COUNT_MAX {
-        let what = format!("{} nodes were asked for", options.nodes_count);
-        let remedy = "use --nodes 1: this build has no peer connections, so nodes could not agree";
-        return Err(CliError::usage(what, remedy));
-    }
     // Before any thread is started, so that every thread leaves the signals to this one.
     let signals = Signals::block().map_err(|cause| {
         CliError::failed(cause, "this process", "raise the limit of open files (ulimit -n)")
@@ -96,44 +97,72 @@ fn run_in(
     output: Output,
 ) -> Result<(), CliError> {
     let mut checks = Checks::new(output);
-    let mut node = NodeProcess::start(folder, 0)?;
-    let ready = node.wait_ready(signals, NODE_PATIENCE);
-    let ready = ready.map_err(|stopped| node.explain(stopped))?;
-    output.note(format!("node-0 (process {}) serves {}", ready.pid, ready.client));
+    let mut nodes = Nodes::start(folder, options.nodes_count)?;
+    let ready = nodes.wait_ready(signals, NODE_PATIENCE)?;
+    for (index, node) in (0..).zip(&ready) {
+        let name = folder::name(index);
+        output.note(format!("{name} (process {}) serves {}", node.pid, node.client));
+    }
 
-    let (tasks_count, loading) = (load.tasks_count(), load.start(ready, folder, output)?);
-    let loaded = node.watch(signals, &loading).map_err(|stopped| node.explain(stopped))?;
+    let (tasks_count, loading) = (load.tasks_count(), load.start(&ready, folder, output)?);
+    let loaded = nodes.watch(signals, &loading)?;
     let loaded = loaded.map_err(|error| {
-        let remedy = format!("look at {}", node.log_path().display());
+        nodes.show_logs(output);
+        let remedy = format!("look at the logs of the nodes in {}", folder.path().display());
         CliError::failed(error, "the load", remedy)
-    });
-    let loaded = match loaded {
-        Ok(loaded) => loaded,
-        Err(error) => {
-            node.show_log(output);
-            return Err(error);
-        }
-    };
+    })?;
     checks.exactly_once(&loaded.result, tasks_count);
     checks.holdings(&loaded.discrepancies);
-    checks.healthy(ready.admin);
-    let memory = hufu_runtime::process::resident_memory_of(ready.pid).ok();
-    let stopped = node.stop(signals, NODE_PATIENCE).map_err(|stopped| node.explain(stopped))?;
-    checks.graceful(stopped);
+    checks.one_tip(&loaded.result.tips);
+    checks.verified_once(&ready, &loaded);
+    checks.healthy(&ready);
+    let memory = ready.iter().map(|node| hufu_runtime::process::resident_memory_of(node.pid).ok());
+    let peaks = memory.map(|memory| memory.map(|memory| memory.peak_bytes)).collect();
+    let ends = nodes.stop(signals, NODE_PATIENCE)?;
+    checks.graceful(&ends);
+    verify(&mut checks, folder, &loaded.result, options, signals)?;
+    if checks.have_failed() {
+        nodes.show_logs(output);
+    }
+    let raw_rate = options.with_raw_rate.then(raw_rate).transpose()?;
+    let measured = Measured { peaks, raw_rate };
+    report(&checks, &loaded.result, folder, options, &measured, output);
+    if checks.have_failed() { Err(CliError::Reported) } else { Ok(()) }
+}
 
-    let arguments = folder.ledger_verify_arguments(0);
-    checks.verifier("ledger verify --level replay", folder, &arguments, signals)?;
+/// What is measured beside the load.
+struct Measured {
+    /// Most memory that each node had resident; `None` where the host does not say.
+    peaks: Vec<Option<u64>>,
+    /// Signatures a second that all cores verify when they do nothing else.
+    raw_rate: Option<u64>,
+}
+
+/// What stopped nodes have left behind: compared, and verified by other processes.
+fn verify(
+    checks: &mut Checks,
+    folder: &Folder,
+    result: &RunResult,
+    options: &Options,
+    signals: &Signals,
+) -> Result<(), CliError> {
+    let provider = hufu_crypto::software_provider();
+    let chains = (0..options.nodes_count).map(|index| {
+        let read = compare::read(&folder.data_dir(index), folder.chain_id(), &provider);
+        read.map_err(|fault| format!("{}: {fault}", folder::name(index)))
+    });
+    checks.one_chain(chains.collect(), result.height_last);
+    for index in 0..options.nodes_count {
+        let arguments = folder.ledger_verify_arguments(index);
+        let what = format!("ledger verify --level replay of {}", folder::name(index));
+        checks.verifier(&what, folder, &arguments, signals)?;
+    }
     if let Some(receipts) = folder.receipts() {
-        let arguments = folder.receipt_verify_arguments(receipts, tasks_count, options.strength);
+        let count = result.tasks_count;
+        let arguments = folder.receipt_verify_arguments(receipts, count, options.strength);
         checks.verifier("receipt verify, from the genesis alone", folder, &arguments, signals)?;
     }
-    if checks.have_failed() {
-        node.show_log(output);
-    }
-    let peak = memory.map(|memory| memory.peak_bytes);
-    let raw_rate = options.with_raw_rate.then(raw_rate).transpose()?;
-    report(&checks, &loaded.result, folder, options, (peak, raw_rate), output);
-    if checks.have_failed() { Err(CliError::Reported) } else { Ok(()) }
+    Ok(())
 }
 
 /// How long the raw verification rate is measured.
@@ -156,27 +185,38 @@ fn report(
     result: &RunResult,
     folder: &Folder,
     options: &Options,
-    (memory_peak_bytes, raw_rate): (Option<u64>, Option<u64>),
+    measured: &Measured,
     output: Output,
 ) {
+    let raw_rate_each = measured.raw_rate.map(|rate| rate / u64::from(options.nodes_count));
     let value = json!({
         "chain_id": folder.chain_id().to_string(),
         "folder": folder.path().display().to_string(),
         "seed": options.seed,
+        "nodes": options.nodes_count,
         "load": serde_json::to_value(result).unwrap_or(Value::Null),
         "committed_per_second": result.committed_per_second(),
         "cpu_nanos_outside_verify": result.cpu_nanos_outside_verify(),
-        "node_memory_peak_bytes": memory_peak_bytes,
-        "raw_verifications_per_second": raw_rate,
+        "node_memory_peak_bytes": measured.peaks.iter().max().copied().flatten(),
+        "node_memory_peaks_bytes": measured.peaks,
+        "raw_verifications_per_second": measured.raw_rate,
+        "raw_verifications_per_second_and_node": raw_rate_each,
         "checks": checks.to_json(),
         "passed": !checks.have_failed(),
     });
-    let memory = memory_peak_bytes.map_or_else(String::new, |bytes| {
-        format!("node's peak memory        {} MiB\n", bytes / (1 << 20))
-    });
-    let raw = raw_rate.map_or_else(String::new, |rate| {
-        let percent = u128::from(result.committed_per_second()) * 100 / u128::from(rate.max(1));
-        format!("raw verification rate     {rate}/s on all cores; the chain reached {percent} %\n")
+    let peaks: Vec<String> =
+        measured.peaks.iter().flatten().map(|bytes| (bytes / (1 << 20)).to_string()).collect();
+    let memory = match peaks.as_slice() {
+        [] => String::new(),
+        peaks => format!("nodes' peak memory        {} MiB\n", peaks.join(" ")),
+    };
+    let raw = measured.raw_rate.zip(raw_rate_each).map_or_else(String::new, |(rate, each)| {
+        let percent = percent_of(result.committed_per_second(), each);
+        let share = match options.nodes_count {
+            1 => String::new(),
+            count => format!(", {each}/s for each of {count} nodes"),
+        };
+        format!("raw verification rate     {rate}/s on all cores{share}; the chain reached {percent} %\n")
     });
     let (chain, seed) = (folder.chain_id(), options.seed);
     let verdict = if checks.have_failed() { "FAILED" } else { "passed" };
@@ -188,6 +228,10 @@ fn report(
             table.trim_end()
         ),
     );
+}
+
+fn percent_of(part: u64, whole: u64) -> u128 {
+    u128::from(part) * 100 / u128::from(whole.max(1))
 }
 
 /// Whether someone wants this process to stop.

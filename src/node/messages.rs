@@ -316,6 +316,10 @@ pub enum AnswerBody {
     NotFound,
     /// There is more than fits an answer.
     TooLarge,
+    /// The header that proves the answer has not come.
+    Uncertified,
+    /// Too many wait for that header already.
+    Overloaded,
 }
 
 impl AnswerBody {
@@ -339,7 +343,9 @@ impl AnswerBody {
                 | Self::History(_)
                 | Self::NoHistory(_)
                 | Self::NotFound
-                | Self::TooLarge => 0,
+                | Self::TooLarge
+                | Self::Uncertified
+                | Self::Overloaded => 0,
             }
     }
 }

@@ -25,6 +25,9 @@ pub(crate) fn eventfd() -> io::Result<File> {
     Ok(File::from(unsafe { OwnedFd::from_raw_fd(fd) }))
 }
 
+/// Bytes of a huge page of this processor family.
+pub(crate) const HUGE_PAGE_BYTES: usize = 2 << 20;
+
 /// Zeroed memory of the kernel's, page-aligned, that never moves; given back when dropped.
 #[derive(Debug)]
 pub(crate) struct Mapping {
@@ -51,6 +54,37 @@ impl Mapping {
         }
         let base = NonNull::new(base.cast()).ok_or_else(|| io::Error::other("mapped at null"))?;
         Ok(Self { base, size, is_leaked: false })
+    }
+
+    /// Maps at least `size` bytes in whole huge pages where the kernel has them to give: a device
+    /// then gets a long buffer in one piece instead of one for each small page.
+    pub(crate) fn new_huge(size: usize) -> io::Result<Self> {
+        let too_long = || io::Error::from(io::ErrorKind::OutOfMemory);
+        let wanted = size.checked_next_multiple_of(HUGE_PAGE_BYTES).ok_or_else(too_long)?;
+        let mut mapping = Self::new(wanted.checked_add(HUGE_PAGE_BYTES).ok_or_else(too_long)?)?;
+        let start = mapping.base.addr().get();
+        let head = start.next_multiple_of(HUGE_PAGE_BYTES) - start;
+        assert!(head < HUGE_PAGE_BYTES && head + wanted <= mapping.size);
+        let tail = mapping.size - head - wanted;
+        let old = mapping.base;
+        // SAFETY: `head` is less than the size of the mapping.
+        mapping.base = unsafe { old.add(head) };
+        mapping.size = wanted;
+        if head > 0 {
+            // SAFETY: whole pages of the mapping made above that no pointer was handed out to.
+            check(unsafe { libc::munmap(old.as_ptr().cast(), head) })?;
+        }
+        if tail > 0 {
+            // SAFETY: the address is inside the mapping made above, right behind what is kept.
+            let behind = unsafe { mapping.base.add(wanted) };
+            // SAFETY: as for the head.
+            check(unsafe { libc::munmap(behind.as_ptr().cast(), tail) })?;
+        }
+        // It is a wish: where the kernel has no huge pages, small ones do.
+        // SAFETY: the range is the mapping that is left; the advice changes no byte of it.
+        let _advised =
+            unsafe { libc::madvise(mapping.base.as_ptr().cast(), wanted, libc::MADV_HUGEPAGE) };
+        Ok(mapping)
     }
 
     /// Address of the first byte; valid for [`Mapping::size`] bytes while this value lives.

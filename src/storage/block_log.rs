@@ -47,7 +47,7 @@ use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 pub use format::Damage;
-pub use options::LogOptions;
+pub use options::{LogOptions, RECORD_BYTES_MAX};
 pub use reader::{LogReader, Record, Start};
 pub use recovery::{RecoveryReport, Torn};
 pub use verify::{Fault, VerifyReport, verify};

@@ -33,6 +33,12 @@ use crate::error::Error;
 /// Longest payload of a vote-log record, in bytes.
 pub const VOTE_RECORD_BYTES_MAX: u32 = 64 << 10;
 
+/// Groups in flight: a vote waits for its own sync only.
+const DEPTH: u32 = 1;
+
+/// Bytes at which a group of votes is closed.
+const GROUP_BYTES_MAX: u32 = 128 << 10;
+
 /// The record kind that marks a sealed height. Callers use lower kinds.
 pub const KIND_SEAL: u16 = u16::MAX;
 
@@ -74,14 +80,20 @@ impl VoteLogOptions {
         }
     }
 
+    /// Bytes of the buffers a vote log takes when it opens and keeps.
+    #[must_use]
+    pub fn memory_bytes() -> u64 {
+        LogOptions::memory_bytes(DEPTH, GROUP_BYTES_MAX, VOTE_RECORD_BYTES_MAX)
+    }
+
     fn log(&self) -> LogOptions {
         let hasher = Arc::clone(&self.hasher);
         let mut options = LogOptions::new(&self.folder, LogKind::Vote, self.chain, hasher);
         options.file_system = self.file_system.clone();
         options.backend = Backend::Sync;
-        options.depth = 1;
+        options.depth = DEPTH;
         options.segment_bytes = self.segment_bytes;
-        options.group_bytes_max = 128 << 10;
+        options.group_bytes_max = GROUP_BYTES_MAX;
         options.record_bytes_max = VOTE_RECORD_BYTES_MAX;
         options.known_durable = self.known_durable;
         options

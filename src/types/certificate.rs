@@ -5,11 +5,16 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use hufu_crypto::{Address, Signature, Verdict, Verifier, VerifyItem};
 
+use crate::block::BlockHeader;
 use crate::codec::{DecodeError, Reader, check_range, check_reserved, index, length_u32, put};
 use crate::genesis::ValidatorSet;
 use crate::ids::{BlockDigest, ChainId};
 use crate::limits::{ROUNDS_COUNT_MAX, VALIDATORS_COUNT_MAX};
 use crate::vote::{Vote, VoteStep, signing_digest};
+
+/// Bytes of the largest certificate: one signature of each validator of the largest set.
+pub const CERTIFICATE_SIZE_MAX: usize =
+    size_of::<CertificateHeader>() + VALIDATORS_COUNT_MAX as usize * size_of::<CommitSignature>();
 
 /// Fixed first part of a certificate.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
@@ -115,6 +120,12 @@ impl CommitCertificate {
         };
         put(out, &header);
         put(out, self.signatures.as_slice());
+    }
+
+    /// Whether it is about the block with this header.
+    #[must_use]
+    pub fn is_of(&self, header: &BlockHeader) -> bool {
+        self.height == header.height.get() && self.block == header.digest()
     }
 
     /// Verifies every signature individually and the quorum.

@@ -45,6 +45,8 @@ pub enum Kind {
     StateFork = 16,
     /// What two peers sign to prove who they are on a link.
     PeerProof = 17,
+    /// An account with its proof, as a file or answer.
+    AccountProof = 18,
 }
 
 /// The one format version of today, for every kind.

@@ -17,6 +17,7 @@ pub mod ordering;
 pub mod planted;
 pub mod proof;
 pub mod receipt;
+pub mod resident;
 pub mod transaction;
 pub mod verification;
 pub mod vote;

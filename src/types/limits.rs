@@ -107,6 +107,11 @@ pub const STATE_PROOF_SIZE_MAX: u32 = 12
     + ROW_ENTRIES_COUNT_MAX * 64
     + STATE_BUCKETS_LOG2_MAX as u32 * 32;
 
+/// Bytes of an account with its proof: the account, its holdings and its mandates, each with a
+/// state proof. About 450 of them in a state whose keys nobody has ground; an account with more is
+/// not proven as a whole.
+pub const ACCOUNT_PROOF_SIZE_MAX: u32 = 512 * 1_024;
+
 /// Milliseconds that a header's time may run ahead of a validator's own clock.
 pub const HEADER_TIME_AHEAD_MILLIS_MAX: u64 = 2_000;
 
@@ -128,6 +133,10 @@ const _: () = assert!(
 const _: () = assert!(
     ROW_ENTRIES_COUNT_MAX * 64 <= 8 * 1_024 && STATE_PROOF_SIZE_MAX <= 64 * 1_024,
     "a change rewrites little and a proof is short, also in a bucket that somebody ground full"
+);
+const _: () = assert!(
+    ACCOUNT_PROOF_SIZE_MAX >= 16 * 1_024 + 8 * (STATE_PROOF_SIZE_MAX + 128),
+    "an account with a few holdings is proven also where its buckets were ground full"
 );
 const _: () = assert!(
     SETTLEMENT_LEGS_COUNT_MAX as u32 * 72 + 256 <= TX_SIZE_MAX,

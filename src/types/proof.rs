@@ -275,7 +275,7 @@ fn check_certifies(
     certificate: &CommitCertificate,
     header: &BlockHeader,
 ) -> Result<(), ProofError> {
-    if certificate.height == header.height.get() && certificate.block == header.digest() {
+    if certificate.is_of(header) {
         Ok(())
     } else {
         Err(ProofError::Unrelated { what: "certificate" })

@@ -16,7 +16,7 @@ use hufu_runtime::clock::monotonic;
 use hufu_runtime::process;
 use serde_json::Value;
 
-use super::{code, folder, hufu, json, new_chain, new_key, stderr};
+use super::{code, folder, hufu, json, new_chain, new_key, stderr, stdout};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -146,6 +146,62 @@ fn an_answer_says_what_of_it_is_proven() {
     assert_eq!(proven["proven"], proven["strength"]);
     let block = node.json(&["query", "block", "1", "--genesis", "genesis.toml"]);
     assert_eq!((&block["height"], &block["certificate"]), (&1.into(), &"verified".into()));
+}
+
+#[test]
+fn an_account_is_proven_offline_and_no_changed_byte_is() {
+    let node = Node::start();
+    let send = |words: &[&str]| {
+        let key = ["tx", words[0], "--key", "vote.pem", "--wait", "certified"];
+        node.json(&[&key, &words[1..]].concat());
+    };
+    let (_, other) = new_key(node.path(), "other.pem");
+    send(&["open", "--address", &node.operator]);
+    send(&["create-asset", "--asset", "GOLD", "--decimals", "2", "--supply-cap", "1000"]);
+    send(&["issue", "--asset", "GOLD", "--account", &node.operator, "--amount", "900"]);
+    let limit = ["--limit", "7", "--expires-at", "500"];
+    send(&[&["grant", "--agent", &other, "--asset", "GOLD"][..], &limit].concat());
+
+    let believed = node.json(&["query", "account", &node.operator]);
+    assert_eq!(believed["proven_by"], Value::Null);
+    let ask = ["query", "account", &node.operator, "--genesis", "genesis.toml"];
+    let asked = node.json(&[&ask[..], &["--proof", "account.bin"]].concat());
+    assert_eq!(asked["proven_by"].as_u64(), asked["height"].as_u64().map(|height| height + 1));
+    assert_eq!(asked["holdings"], believed["holdings"]);
+    assert_eq!(asked["mandates"], believed["mandates"]);
+    assert_eq!((asked["holdings"].as_array().unwrap().len(), &asked["state"]), (1, &"open".into()));
+    let absent = node.json(&["query", "account", &other, "--genesis", "genesis.toml"]);
+    assert_eq!((&absent["state"], absent["proven_by"].is_u64()), (&"unknown".into(), true));
+
+    let folder = node.stop();
+    let verify = |genesis: &str, file: &str| {
+        hufu(folder.path(), &["account", "verify", "--genesis", genesis, file, "--json"])
+    };
+    let verified = verify("genesis.toml", "account.bin");
+    assert_eq!(code(&verified), 0, "{}", stderr(&verified));
+    assert_eq!(serde_json::from_slice::<Value>(&verified.stdout).unwrap(), asked);
+    let good = fs::read(folder.path().join("account.bin")).unwrap();
+    let last = good.len() - 1;
+    // Chain, address, state root in the header, certificate, and entries with values and proofs.
+    for at in [5, 40, 200, 320, 400, 470, 500, good.len() / 2, last - 40, last] {
+        let mut changed = good.clone();
+        changed[at] ^= 1;
+        fs::write(folder.path().join("changed.bin"), changed).unwrap();
+        let refused = verify("genesis.toml", "changed.bin");
+        assert_eq!(code(&refused), 1, "byte {at} is not proven");
+        assert!(stderr(&refused).contains("NOT PROVEN"), "{}", stderr(&refused));
+        assert!(stdout(&refused).is_empty(), "nothing is shown that is not proven");
+    }
+    for (what, bytes) in [("cut", &good[..last]), ("empty", &[])] {
+        fs::write(folder.path().join("changed.bin"), bytes).unwrap();
+        assert_eq!(code(&verify("genesis.toml", "changed.bin")), 1, "{what}");
+    }
+    let text = fs::read_to_string(folder.path().join("genesis.toml")).unwrap();
+    fs::write(folder.path().join("other.toml"), text.replace("\"test\"", "\"other\"")).unwrap();
+    let foreign = verify("other.toml", "account.bin");
+    assert!(stderr(&foreign).contains("of chain"), "{}", stderr(&foreign));
+    assert_eq!(code(&verify("none.toml", "account.bin")), 78);
+    assert_eq!(code(&verify("genesis.toml", "none.bin")), 1);
 }
 
 #[test]

@@ -127,6 +127,19 @@ impl Chain {
         assert_eq!(receipt.outcome().unwrap(), Ok(()));
     }
 
+    /// Moves one from the first to the second.
+    pub(crate) fn payment(
+        &self,
+        [from, to]: [&Person; 2],
+        nonce: u64,
+        valid_until: u64,
+    ) -> Transaction {
+        let amount = U128::new(1);
+        let leg = Leg { asset: asset(), from: from.address, to: to.address, amount };
+        let builder = TransactionBuilder::new(self.id(), from.key(), nonce, valid_until);
+        from.sign(builder.operation(Operation::Transfer(&leg)))
+    }
+
     /// A transaction of the load: half of them notarise, half of them move money in a circle.
     pub(crate) fn ordinary(&self, people: &[Person], nonce: u64, valid_until: u64) -> Transaction {
         let place = usize::try_from(nonce).unwrap() % people.len();

@@ -14,6 +14,8 @@
 #![forbid(unsafe_code)]
 
 #[cfg(test)]
+mod account_proofs;
+#[cfg(test)]
 mod bad_frames;
 #[cfg(test)]
 mod bad_transactions;

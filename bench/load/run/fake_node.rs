@@ -88,9 +88,7 @@ pub(super) struct FakeNode {
 
 impl FakeNode {
     pub(super) fn start(faults: Faults) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        let shared = Arc::new(Shared {
+        Self::listen(Arc::new(Shared {
             faults,
             ledger: Mutex::default(),
             frames: AtomicU64::new(0),
@@ -99,7 +97,17 @@ impl FakeNode {
             loaded: AtomicU64::new(0),
             started: monotonic(),
             stop: AtomicBool::new(false),
-        });
+        }))
+    }
+
+    /// Another node of the same chain, which agrees with this one at once.
+    pub(super) fn beside(&self) -> Self {
+        Self::listen(Arc::clone(&self.shared))
+    }
+
+    fn listen(shared: Arc<Shared>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
         let inner = Arc::clone(&shared);
         let accept = move || {
             let mut sessions = Vec::new();

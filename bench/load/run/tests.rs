@@ -41,8 +41,7 @@ fn options(node: &FakeNode, pace: Pace) -> RunOptions {
         send,
         pace,
         block_interval: Duration::from_millis(50),
-        admin: None,
-        pid: None,
+        observed: Vec::new(),
         receipts: None,
     }
 }
@@ -56,6 +55,29 @@ fn a_run_commits_everything_exactly_once_and_holdings_are_the_models() {
     assert!(result.latency.max_nanos >= result.latency.p50_nanos);
     assert!(result.committed_per_second() > 0 && result.signing_nanos > 0);
     assert_eq!((result.height_first, result.height_last, result.windows), (7, 7, 1));
+}
+
+#[test]
+fn several_nodes_share_a_load_and_come_to_one_height() {
+    let first = FakeNode::start(Faults { drop_every: Some(40), ..Faults::default() });
+    let others = [first.beside(), first.beside()];
+    let cast = Cast::derive(&[4; 32], 8).unwrap();
+    let events: Arc<[Event]> = SyntheticHour::new(1, 2_000).collect::<Vec<_>>().into();
+    let mut replay = Replay::new(events, 8, 1, 0).unwrap();
+    let totals = replay.totals();
+    let mut options = options(&first, Pace::Max);
+    options.send.nodes.extend(others.iter().map(|node| node.address));
+    // Fewer connections than nodes: each has one all the same.
+    options.send.connections_count = 1;
+    let run = Run::new(&cast, &options, &Silent);
+    let set_up = run.set_up(&totals.issued()).unwrap();
+    assert_eq!(u64::try_from(first.committed()).unwrap(), set_up);
+    let result = run.load(&mut replay).unwrap();
+    assert!(result.is_exactly_once(), "{result:?}");
+    assert_eq!(first.committed() - usize::try_from(set_up).unwrap(), 2_000);
+    assert_eq!(totals.discrepancies(&run.holdings().unwrap()), []);
+    let heights: Vec<u64> = result.tips.iter().map(|tip| tip.height).collect();
+    assert_eq!((heights, result.height_last), (vec![7, 7, 7], 7));
 }
 
 #[test]

@@ -665,3 +665,25 @@ fn the_books_are_kept() {
         }
     }
 }
+
+/// Found by the simulator: its disk was destroyed, a peer sent back what it had sealed before, and
+/// a client submitted the same transaction again.
+#[test]
+fn what_was_sealed_on_a_lost_disk_is_not_taken_twice() {
+    let mut node = node(1);
+    let own = batch(1, 7);
+    assert!(node.need(0, 1, block(1), &[own.digest()], address(2)));
+    node.received(address(2), own.clone());
+    node.judged(own.digest(), true);
+    node.durable(own.digest());
+    drop(effects(&mut node));
+    node.sealed(own.clone());
+    assert!(effects(&mut node).is_empty(), "it is here already");
+    assert_eq!(proposed(&node, 1), [(1, 7)]);
+    node.ordered(1, &[own.digest()]);
+    (2..=20).for_each(|height| node.ordered(height, &[]));
+    drop(effects(&mut node));
+    node.sealed(own);
+    assert!(effects(&mut node).is_empty(), "it is ordered already");
+    assert!(proposed(&node, 21).is_empty());
+}

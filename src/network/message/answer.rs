@@ -11,8 +11,8 @@ use zerocopy::little_endian::{U16, U32, U64, U128};
 use super::{layout, range, read_flag, read_strength};
 use crate::codes::ErrorCode;
 use crate::limits::{
-    ACCOUNT_HOLDINGS_COUNT_MAX, ACCOUNT_MANDATES_COUNT_MAX, BLOCK_IDS_COUNT_MAX,
-    ERROR_TEXT_SIZE_MAX, FRAME_BODY_SIZE_MAX, RECEIPT_PROOF_SIZE_MAX, STATE_PROOF_SIZE_MAX,
+    ACCOUNT_HOLDINGS_COUNT_MAX, ACCOUNT_MANDATES_COUNT_MAX, ACCOUNT_PROOF_SIZE_MAX,
+    BLOCK_IDS_COUNT_MAX, ERROR_TEXT_SIZE_MAX, FRAME_BODY_SIZE_MAX, RECEIPT_PROOF_SIZE_MAX,
     SUBMIT_TRANSACTIONS_COUNT_MAX, VERSION_TEXT_SIZE_MAX,
 };
 use hufu_types::limits::TX_SIZE_MAX;
@@ -303,7 +303,8 @@ pub struct AccountInfo {
     pub holdings: Vec<Holding>,
     /// Mandates granted, by ascending agent and asset; at most [`ACCOUNT_MANDATES_COUNT_MAX`].
     pub mandates: Vec<Mandate>,
-    /// Proof against a state root as the ledger encodes it; empty when none was asked for.
+    /// The account with its proof as the ledger encodes it, verifiable from the genesis alone;
+    /// empty when none was asked for. With a proof, `height` is the height it is proven at.
     pub proof: Vec<u8>,
 }
 
@@ -324,7 +325,7 @@ impl AccountInfo {
         check_range("mandates count", count.into(), 0, ACCOUNT_MANDATES_COUNT_MAX.into())?;
         let mandates = reader.slice::<Mandate>(index(count))?.to_vec();
         let size = header.proof_size.get();
-        check_range("account proof size", size.into(), 0, STATE_PROOF_SIZE_MAX.into())?;
+        check_range("account proof size", size.into(), 0, ACCOUNT_PROOF_SIZE_MAX.into())?;
         let proof = reader.bytes(index(size))?.to_vec();
         let (height, address) = (header.height.get(), header.address);
         let info = Self { height, address, state, holdings, mandates, proof };

@@ -58,6 +58,14 @@ impl<'a> SubmitView<'a> {
         Ok(Self { bytes, wait, with_proof, count })
     }
 
+    /// The count that a body states, if a body may state it. Nothing else of it is read.
+    #[must_use]
+    pub fn stated_count(bytes: &[u8]) -> Option<u32> {
+        let header: &SubmitHeader = Reader::new(bytes).fixed().ok()?;
+        let count = header.count.get();
+        (1..=SUBMIT_TRANSACTIONS_COUNT_MAX).contains(&count).then_some(count)
+    }
+
     /// The whole body.
     #[must_use]
     pub const fn bytes(&self) -> &'a [u8] {

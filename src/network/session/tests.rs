@@ -380,6 +380,31 @@ fn held_submits_stop_nothing_before_them() {
     assert!(session.next_request(9).is_none() && session.is_settled());
 }
 
+/// A large frame waits through many looks at its connection: none of them reads all of it.
+#[test]
+fn a_held_submit_is_read_when_its_turn_comes_and_not_before() {
+    let mut session = open(small());
+    session.hold_submits(true);
+    let mut frame = submit_frame(1, &transactions(1), WaitFor::Nothing, false);
+    // The size of its only transaction, which says more than there is.
+    frame[FRAME_HEADER_SIZE + 8] ^= 1;
+    feed(&mut session, &frame);
+    for _ in 0..3 {
+        assert!(session.next_request(9).is_none());
+    }
+    assert!(session.is_paused() && !session.is_closing());
+    session.hold_submits(false);
+    assert!(session.next_request(9).is_none());
+    assert!(session.is_closing());
+    // One whose count no frame may have is not waited with.
+    let mut session = open(small());
+    session.hold_submits(true);
+    let mut frame = submit_frame(1, &transactions(1), WaitFor::Nothing, false);
+    frame[FRAME_HEADER_SIZE + 4..FRAME_HEADER_SIZE + 8].fill(0xff);
+    feed(&mut session, &frame);
+    assert!(session.next_request(9).is_none() && session.is_closing());
+}
+
 #[test]
 fn refusals_are_counted_after_the_end() {
     let mut session = open(small());

@@ -8,16 +8,18 @@ use hufu_load::Pace;
 
 use super::CliError;
 use super::receipt::StrengthArgument;
-use crate::localnet::{Options, run as run_network};
+use crate::localnet::{NODES_COUNT, NODES_COUNT_MAX, Options, run as run_network};
 use crate::output::Output;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
     /// Make a chain on this machine, replay a trading hour on it, check everything and stop.
     #[command(after_help = "Fails (exit code 1) unless every event is committed exactly once, \
-        totals are conserved and equal to an independent model, the node stays healthy and stops \
-        gracefully, `hufu ledger verify --level replay` finds nothing, and a separate process \
-        given only the genesis verifies every receipt. Nodes are separate processes on 127.0.0.1 \
+        totals are conserved and equal to an independent model, all nodes hold the same block and \
+        state root at every height, each has verified each transaction once, stays healthy and \
+        stops gracefully, `hufu ledger verify --level replay` finds nothing in any of their \
+        folders, and a separate process given only the genesis verifies every receipt. A \
+        broker's transactions all go to one node, those of the clearing house to all in turn. Nodes are separate processes on 127.0.0.1 \
         and never outlive this command. Files in a temporary folder are removed, unless --keep is \
         given or a check has failed.")]
     Run(Run),
@@ -25,8 +27,9 @@ pub(super) enum Verb {
 
 #[derive(Debug, Args)]
 pub(super) struct Run {
-    /// Nodes, count; this build runs one.
-    #[arg(long, default_value_t = 1)]
+    /// Nodes, count: separate processes, each a validator.
+    #[arg(long, default_value_t = NODES_COUNT, value_parser =
+        clap::value_parser!(u16).range(1..=i64::from(NODES_COUNT_MAX)))]
     nodes: u16,
     /// LOBSTER messages to replay (.csv or .csv.gz); a seeded synthetic hour of the same shape if
     /// left out.
@@ -59,11 +62,12 @@ pub(super) struct Run {
     /// Which receipts are waited for and verified: certified ones prove their results too.
     #[arg(long, value_enum, default_value = "certified")]
     strength: StrengthArgument,
-    /// Afterwards, with the node gone, measure how fast all cores verify signatures and nothing
-    /// else, and say which part of that the chain reached.
+    /// Afterwards, with the nodes gone, measure how fast all cores verify signatures and nothing
+    /// else, and say which part of that the chain reached: of an N-th with N nodes, since each
+    /// verifies everything.
     #[arg(long)]
     raw_rate: bool,
-    /// Connections of the load, count.
+    /// Connections of the load, count; each node has at least one.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64))]
     connections: u16,
 }

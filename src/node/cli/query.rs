@@ -1,20 +1,21 @@
 //! `hufu query status|account|block|tx`: answers of one node, each with the height it was given at.
 //!
-//! With a genesis a block and a transaction are proven, and the node need not be believed; every
-//! answer says what of it is proven.
+//! With a genesis an account, a block and a transaction are proven, and the node need not be
+//! believed; every answer says what of it is proven.
 
 use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 use hufu_crypto::software_provider;
 use hufu_network::Client;
-use hufu_network::message::answer::{AccountInfo, AccountState, BlockInfo, TransactionInfo};
+use hufu_network::message::answer::{AccountInfo, BlockInfo, TransactionInfo};
 use hufu_types::certificate::CommitCertificate;
 use hufu_types::transaction::tx_digest;
 use hufu_types::{Address, Block, Genesis, ReceiptProof, Strength, TransactionView, TxId};
 use serde_json::{Value, json};
 
 use super::CliError;
+use super::account::{self, Shown};
 use super::genesis::parse_address;
 use super::remote::Remote;
 use super::tx::operation;
@@ -28,15 +29,15 @@ pub(super) enum Verb {
         #[command(flatten)]
         remote: Remote,
     },
-    /// What an account holds and which mandates it has granted. The node's word, with a genesis
-    /// too; the proof shows the account itself against a state root.
+    /// What an account holds and which mandates it has granted; all of it is proven with --genesis,
+    /// at the height whose state a later header certifies.
     Account {
         /// The account.
         #[arg(value_parser = parse_address)]
         address: Address,
         #[command(flatten)]
         remote: Remote,
-        /// Write the proof against the state root to this file.
+        /// Write the account with its proof to this file, for `hufu account verify`.
         #[arg(long, value_name = "FILE")]
         proof: Option<PathBuf>,
     },
@@ -68,11 +69,16 @@ pub(super) fn run(verb: Verb, output: Output) -> Result<(), CliError> {
     match verb {
         Verb::Status { remote } => status(&remote, output),
         Verb::Account { address, remote, proof } => {
-            let file = proof_file(proof.as_deref())?;
-            let answer = remote.connect()?.account(address, file.is_some());
+            let (file, genesis) = (proof_file(proof.as_deref())?, remote.read_genesis()?);
+            let with_proof = file.is_some() || genesis.is_some();
+            let answer = remote.connect()?.account(address, with_proof);
             let info = answer.map_err(|error| remote.failed(&error))?;
             expect_asked(info.address == address, "account", &remote)?;
-            output.result(&account_json(&info), account_text(&info));
+            let shown = shown(&info, genesis.as_ref()).map_err(|what| {
+                let place = format!("account {address}, node {}", remote.node);
+                CliError::failed(what, place, "ask another node, and look at this one")
+            })?;
+            shown.print(output);
             file.map_or(Ok(()), |file| file.write(&info.proof))
         }
         Verb::Block { height, remote, ids_from } => {
@@ -136,56 +142,6 @@ fn status(remote: &Remote, output: Output) -> Result<(), CliError> {
     Ok(())
 }
 
-fn account_json(info: &AccountInfo) -> Value {
-    let holdings = info.holdings.iter().map(|holding| {
-        json!({
-            "asset": holding.asset.to_string(),
-            "balance": holding.balance.get().to_string(),
-            "frozen": holding.is_frozen(),
-        })
-    });
-    let mandates = info.mandates.iter().map(|mandate| {
-        json!({
-            "agent": mandate.agent.to_string(),
-            "asset": mandate.asset.to_string(),
-            "remaining": mandate.remaining.get().to_string(),
-            "expires_at": mandate.expires_at.get(),
-        })
-    });
-    json!({
-        "address": info.address.to_string(),
-        "height": info.height,
-        "state": account_state(info.state),
-        "holdings": holdings.collect::<Vec<Value>>(),
-        "mandates": mandates.collect::<Vec<Value>>(),
-        "proven": "nothing, it is the node's word",
-    })
-}
-
-const fn account_state(state: AccountState) -> &'static str {
-    match state {
-        AccountState::Unknown => "unknown",
-        AccountState::Open => "open",
-        AccountState::Closed => "closed",
-    }
-}
-
-fn account_text(info: &AccountInfo) -> String {
-    let state = account_state(info.state);
-    let mut text = format!("account {} is {state} at height {}", info.address, info.height);
-    for holding in &info.holdings {
-        let frozen = if holding.is_frozen() { " (frozen)" } else { "" };
-        text.push_str(&format!("\n  {:16} {}{frozen}", holding.asset, holding.balance.get()));
-    }
-    for mandate in &info.mandates {
-        let (left, until) = (mandate.remaining.get(), mandate.expires_at.get());
-        let (agent, asset) = (mandate.agent, mandate.asset);
-        text.push_str(&format!("\n  mandate of {agent}: {left} {asset} until height {until}"));
-    }
-    text.push_str("\n  the node's word, nothing of it is proven");
-    text
-}
-
 fn block(
     info: &BlockInfo,
     asked: Option<u64>,
@@ -242,6 +198,21 @@ fn block_json(
         "ids_from": info.ids_from,
         "ids": info.ids.iter().map(ToString::to_string).collect::<Vec<_>>(),
     })
+}
+
+/// What an answer about an account says; with a genesis, after that is proven.
+fn shown(info: &AccountInfo, genesis: Option<&Genesis>) -> Result<Shown, String> {
+    let told = Shown::told(info);
+    let Some(genesis) = genesis else { return Ok(told) };
+    if info.proof.is_empty() {
+        return Err("the node gives no proof".to_owned());
+    }
+    let proven = account::prove(&info.proof, genesis)?;
+    if proven.is_same(&told) {
+        Ok(proven)
+    } else {
+        Err("the account shown is not the one that the proof proves".to_owned())
+    }
 }
 
 /// Whether an answer is about the transaction asked for and, with a genesis, what of it is proven.

@@ -58,6 +58,9 @@ fn remedy(error: &ClientError) -> &'static str {
             ErrorCode::CursorAhead => "begin at a height that the node has reached",
             ErrorCode::CursorGone => "begin at the oldest height that `hufu query status` shows",
             ErrorCode::AnswerTooLarge => "ask for less; this is more than one answer holds",
+            ErrorCode::NotCertified => {
+                "ask again after the next block, or leave out --proof and --genesis"
+            }
             ErrorCode::Overloaded | ErrorCode::TooManyInFlight | ErrorCode::ConnectionsFull => {
                 "try again later"
             }

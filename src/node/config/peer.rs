@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use hufu_mempool::dissemination::DisseminationConfig;
 use hufu_network::peer::LinkConfig;
-use hufu_types::limits::{BATCH_SIZE_MAX, BLOCK_BATCHES_COUNT_MAX};
+use hufu_types::limits::{BATCH_SIZE_MAX, BLOCK_SIZE_MAX};
 
 use super::reader::Reader;
 
@@ -62,9 +62,9 @@ impl PeerConfig {
             held_bytes_max: bytes(reader, "held_bytes_max"),
             dissemination: DisseminationConfig {
                 origin_bytes_max: reader.integer(section, "origin_bytes_max"),
+                proposer_bytes_max: reader.integer(section, "proposer_bytes_max"),
                 ask_nanos: nanos(millis(reader, "ask_interval_millis")),
                 heights_kept: reader.integer(section, "heights_kept"),
-                ..DisseminationConfig::default()
             },
             back_off_min: millis(reader, "back_off_min_millis"),
             back_off_max: millis(reader, "back_off_max_millis"),
@@ -72,8 +72,8 @@ impl PeerConfig {
     }
 
     /// Bytes that peers can make this node hold: for each of them what waits both ways, with a
-    /// batch on top of each bound and one on its way in, and what it may push; and the batches of
-    /// the heights that are kept.
+    /// batch on top of each bound and one on its way in, what it may push and what its proposals
+    /// may have fetched; and the batches of the heights that are kept.
     pub(super) fn memory_bytes(&self) -> u64 {
         let widen = |bytes: usize| u64::try_from(bytes).unwrap_or(u64::MAX);
         let batch = u64::from(BATCH_SIZE_MAX);
@@ -82,11 +82,11 @@ impl PeerConfig {
             widen(self.link.bulk_bytes_max),
             widen(self.held_bytes_max),
             self.dissemination.origin_bytes_max,
+            self.dissemination.proposer_bytes_max,
             3 * batch,
         ];
         let peer = parts.iter().fold(0, |sum: u64, part| sum.saturating_add(*part));
-        let block = u64::from(BLOCK_BATCHES_COUNT_MAX) * batch;
-        let kept = self.dissemination.heights_kept.saturating_mul(block);
+        let kept = self.dissemination.heights_kept.saturating_mul(BLOCK_SIZE_MAX.into());
         widen(self.addresses.len()).saturating_mul(peer).saturating_add(kept)
     }
 

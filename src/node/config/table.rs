@@ -4,7 +4,7 @@
 //! key is a row here, a commented line there, and a field in [`super::NodeConfig`].
 
 use hufu_network::limits::{PEER_CONSENSUS_SIZE_MAX, SUBMIT_TRANSACTIONS_COUNT_MAX};
-use hufu_types::limits::{BATCH_SIZE_MAX, NAME_SIZE_MAX, TX_VALIDITY_HEIGHTS_MAX};
+use hufu_types::limits::{BATCH_SIZE_MAX, BLOCK_SIZE_MAX, NAME_SIZE_MAX, TX_VALIDITY_HEIGHTS_MAX};
 
 /// What values a key takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,6 +131,7 @@ pub const KEYS: &[KeySpec] = &[
     integer("peer", "bulk_bytes_max", BATCH_SIZE_MAX as u64, 64 * GIB),
     integer("peer", "held_bytes_max", BATCH_SIZE_MAX as u64, 64 * GIB),
     integer("peer", "origin_bytes_max", BATCH_SIZE_MAX as u64, 64 * GIB),
+    integer("peer", "proposer_bytes_max", BLOCK_SIZE_MAX as u64, 64 * GIB),
     integer("peer", "handshake_timeout_millis", 100, TIMEOUT_MILLIS_MAX),
     integer("peer", "ping_interval_millis", 10, TIMEOUT_MILLIS_MAX / 2),
     integer("peer", "idle_timeout_millis", 20, TIMEOUT_MILLIS_MAX),

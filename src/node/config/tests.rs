@@ -417,6 +417,7 @@ fn relations_between_keys_of_peers_are_checked() {
         ("bulk_bytes_max = 8589934592", vec!["limits.memory_bytes"]),
         ("held_bytes_max = 8589934592", vec!["limits.memory_bytes"]),
         ("origin_bytes_max = 8589934592", vec!["limits.memory_bytes"]),
+        ("proposer_bytes_max = 8589934592", vec!["limits.memory_bytes"]),
         ("heights_kept = 600", vec!["limits.memory_bytes"]),
         ("ping_interval_millis = 2500", vec![]),
         ("back_off_min_millis = 5000", vec![]),
@@ -434,7 +435,7 @@ fn the_default_memory_has_room_for_three_peers() {
                  c = \"127.0.0.1:3\", d = \"127.0.0.1:4\" }\n";
     let four = parse(&format!("{IDENTITY}{peers}")).unwrap().memory_planned_bytes();
     let mebibytes = (four - alone) >> 20;
-    assert_eq!(mebibytes, 3 * (2 * 4 + 64 + 32 + 32 + 3) + 8 * 32, "of {} MiB", four >> 20);
+    assert_eq!(mebibytes, 3 * (2 * 4 + 64 + 32 + 72 + 64 + 3) + 8 * 32, "of {} MiB", four >> 20);
 }
 
 /// A folder with the files of validator `node-0` of a chain of so many.

@@ -6,14 +6,17 @@ use std::net::{SocketAddr, TcpStream};
 use std::process::ExitStatus;
 use std::time::Duration;
 
-use hufu_load::{Discrepancy, RunResult};
+use hufu_load::{Discrepancy, RunResult, Sample, Tip};
 use hufu_runtime::process::Signals;
 use serde_json::{Value, json};
 
 use super::child::{Stopped, run_own};
-use super::folder::Folder;
+use super::compare::{self, Held};
+use super::folder::{Folder, name};
+use super::load::Loaded;
 use crate::cli::CliError;
 use crate::output::Output;
+use crate::ready::Ready;
 
 /// Discrepancies that are listed; all are counted.
 const DISCREPANCIES_LISTED_MAX: usize = 10;
@@ -78,23 +81,65 @@ impl Checks {
         self.add("totals conserved, holdings equal the model's".to_owned(), faults);
     }
 
-    /// The node still says that it is alive and ready.
-    pub(super) fn healthy(&mut self, admin: SocketAddr) {
-        let faults = ["/livez", "/readyz"].into_iter().filter_map(|path| {
-            let status = status_of(admin, path);
-            match status {
-                Ok(status) if status.split(' ').nth(1) == Some("200") => None,
-                Ok(status) => Some(format!("{path} answers {status:?}")),
-                Err(cause) => Some(format!("{path} does not answer: {cause}")),
+    /// All nodes came to one height, block and state.
+    pub(super) fn one_tip(&mut self, tips: &[Tip]) {
+        let height = tips.iter().map(|tip| tip.height).max().unwrap_or(0);
+        let what = format!("all nodes at height {height} with one block and state root");
+        self.add(what, compare::tip_differences(tips));
+    }
+
+    /// The logs of all nodes hold the same blocks and roots at every height.
+    pub(super) fn one_chain(&mut self, chains: Result<Vec<Vec<Held>>, String>, height_min: u64) {
+        let faults = match chains {
+            Ok(chains) => compare::differences(&chains, height_min),
+            Err(fault) => vec![fault],
+        };
+        let what =
+            format!("same block and state root on all nodes at each of {height_min} heights");
+        self.add(what, faults);
+    }
+
+    /// Every node has verified each of the transactions once; one that was sent or signed again may
+    /// have been verified again.
+    pub(super) fn verified_once(&mut self, ready: &[Ready], loaded: &Loaded) {
+        let result = &loaded.result;
+        let counts = &result.counts;
+        let once = loaded.set_up_count.saturating_add(result.tasks_count);
+        let again = counts.overloaded + counts.resubmitted + result.resigned;
+        let faults = (0..).zip(ready).filter_map(|(index, node)| {
+            let place = name(index);
+            match Sample::take(node.admin, None) {
+                Ok(sample) => verification_fault(&place, sample.signatures_verified(), once, again),
+                Err(cause) => Some(format!("{place}: {cause}")),
             }
         });
         let faults = faults.collect();
-        self.add("node healthy after the load".to_owned(), faults);
+        self.add(format!("each node verified each of {once} transactions once"), faults);
     }
 
-    /// The node ended as it was asked to.
-    pub(super) fn graceful(&mut self, status: ExitStatus) {
-        let faults = if status.success() { Vec::new() } else { vec![status.to_string()] };
+    /// The nodes still say that they are alive and ready.
+    pub(super) fn healthy(&mut self, ready: &[Ready]) {
+        let mut faults = Vec::new();
+        for (index, node) in (0..).zip(ready) {
+            for path in ["/livez", "/readyz"] {
+                match status_of(node.admin, path) {
+                    Ok(status) if status.split(' ').nth(1) == Some("200") => {}
+                    Ok(status) => {
+                        faults.push(format!("{}: {path} answers {status:?}", name(index)));
+                    }
+                    Err(cause) => {
+                        faults.push(format!("{}: {path} does not answer: {cause}", name(index)));
+                    }
+                }
+            }
+        }
+        self.add("nodes healthy after the load".to_owned(), faults);
+    }
+
+    /// The nodes ended as they were asked to.
+    pub(super) fn graceful(&mut self, ends: &[ExitStatus]) {
+        let failed = (0..).zip(ends).filter(|(_, status)| !status.success());
+        let faults = failed.map(|(index, status)| format!("{}: {status}", name(index))).collect();
         self.add("graceful stop with exit code 0".to_owned(), faults);
     }
 
@@ -106,8 +151,8 @@ impl Checks {
         arguments: &[String],
         signals: &Signals,
     ) -> Result<(), CliError> {
-        let name = arguments.first().map_or("verifier", String::as_str);
-        let result = folder.path().join(format!("{name}-verify.json"));
+        let file = format!("verification-{}.json", self.checks.len());
+        let result = folder.path().join(file);
         let spinner = self.output.spinner("verifying");
         let status = run_own(arguments, &result, folder.path(), signals);
         spinner.finish_and_clear();
@@ -152,6 +197,14 @@ impl fmt::Display for Checks {
     }
 }
 
+/// What is wrong with how many signatures a node has verified: `once`, or up to `again` more.
+fn verification_fault(node: &str, verified: u64, once: u64, again: u64) -> Option<String> {
+    let allowed = once..=once.saturating_add(again);
+    let expected =
+        if again == 0 { once.to_string() } else { format!("{once} to {}", once + again) };
+    (!allowed.contains(&verified)).then(|| format!("{node}: {verified}, expected {expected}"))
+}
+
 /// The first line of an answer of the admin plane.
 fn status_of(admin: SocketAddr, path: &str) -> io::Result<String> {
     let mut stream = TcpStream::connect_timeout(&admin, ANSWER_PATIENCE)?;
@@ -161,4 +214,31 @@ fn status_of(admin: SocketAddr, path: &str) -> io::Result<String> {
     stream.take(ANSWER_SIZE_MAX).read_to_end(&mut answer)?;
     let answer = String::from_utf8_lossy(&answer);
     Ok(answer.lines().next().unwrap_or_default().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signature_verified_twice_or_never_is_found() {
+        let fault = |verified, again| verification_fault("node-1", verified, 100, again);
+        assert_eq!(fault(100, 0), None);
+        assert_eq!(fault(105, 5), None);
+        assert_eq!(fault(101, 0).unwrap(), "node-1: 101, expected 100");
+        assert_eq!(fault(106, 5).unwrap(), "node-1: 106, expected 100 to 105");
+        assert!(fault(99, 5).is_some());
+    }
+
+    #[test]
+    fn one_fault_fails_the_whole_and_is_shown() {
+        let output = Output::new(true);
+        let mut checks = Checks::new(output);
+        checks.one_chain(Ok(vec![Vec::new(), Vec::new()]), 0);
+        assert!(!checks.have_failed());
+        checks.one_chain(Ok(vec![Vec::new(), Vec::new()]), 1);
+        assert!(checks.have_failed());
+        assert!(checks.to_string().contains("node-1 ends at height 0 of 1"), "{checks}");
+        assert_eq!(checks.to_json()[1]["holds"], false);
+    }
 }

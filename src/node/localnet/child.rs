@@ -1,4 +1,4 @@
-//! A node as a child process: started, watched, stopped, and never left behind.
+//! Nodes as child processes: started, watched, stopped, and never left behind.
 
 use std::fs::{self, File};
 use std::io;
@@ -11,7 +11,7 @@ use hufu_runtime::clock;
 use hufu_runtime::process;
 use hufu_runtime::process::Signals;
 
-use super::folder::Folder;
+use super::folder::{Folder, name};
 use super::interrupted;
 use crate::cli::CliError;
 use crate::output::Output;
@@ -34,12 +34,13 @@ pub(super) enum Stopped {
     Overdue(Duration),
     /// The host failed.
     Host(io::Error),
-    /// The load has ended without a result.
+    /// This binary is no longer where it was.
     Lost,
 }
 
 /// One node's process.
 pub(super) struct NodeProcess {
+    name: String,
     child: Child,
     data_dir: PathBuf,
     log: PathBuf,
@@ -48,9 +49,9 @@ pub(super) struct NodeProcess {
 impl NodeProcess {
     /// Starts a node of the folder. Call it from the main thread: the kernel ends the child with
     /// the thread that started it.
-    pub(super) fn start(folder: &Folder, index: u16) -> Result<Self, CliError> {
+    fn start(folder: &Folder, index: u16) -> Result<Self, CliError> {
         let node = folder.node(index);
-        let (data_dir, log) = (node.join("data"), node.join("log"));
+        let (data_dir, log) = (folder.data_dir(index), node.join("log"));
         let failed = |cause| CliError::file(cause, &log, "check the folder and its disk");
         if data_dir.is_dir() {
             Ready::withdraw(&data_dir).map_err(failed)?;
@@ -60,74 +61,17 @@ impl NodeProcess {
         let config = node.join("hufu.toml").display().to_string();
         let mut command = own_command(&["node", "run", "--config", &config])?;
         let child = command.stdin(Stdio::null()).stdout(sink).stderr(both).spawn();
-        Ok(Self { child: child.map_err(failed)?, data_dir, log })
+        Ok(Self { name: name(index), child: child.map_err(failed)?, data_dir, log })
     }
 
-    /// The node's log file.
-    pub(super) fn log_path(&self) -> &Path {
-        &self.log
-    }
-
-    /// Waits until the node says that it takes transactions.
-    pub(super) fn wait_ready(
-        &mut self,
-        signals: &Signals,
-        patience: Duration,
-    ) -> Result<Ready, Stopped> {
-        let deadline = clock::monotonic().after(patience);
-        loop {
-            let ready = Ready::read(&self.data_dir).map_err(Stopped::Host)?;
-            if let Some(ready) = ready.filter(|ready| ready.pid == self.child.id()) {
-                return Ok(ready);
-            }
-            self.must_run()?;
-            if clock::monotonic() >= deadline {
-                return Err(Stopped::Overdue(patience));
-            }
-            interrupted(signals, LOOK)?;
-        }
-    }
-
-    /// Waits for a message while the node runs and nobody interrupts.
-    pub(super) fn watch<T>(
-        &mut self,
-        signals: &Signals,
-        messages: &Receiver<T>,
-    ) -> Result<T, Stopped> {
-        loop {
-            match messages.try_recv() {
-                Ok(message) => return Ok(message),
-                Err(TryRecvError::Disconnected) => return Err(Stopped::Lost),
-                Err(TryRecvError::Empty) => {}
-            }
-            self.must_run()?;
-            interrupted(signals, LOOK)?;
-        }
-    }
-
-    /// Asks the node to stop and waits for its end; kills it when it takes too long.
-    pub(super) fn stop(
-        &mut self,
-        signals: &Signals,
-        patience: Duration,
-    ) -> Result<ExitStatus, Stopped> {
-        self.must_run()?;
-        process::ask_to_stop(&mut self.child).map_err(Stopped::Host)?;
-        let deadline = clock::monotonic().after(patience);
-        loop {
-            if let Some(status) = self.child.try_wait().map_err(Stopped::Host)? {
-                return Ok(status);
-            }
-            if clock::monotonic() >= deadline {
-                self.kill();
-                return Err(Stopped::Overdue(patience));
-            }
-            interrupted(signals, LOOK)?;
-        }
+    /// Where the node can be reached, once it says that it takes transactions.
+    fn ready(&self) -> Result<Option<Ready>, Stopped> {
+        let ready = Ready::read(&self.data_dir).map_err(Stopped::Host)?;
+        Ok(ready.filter(|ready| ready.pid == self.child.id()))
     }
 
     /// The error a wait ended with; shows the end of the node's log when the node is to blame.
-    pub(super) fn explain(&mut self, stopped: Stopped) -> CliError {
+    fn explain(&self, stopped: Stopped) -> CliError {
         let remedy = || {
             let lines = last_lines(&self.log, LOG_LINES_SHOWN);
             if lines.is_empty() {
@@ -136,7 +80,7 @@ impl NodeProcess {
                 format!("read the end of its log:\n    {}", lines.join("\n    "))
             }
         };
-        let place = format!("node-0 (process {})", self.child.id());
+        let place = format!("{} (process {})", self.name, self.child.id());
         match stopped {
             Stopped::Interrupted => CliError::Interrupted,
             Stopped::Exited(status) => {
@@ -146,14 +90,12 @@ impl NodeProcess {
                 CliError::failed(format!("no progress for {patience:?}"), place, remedy())
             }
             Stopped::Host(cause) => CliError::failed(cause, place, remedy()),
-            Stopped::Lost => {
-                CliError::failed("the load has ended without a result", place, remedy())
-            }
+            Stopped::Lost => CliError::failed("hufu itself is gone", place, remedy()),
         }
     }
 
     /// Shows the end of the node's log.
-    pub(super) fn show_log(&self, output: Output) {
+    fn show_log(&self, output: Output) {
         output.note(format!("the last lines of {}:", self.log.display()));
         for line in last_lines(&self.log, LOG_LINES_SHOWN) {
             output.note(format!("    {line}"));
@@ -170,6 +112,119 @@ impl NodeProcess {
 
     fn kill(&mut self) {
         end(&mut self.child);
+    }
+}
+
+/// All nodes of a network. One that ends by itself ends every wait, and is named.
+pub(super) struct Nodes(Vec<NodeProcess>);
+
+impl Nodes {
+    /// Starts every node of the folder. Call it from the main thread, as [`NodeProcess::start`].
+    pub(super) fn start(folder: &Folder, count: u16) -> Result<Self, CliError> {
+        (0..count)
+            .map(|index| NodeProcess::start(folder, index))
+            .collect::<Result<_, _>>()
+            .map(Self)
+    }
+
+    /// Waits until all nodes say that they take transactions.
+    pub(super) fn wait_ready(
+        &mut self,
+        signals: &Signals,
+        patience: Duration,
+    ) -> Result<Vec<Ready>, CliError> {
+        let deadline = clock::monotonic().after(patience);
+        let mut ready = vec![None; self.0.len()];
+        loop {
+            for (node, ready) in self.0.iter().zip(&mut ready).filter(|(_, ready)| ready.is_none())
+            {
+                *ready = node.ready().map_err(|stopped| node.explain(stopped))?;
+            }
+            if let Some(ready) = ready.iter().copied().collect() {
+                return Ok(ready);
+            }
+            self.look(signals)?;
+            if clock::monotonic() >= deadline
+                && let Some((node, _)) = self.0.iter().zip(&ready).find(|(_, at)| at.is_none())
+            {
+                return Err(node.explain(Stopped::Overdue(patience)));
+            }
+        }
+    }
+
+    /// Waits for a message while all nodes run and nobody interrupts.
+    pub(super) fn watch<T>(
+        &mut self,
+        signals: &Signals,
+        messages: &Receiver<T>,
+    ) -> Result<T, CliError> {
+        loop {
+            match messages.try_recv() {
+                Ok(message) => return Ok(message),
+                Err(TryRecvError::Disconnected) => {
+                    let remedy = "report this, with the logs of the nodes";
+                    return Err(CliError::failed("it ended without a result", "the load", remedy));
+                }
+                Err(TryRecvError::Empty) => {}
+            }
+            self.look(signals)?;
+        }
+    }
+
+    /// Asks all nodes to stop, and waits for their ends; kills those that take too long.
+    pub(super) fn stop(
+        &mut self,
+        signals: &Signals,
+        patience: Duration,
+    ) -> Result<Vec<ExitStatus>, CliError> {
+        self.must_run()?;
+        for node in &mut self.0 {
+            let asked = process::ask_to_stop(&mut node.child);
+            asked.map_err(|cause| node.explain(Stopped::Host(cause)))?;
+        }
+        let deadline = clock::monotonic().after(patience);
+        let mut ends = vec![None; self.0.len()];
+        loop {
+            for (node, end) in self.0.iter_mut().zip(&mut ends).filter(|(_, end)| end.is_none()) {
+                let looked = node.child.try_wait();
+                *end = looked.map_err(|cause| node.explain(Stopped::Host(cause)))?;
+            }
+            if let Some(ends) = ends.iter().copied().collect() {
+                return Ok(ends);
+            }
+            if clock::monotonic() >= deadline
+                && let Some((node, _)) = self.0.iter_mut().zip(&ends).find(|(_, end)| end.is_none())
+            {
+                node.kill();
+                return Err(node.explain(Stopped::Overdue(patience)));
+            }
+            interrupted(signals, LOOK).map_err(|stopped| self.explain(stopped))?;
+        }
+    }
+
+    /// Shows the ends of all nodes' logs.
+    pub(super) fn show_logs(&self, output: Output) {
+        for node in &self.0 {
+            node.show_log(output);
+        }
+    }
+
+    /// One look at every child and at signals.
+    fn look(&mut self, signals: &Signals) -> Result<(), CliError> {
+        self.must_run()?;
+        interrupted(signals, LOOK).map_err(|stopped| self.explain(stopped))
+    }
+
+    fn must_run(&mut self) -> Result<(), CliError> {
+        for node in &mut self.0 {
+            node.must_run().map_err(|stopped| node.explain(stopped))?;
+        }
+        Ok(())
+    }
+
+    /// What no node is to blame for is told in the name of the first.
+    fn explain(&self, stopped: Stopped) -> CliError {
+        self.0.first().map_or(CliError::Interrupted, |node| node.explain(stopped))
     }
 }
 

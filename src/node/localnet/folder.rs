@@ -4,18 +4,21 @@
 //! D/genesis.toml  D/node-I/{hufu.toml, vote.pem, link.pem, data/, log}  D/receipts.bin  D/*.json
 //! ```
 
+use std::fmt::Write as _;
 use std::fs;
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use hufu_crypto::Signer;
 use hufu_runtime::clock;
+use hufu_runtime::placement::available_cores;
 use hufu_types::genesis::{Genesis, Parameters, Validator, ValidatorSet};
 use hufu_types::{ChainId, Strength};
 use tempfile::TempDir;
 
-use super::Options;
 use super::load::Load;
+use super::{Options, ports};
 use crate::cli::CliError;
 use crate::output::Output;
 use crate::{genesis_file, keys_file};
@@ -55,7 +58,13 @@ impl Folder {
     }
 
     fn write(&self, nodes_count: u16, load: &Load) -> Result<ChainId, CliError> {
-        let validators = (0..nodes_count).map(|index| self.write_node(index));
+        let ports = ports::pick(nodes_count).map_err(|cause| {
+            let remedy = "free TCP ports on 127.0.0.1 below the range the system picks from";
+            CliError::failed(cause, "ports for the links between nodes", remedy)
+        })?;
+        let cores = available_cores().map_or(1, |cores| cores.cores().len());
+        let validators = (0..nodes_count)
+            .map(|index| self.write_node(index, &configuration(index, &ports, cores)));
         let validators = validators.collect::<Result<_, _>>()?;
         let genesis = genesis_of(load, validators).map_err(|error| {
             CliError::failed(error, "the genesis of the local network", "report this")
@@ -66,7 +75,7 @@ impl Folder {
     }
 
     /// Makes a node's folder, keys and configuration; returns who it is.
-    fn write_node(&self, index: u16) -> Result<Validator, CliError> {
+    fn write_node(&self, index: u16, configuration: &str) -> Result<Validator, CliError> {
         let node = self.node(index);
         fs::create_dir_all(&node).map_err(|cause| failed(cause, &node))?;
         let key = |file| {
@@ -76,7 +85,7 @@ impl Folder {
         };
         let (key, link_key) = (key("vote.pem")?, key("link.pem")?);
         let path = node.join("hufu.toml");
-        fs::write(&path, configuration(index)).map_err(|cause| failed(cause, &path))?;
+        fs::write(&path, configuration).map_err(|cause| failed(cause, &path))?;
         Ok(Validator { name: name(index), key, link_key, power: 1 })
     }
 
@@ -100,6 +109,11 @@ impl Folder {
         self.path.join(name(index))
     }
 
+    /// The data folder of one node.
+    pub(super) fn data_dir(&self, index: u16) -> PathBuf {
+        self.node(index).join("data")
+    }
+
     /// Where receipts go, if they are written.
     pub(super) fn receipts(&self) -> Option<&Path> {
         self.receipts.as_deref()
@@ -107,7 +121,7 @@ impl Folder {
 
     /// Arguments of the process that replays a node's log.
     pub(super) fn ledger_verify_arguments(&self, index: u16) -> Vec<String> {
-        let data = self.node(index).join("data").display().to_string();
+        let data = self.data_dir(index).display().to_string();
         let genesis = self.genesis().display().to_string();
         let words =
             ["ledger", "verify", &data, "--genesis", &genesis, "--level", "replay", "--json"];
@@ -164,15 +178,55 @@ fn failed(cause: io::Error, path: &Path) -> CliError {
     CliError::file(cause, path, "check the folder and its disk")
 }
 
-/// One node's configuration; the system picks the ports, the node tells them.
-fn configuration(index: u16) -> String {
-    format!(
+/// Cores a node must have for itself before it is given some: fewer do not hold its tiles apart.
+const CORES_COUNT_MIN: usize = 4;
+
+/// Bytes of memory that a node plans with alone, and more for each peer: what the default bounds of
+/// `[peer]` add up to and some room.
+const MEMORY_BYTES: (u64, u64) = (2_147_483_648, 268_435_456);
+
+/// One node's configuration. The system picks the ports for clients and the admin plane, and the
+/// node tells them; peers must know theirs beforehand. Several nodes share the cores out among them
+/// where there are enough, else none of them claims any for itself.
+fn configuration(index: u16, peers: &[SocketAddr], cores_count: usize) -> String {
+    let mut text = format!(
         "# Written by `hufu localnet run`.\n\
          [node]\nname = \"{}\"\ndata_dir = \"data\"\ngenesis = \"../genesis.toml\"\n\
          key = \"vote.pem\"\n\
          [client]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n",
         name(index)
-    )
+    );
+    let written = write_peers(&mut text, index, peers, cores_count);
+    debug_assert!(written.is_ok(), "writing to a string does not fail");
+    text
+}
+
+fn write_peers(
+    text: &mut String,
+    index: u16,
+    peers: &[SocketAddr],
+    cores_count: usize,
+) -> std::fmt::Result {
+    let [_, _, ..] = peers else { return Ok(()) };
+    let (own, share) = (usize::from(index), cores_count / peers.len());
+    let (alone, each) = MEMORY_BYTES;
+    let others = (0_u16..).zip(peers).filter(|(place, _)| *place != index);
+    let memory = alone + each * others.clone().map(|_| 1).sum::<u64>();
+    writeln!(text, "[limits]\nmemory_bytes = {memory}\n[placement]")?;
+    if share >= CORES_COUNT_MIN {
+        writeln!(text, "cores = \"{}-{}\"", own * share, (own + 1) * share - 1)?;
+    } else {
+        writeln!(text, "cores = \"none\"\nmerge = \"always\"")?;
+    }
+    writeln!(text, "[peer]\nkey_file = \"link.pem\"")?;
+    for (_, address) in (0_u16..).zip(peers).filter(|(place, _)| *place == index) {
+        writeln!(text, "listen = \"{address}\"")?;
+    }
+    writeln!(text, "[peer.addresses]")?;
+    for (place, address) in others {
+        writeln!(text, "{} = \"{address}\"", name(place))?;
+    }
+    Ok(())
 }
 
 fn genesis_of(load: &Load, validators: Vec<Validator>) -> Result<Genesis, hufu_types::DecodeError> {
@@ -197,4 +251,48 @@ fn prepare(path: &Path) -> Result<PathBuf, CliError> {
         return Err(CliError::file("the folder is not empty", path, remedy));
     }
     std::path::absolute(path).map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::NodeConfig;
+
+    fn peers(count: u16) -> Vec<SocketAddr> {
+        (0..count).map(|index| SocketAddr::from(([127, 0, 0, 1], 20_000 + index))).collect()
+    }
+
+    fn parse(text: &str) -> NodeConfig {
+        NodeConfig::parse(text, Path::new("hufu.toml"), Path::new("/tmp")).unwrap()
+    }
+
+    #[test]
+    fn a_node_alone_has_no_peers() {
+        let config = parse(&configuration(0, &peers(1), 64));
+        assert_eq!((config.node.name.as_str(), config.peer), ("node-0", None));
+    }
+
+    #[test]
+    fn every_node_knows_all_others_and_they_share_the_cores() {
+        for (count, cores) in [(2, 2), (4, 16), (4, 15), (16, 2)] {
+            let peers = peers(count);
+            let mut taken = Vec::new();
+            for index in 0..count {
+                let config = parse(&configuration(index, &peers, cores));
+                let peer = config.peer.unwrap();
+                assert_eq!(peer.listen, peers[usize::from(index)]);
+                assert_eq!(peer.addresses.len(), peers.len() - 1);
+                for (place, address) in (0..).zip(&peers).filter(|(place, _)| *place != index) {
+                    assert_eq!(peer.addresses[&name(place)], *address);
+                }
+                match config.placement.cores {
+                    crate::config::Cores::List(cores) => taken.extend(cores.cores().to_vec()),
+                    other => assert_eq!(other, crate::config::Cores::None),
+                }
+            }
+            let expected: Vec<usize> =
+                if cores >= 4 * usize::from(count) { (0..cores).collect() } else { Vec::new() };
+            assert_eq!(taken, expected, "{count} nodes on {cores} cores");
+        }
+    }
 }

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use hufu_load::run::Observer;
 use hufu_load::{
-    Cast, Discrepancy, Error, Pace, Replay, Run, RunOptions, RunResult, SendOptions, Stage,
-    SyntheticHour, Workload, lobster, synthetic,
+    Cast, Discrepancy, Error, Observed, Pace, Replay, Run, RunOptions, RunResult, SendOptions,
+    Stage, SyntheticHour, Workload, lobster, synthetic,
 };
 use hufu_types::{Address, ChainId, Strength};
 use indicatif::ProgressBar;
@@ -30,6 +30,8 @@ pub(super) struct Load {
 
 /// What a load brought.
 pub(super) struct Loaded {
+    /// Transactions of the set-up.
+    pub set_up_count: u64,
     /// Counts, rates, latencies.
     pub result: RunResult,
     /// Where the ledger differs from the model.
@@ -72,7 +74,7 @@ impl Load {
     /// Starts sending; the result comes through the receiver.
     pub(super) fn start(
         self,
-        ready: Ready,
+        ready: &[Ready],
         folder: &Folder,
         output: Output,
     ) -> Result<Receiver<Result<Loaded, Error>>, CliError> {
@@ -90,16 +92,19 @@ impl Load {
         Ok(receiver)
     }
 
-    fn options(&self, ready: Ready, chain_id: ChainId, receipts: Option<&Path>) -> RunOptions {
-        let mut send = SendOptions::new(ready.client, chain_id);
+    fn options(&self, ready: &[Ready], chain_id: ChainId, receipts: Option<&Path>) -> RunOptions {
+        let clients = ready.iter().map(|node| node.client);
+        let mut send = SendOptions::over(clients.collect(), chain_id);
         send.strength = self.strength;
         send.connections_count = self.connections_count;
         RunOptions {
             send,
             pace: self.pace,
             block_interval: Duration::from_millis(BLOCK_INTERVAL_MILLIS.into()),
-            admin: Some(ready.admin),
-            pid: Some(ready.pid),
+            observed: ready
+                .iter()
+                .map(|node| Observed { admin: node.admin, pid: Some(node.pid) })
+                .collect(),
             receipts: receipts.map(Path::to_owned),
         }
     }
@@ -107,11 +112,11 @@ impl Load {
     fn send(mut self, options: &RunOptions, progress: &Progress) -> Result<Loaded, Error> {
         let totals = self.workload.totals();
         let run = Run::new(&self.cast, options, progress);
-        run.set_up(&totals.issued())?;
+        let set_up_count = run.set_up(&totals.issued())?;
         let result = run.load(&mut self.workload)?;
         let discrepancies = totals.discrepancies(&run.holdings()?);
         progress.finish();
-        Ok(Loaded { result, discrepancies })
+        Ok(Loaded { set_up_count, result, discrepancies })
     }
 }
 

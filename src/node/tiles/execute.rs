@@ -8,28 +8,36 @@
 //!
 //! It owns the state: what it holds in memory is a bounded cache and the inner nodes of the state
 //! tree. Blocks come in order and are on disk here. A root that differs from the one in a header
-//! stops the node.
+//! stops the node. Questions are in `accounts`.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use hufu_ledger::plan::GroupsOutcome;
-use hufu_ledger::{AccountQuery, Corrupt, Loaded, Plan, StateKey};
-use hufu_network::limits::{ACCOUNT_HOLDINGS_COUNT_MAX, ACCOUNT_MANDATES_COUNT_MAX};
-use hufu_network::message::answer::{AccountInfo, AccountState, Holding, Mandate};
-use hufu_network::message::request::QueryAccount;
+use hufu_ledger::{Corrupt, Loaded, Plan};
 use hufu_runtime::clock::Nanos;
 use hufu_runtime::link::{Consumer, Producer};
 use hufu_runtime::tile::{Fatal, Progress, Tile};
-use hufu_storage::state_store::Family;
-use hufu_types::Address;
-use hufu_types::codec::index;
 
-use crate::executor::{ExecuteError, Executor, GroupRunner};
-use crate::messages::{Answer, AnswerBody, DurableBlock, Executed, ExecutedRoots, Query, Question};
+use crate::executor::{Executor, GroupRunner};
+use crate::messages::{Answer, DurableBlock, Executed, ExecutedRoots, Query, Question};
 
-/// Questions answered between two blocks at most, so that queries never starve execution.
+mod accounts;
+#[cfg(test)]
+mod tests;
+
+use accounts::Accounts;
+pub use accounts::CERTIFY_WAIT;
+
+/// Questions of one link answered between two blocks at most, so that queries never starve
+/// execution. A proof, which reads and hashes as much as many of them, is the last.
 const QUESTIONS_PER_POLL_MAX: usize = 16;
+
+/// Bytes that the tile takes beside the executor's: answers that wait for their header.
+#[must_use]
+pub fn memory_bytes() -> u64 {
+    u64::try_from(accounts::WAITING_BYTES_MAX).unwrap_or(u64::MAX)
+}
 
 /// A portion of a block for a worker.
 #[derive(Debug)]
@@ -179,13 +187,14 @@ pub struct ExecuteTile {
     /// Results not taken yet, by link.
     held_results: VecDeque<(usize, Executed)>,
     held_answers: VecDeque<(usize, Answer)>,
+    accounts: Accounts,
     is_stopping: bool,
 }
 
 impl ExecuteTile {
-    /// A tile on a recovered state.
+    /// A tile on a recovered state, whose last block is `last`.
     #[must_use]
-    pub fn new(executor: Executor, links: ExecuteLinks) -> Self {
+    pub fn new(executor: Executor, last: Option<&Executed>, links: ExecuteLinks) -> Self {
         assert_eq!(links.questions.len(), links.answers.len(), "whoever asks is answered");
         Self {
             executor,
@@ -198,6 +207,7 @@ impl ExecuteTile {
             held_roots: None,
             held_results: VecDeque::new(),
             held_answers: VecDeque::new(),
+            accounts: Accounts::new(last.map(AsRef::as_ref)),
             is_stopping: false,
         }
     }
@@ -216,82 +226,30 @@ impl ExecuteTile {
         let Some(durable) = self.blocks.pop() else { return Ok(false) };
         let executed: Executed = Arc::new(self.executor.execute(durable, &mut self.runner)?);
         self.held_roots = Some(executed.roots);
+        self.accounts.executed(&executed, &mut self.held_answers);
         self.held_results.extend((0..self.results.len()).map(|link| (link, Arc::clone(&executed))));
         Ok(true)
     }
 
-    fn answer(&mut self) -> Result<bool, Fatal> {
-        let mut has_answered = false;
+    fn answer(&mut self, now: Nanos) -> Result<bool, Fatal> {
+        let mut has_answered = self.accounts.end_overdue(now, &mut self.held_answers);
         for link in 0..self.questions.len() {
             for _ in 0..QUESTIONS_PER_POLL_MAX {
                 let Some(question) = self.questions[link].pop() else { break };
-                let body = match question.query {
-                    Query::Account(query) => self.account(&query)?,
-                    _ => unreachable!("ingress sends everything else to the query tile"),
+                let Query::Account(query) = question.query else {
+                    unreachable!("ingress sends everything else to the query tile")
                 };
-                self.held_answers.push_back((link, Answer { asker: question.asker, body }));
+                let asker = question.asker;
+                let body = self.accounts.answer(&mut self.executor, &query, (link, asker), now)?;
+                let answer = body.map(|body| (link, Answer { asker, body }));
+                self.held_answers.extend(answer);
                 has_answered = true;
+                if query.with_proof {
+                    break;
+                }
             }
         }
         Ok(has_answered)
-    }
-
-    fn account(&self, query: &QueryAccount) -> Result<AnswerBody, ExecuteError> {
-        let store = self.executor.store();
-        let address = query.address;
-        let key = StateKey::Account(address).to_bytes();
-        let mut info = AccountInfo {
-            height: self.executor.height(),
-            address,
-            state: AccountState::Unknown,
-            holdings: Vec::new(),
-            mandates: Vec::new(),
-            proof: Vec::new(),
-        };
-        if query.with_proof {
-            info.proof = self.prove_account(&address)?;
-        }
-        let Some(account) = store.get(Family::Accounts, key.as_slice())? else {
-            return Ok(AnswerBody::Account(Box::new(info)));
-        };
-        let (holdings_max, mandates_max) =
-            (index(ACCOUNT_HOLDINGS_COUNT_MAX), index(ACCOUNT_MANDATES_COUNT_MAX));
-        let (holdings, mandates) =
-            (StateKey::holdings_prefix(&address), StateKey::mandates_prefix(&address));
-        let holdings = store.scan_prefix(Family::Accounts, &holdings)?.take(holdings_max + 1);
-        let mandates = store.scan_prefix(Family::Accounts, &mandates)?.take(mandates_max + 1);
-        let holdings = holdings.collect::<Result<Vec<_>, _>>()?;
-        let mandates = mandates.collect::<Result<Vec<_>, _>>()?;
-        if holdings.len() > holdings_max || mandates.len() > mandates_max {
-            return Ok(AnswerBody::TooLarge);
-        }
-        let found = AccountQuery::read(address, &account, holdings, mandates)?;
-        info.state = if found.account.closed_at.is_some() {
-            AccountState::Closed
-        } else {
-            AccountState::Open
-        };
-        let holdings = found.holdings.iter();
-        info.holdings = holdings
-            .map(|(asset, holding)| Holding::new(*asset, holding.balance, holding.frozen))
-            .collect();
-        let mandates = found.mandates.iter();
-        info.mandates = mandates
-            .map(|one| {
-                Mandate::new(one.agent, one.asset, one.mandate.limit, one.mandate.expires_at)
-            })
-            .collect();
-        Ok(AnswerBody::Account(Box::new(info)))
-    }
-
-    fn prove_account(&self, address: &Address) -> Result<Vec<u8>, ExecuteError> {
-        let (key, tree) = (StateKey::Account(*address), self.executor.tree());
-        let mut prover = tree.prove(&key);
-        while let Some(place) = prover.wanted() {
-            let record = self.executor.store().get(Family::Buckets, place.to_bytes().as_ref())?;
-            prover.supply(&record.unwrap_or_default())?;
-        }
-        Ok(prover.finish().to_bytes())
     }
 
     fn is_finished(&self) -> bool {
@@ -317,12 +275,12 @@ impl Tile for ExecuteTile {
         "execute"
     }
 
-    fn poll(&mut self, _now: Nanos) -> Result<Progress, Fatal> {
+    fn poll(&mut self, now: Nanos) -> Result<Progress, Fatal> {
         if !self.deliver() {
             return Ok(Progress::PushedBack);
         }
         let has_executed = self.execute()?;
-        let has_answered = self.answer()?;
+        let has_answered = self.answer(now)?;
         self.deliver();
         if has_executed || has_answered {
             return Ok(Progress::Busy);
@@ -332,6 +290,10 @@ impl Tile for ExecuteTile {
             return Ok(Progress::Done);
         }
         Ok(Progress::Idle)
+    }
+
+    fn deadline(&self) -> Option<Nanos> {
+        self.accounts.deadline()
     }
 
     fn stop(&mut self) {

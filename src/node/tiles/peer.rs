@@ -20,10 +20,10 @@
 //!
 //! # What waits, and what is dropped
 //! A message for consensus that finds its link full waits, and its connection alone is not read any
-//! further, so that TCP tells that peer. Received batches wait in a queue of each connection, beside
-//! which control frames go on; what does not fit is dropped and counted, as is bulk for a peer that
-//! takes less than there is, and anything for a peer without a link. All of it is asked for again
-//! by the rules of consensus and mempool.
+//! further, so that TCP tells that peer. Received batches wait in a queue of each connection, and
+//! control frames pass them by. What does not fit is dropped and counted; so is bulk for a peer
+//! that takes less than there is, and anything for a peer without a link. All of it is asked for
+//! again by the rules of consensus and mempool.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

@@ -13,6 +13,7 @@ use hufu_runtime::clock::Nanos;
 use hufu_runtime::link::{Consumer, Producer, link};
 use hufu_runtime::net::{Backend, Config, Reactor};
 use hufu_runtime::tile::{Progress, Tile};
+use hufu_storage::block_log::RecordPosition;
 use hufu_types::limits::TX_VALIDITY_HEIGHTS_MAX;
 use hufu_types::{
     Address, Batch, BatchBuilder, BatchDigest, BlockDigest, ChainId, Digest, Operation,
@@ -20,6 +21,7 @@ use hufu_types::{
 };
 
 use super::mempool::{MempoolLinks, MempoolPeers, MempoolTile};
+use super::persist_log::UnorderedBatches;
 use super::verify::{VerifyConfig, VerifyLinks, VerifyTile};
 use crate::messages::{
     MempoolAnswer, MempoolRequest, PeerBatch, PeerBatches, SealedBatch, SendBatches, Source,
@@ -476,4 +478,24 @@ fn peers_are_sent_what_is_sealed_and_asked_for_what_is_missing() {
     assert_eq!(tiles.told(), ["available [2-1][2-2]"; 2]);
     tiles.said.try_push(PeerBatches::Down(address(2))).unwrap();
     assert_eq!(tiles.sent(), [""; 0], "there is nothing to ask any more");
+}
+
+#[test]
+fn batches_that_no_block_orders_hold_no_replay_back_for_ever() {
+    let at = |sequence| RecordPosition { sequence, segment: 0, group_offset: 0, record_offset: 0 };
+    let lasting = |nonce, last_height| batch(2, nonce, &[transaction(nonce, last_height)]);
+    let (short, long, ordered) = (lasting(1, 5), lasting(2, 7), lasting(3, 5));
+    let mut unordered = UnorderedBatches::default();
+    unordered.insert(&short, at(1));
+    unordered.insert(&long, at(2));
+    unordered.insert(&ordered, at(3));
+    assert_eq!(unordered.remove(&ordered.digest()), Some(at(3)));
+    assert_eq!((unordered.remove_expired(4), unordered.oldest()), (None, Some(at(1))));
+    unordered.insert(&short, at(4));
+    assert_eq!(unordered.oldest(), Some(at(2)), "it was written again");
+    assert_eq!(unordered.remove_expired(6), Some(short.digest()));
+    assert_eq!(unordered.remove_expired(6), None);
+    assert_eq!(unordered.digests().collect::<Vec<_>>(), [long.digest()]);
+    assert_eq!(unordered.remove_expired(7), Some(long.digest()));
+    assert_eq!((unordered.oldest(), unordered.remove_expired(u64::MAX)), (None, None));
 }

@@ -1,4 +1,16 @@
 //! Groups of bytes made durable in order: write, then fdatasync, up to `depth` groups at a time.
+//!
+//! ```text
+//! sync                              pwrite, fdatasync on the caller's thread, in `submit`
+//! io_uring, several in flight       write -> fdatasync, linked in the kernel
+//! io_uring, one in flight
+//!   below 128 KiB                   as sync: what it could save is less than a wake-up more
+//!   below 512 KiB                   write in the kernel, fdatasync on the caller's thread, in `poll`
+//!   longer                          linked: the caller has more to do meanwhile than the disk
+//! ```
+//! A linked sync goes through a worker thread of the kernel. With several groups in flight that
+//! cost is hidden, and with a long one it is less than what the caller does meanwhile; with a
+//! shorter one it stands between two writes, and the caller's own call is faster.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -15,6 +27,12 @@ use crate::sys;
 
 /// Groups that may be in flight, at most. More gained nothing in `facts/storage.md`.
 pub(super) const DEPTH_MAX: u32 = 64;
+
+/// Bytes of a group from which on the kernel writes it even at a depth of 1.
+const KERNEL_BYTES_MIN: u32 = 128 << 10;
+
+/// Bytes of a group from which on its sync is linked even at a depth of 1.
+const LINKED_BYTES_MIN: u32 = 512 << 10;
 
 /// What failed when the kernel does not take part any more.
 const ENTER: &str = "io_uring_enter";
@@ -72,6 +90,8 @@ struct Flight {
     buffer: AlignedBuffer,
     write: Option<i32>,
     sync: Option<i32>,
+    /// Whether the kernel syncs it behind its write; otherwise whoever finds it written does.
+    is_linked: bool,
     /// Set when the group failed before the kernel had it, or in the path without a kernel ring.
     error: Option<FileError>,
 }
@@ -161,8 +181,9 @@ impl FileRing {
 
     /// Starts to make the first `bytes` of `buffer` durable at `offset` of `file`.
     ///
-    /// With [`Backend::Sync`] the work is done before this returns; the completion still comes
-    /// from [`FileRing::poll`], so that callers have one way to learn of it.
+    /// With [`Backend::Sync`], and for a short group alone, the work is done before this returns;
+    /// the completion still comes from [`FileRing::poll`], so that callers have one way to learn of
+    /// it, and to be asked at once: the descriptor of io_uring tells nothing of such a group.
     pub fn submit(
         &mut self,
         file: &Arc<DirectFile>,
@@ -190,13 +211,15 @@ impl FileRing {
             buffer,
             write: None,
             sync: None,
+            is_linked: self.depth > 1 || bytes >= LINKED_BYTES_MIN,
             error: None,
         });
         self.start_last();
         Ok(Token(token))
     }
 
-    /// Appends the groups that became durable, in the order of submission, to `out`.
+    /// Appends the groups that became durable, in the order of submission, to `out`. With io_uring
+    /// this is where a group gets synced that is written and not linked.
     pub fn poll(&mut self, out: &mut Vec<Completion>) -> Result<usize, FileError> {
         if self.failed {
             return Err(FileError::RingFailed);
@@ -245,15 +268,19 @@ impl FileRing {
             signal(&self.event);
             return;
         }
+        let is_short = !flight.is_linked && flight.bytes < KERNEL_BYTES_MIN;
         // A simulated disk is no file of the kernel's.
-        let (Engine::Uring(uring), Some(descriptor)) = (&mut self.engine, flight.file.descriptor())
+        let (Engine::Uring(uring), Some(descriptor), false) =
+            (&mut self.engine, flight.file.descriptor(), is_short)
         else {
             run_inline(flight, 0);
-            signal(&self.event);
+            if matches!(self.engine, Engine::Sync) {
+                signal(&self.event);
+            }
             return;
         };
-        let (token, bytes) = (flight.token, flight.bytes);
-        match uring.start(token, descriptor, flight.offset, &flight.buffer, bytes) {
+        let (token, bytes, linked) = (flight.token, flight.bytes, flight.is_linked);
+        match uring.start(token, descriptor, flight.offset, &flight.buffer, bytes, linked) {
             Started::Whole => {}
             // Nothing of it will ever complete, so nobody may wait for it.
             Started::Nothing(source) => {
@@ -331,26 +358,39 @@ fn finished_error(flight: &mut Flight) -> Option<FileError> {
     flight.error.take()
 }
 
-/// Decides what two finished halves mean.
+/// Decides what the finished halves mean, and syncs a group that is written and not linked.
 fn judge(flight: &mut Flight) {
-    let (Some(write), Some(sync)) = (flight.write, flight.sync) else { return };
+    let Some(write) = flight.write else { return };
     if flight.error.is_some() {
-        return;
-    }
-    let written = u32::try_from(write).unwrap_or(0);
-    if written == flight.bytes {
-        if sync < 0 {
-            flight.error =
-                Some(flight.file.failed("fdatasync", io::Error::from_raw_os_error(-sync)));
+        if !flight.is_linked {
+            // Nothing more will come of it, so nobody may wait for it.
+            flight.sync.get_or_insert(-libc::ECANCELED);
         }
         return;
     }
-    if write < 0 && write != -libc::EINTR && write != -libc::EAGAIN {
-        flight.error = Some(flight.file.failed("write", io::Error::from_raw_os_error(-write)));
-        return;
+    match (reached(flight, write), flight.sync) {
+        (_, None) if flight.is_linked => {}
+        (Err(error), _) => finish(flight, Some(error)),
+        (Ok(bytes), Some(sync)) if bytes == flight.bytes => {
+            if sync < 0 {
+                let source = io::Error::from_raw_os_error(-sync);
+                flight.error = Some(flight.file.failed("fdatasync", source));
+            }
+        }
+        // A short or interrupted write is no failure, but it cancelled its sync: finish it here.
+        (Ok(bytes), _) => run_inline(flight, usize::try_from(bytes).unwrap_or(0)),
     }
-    // A short or interrupted write is no failure, but it cancelled its sync: finish it here.
-    run_inline(flight, usize::try_from(written).unwrap_or(0));
+}
+
+/// How many bytes of the group the kernel wrote, by what it said of the write.
+fn reached(flight: &Flight, write: i32) -> Result<u32, FileError> {
+    match write {
+        interrupted if interrupted == -libc::EINTR || interrupted == -libc::EAGAIN => Ok(0),
+        failed if failed < 0 => {
+            Err(flight.file.failed("write", io::Error::from_raw_os_error(-failed)))
+        }
+        written => Ok(u32::try_from(written).unwrap_or(0)),
+    }
 }
 
 /// Writes what is missing of the group and syncs it on this thread.

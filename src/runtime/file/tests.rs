@@ -40,6 +40,32 @@ fn buffers_are_aligned_zeroed_and_rounded_up() {
 }
 
 #[test]
+fn resident_buffers_have_all_their_pages() {
+    use std::os::unix::fs::FileExt;
+    let map = std::fs::File::open("/proc/self/pagemap").unwrap();
+    let present = |buffer: &AlignedBuffer| {
+        let mut entries = vec![0; buffer.len() / BLOCK_BYTES * 8];
+        let first = buffer.as_ptr().addr() / BLOCK_BYTES * 8;
+        map.read_exact_at(&mut entries, first as u64).unwrap();
+        // Bit 63 of an entry: the page is present.
+        entries.as_chunks::<8>().0.iter().filter(|entry| entry[7] & 0x80 != 0).count()
+    };
+    for bytes in [1, 4096, 5000, 1 << 20, (1 << 20) + 1, 3 << 20, (8 << 20) + 4096] {
+        let mut buffer = AlignedBuffer::resident(bytes);
+        assert_eq!(buffer.as_ptr().addr() % BLOCK_BYTES, 0);
+        assert_eq!(buffer.len(), bytes.next_multiple_of(BLOCK_BYTES));
+        assert_eq!(present(&buffer), buffer.len() / BLOCK_BYTES, "{bytes}");
+        let taken = AlignedBuffer::resident_bytes(bytes as u64);
+        assert!(taken >= buffer.len() as u64 && taken < (buffer.len() + (2 << 20)) as u64);
+        assert!(buffer.iter().all(|byte| *byte == 0));
+        buffer.fill(7);
+    }
+    assert_eq!(present(&AlignedBuffer::new(1 << 20)), 0, "or this test would say nothing");
+    assert_eq!(AlignedBuffer::resident_bytes(1 << 20), 2 << 20);
+    assert_eq!(AlignedBuffer::resident_bytes(64 << 10), 64 << 10);
+}
+
+#[test]
 fn files_read_back_what_was_written_with_and_without_the_page_cache() {
     for direct in [DirectIo::WherePossible, DirectIo::Never] {
         let folder = tempfile::tempdir().unwrap();
@@ -92,6 +118,36 @@ fn groups_complete_in_order_and_reach_the_file() {
 }
 
 #[test]
+fn groups_of_every_length_are_durable_one_at_a_time_and_in_no_one_elses_place() {
+    for backend in [Backend::Sync, Backend::Uring] {
+        let Some(mut ring) = ring(backend, 1) else { continue };
+        let folder = tempfile::tempdir().unwrap();
+        // One block, and both sides of the lengths at which another way is taken.
+        let lengths = [1, 31, 32, 33, 127, 128, 129, 256];
+        let file = file(&FileSystem::default(), &folder, lengths.iter().sum::<u64>() * BLOCK);
+        let mut offset = 0;
+        for (number, blocks) in (1_u8..).zip(lengths) {
+            let buffer = filled(number, usize::try_from(blocks).unwrap());
+            let bytes = u32::try_from(blocks * BLOCK).unwrap();
+            ring.submit(&file, offset, buffer, bytes).unwrap();
+            assert!(!ring.has_room(&file), "{blocks} blocks are on their way");
+            let mut done = Vec::new();
+            assert_eq!(ring.wait(&mut done).unwrap(), 1);
+            assert_eq!(u64::try_from(done[0].buffer.len()).unwrap(), blocks * BLOCK);
+            offset += blocks * BLOCK;
+        }
+        let mut back = AlignedBuffer::new(usize::try_from(offset).unwrap());
+        file.read(0, &mut back, usize::try_from(offset).unwrap()).unwrap();
+        let mut rest = &back[..];
+        for (number, blocks) in (1_u8..).zip(lengths) {
+            let (group, behind) = rest.split_at(usize::try_from(blocks * BLOCK).unwrap());
+            assert!(group.iter().all(|byte| *byte == number), "{blocks} blocks");
+            rest = behind;
+        }
+    }
+}
+
+#[test]
 fn a_full_ring_gives_the_buffer_back() {
     let Some(mut ring) = ring(Backend::Sync, 1) else { return };
     let folder = tempfile::tempdir().unwrap();
@@ -119,11 +175,12 @@ fn a_cached_file_gets_one_group_at_a_time() {
 
 #[test]
 fn descriptor_turns_readable_when_a_group_is_durable() {
-    for backend in [Backend::Sync, Backend::Uring] {
-        let Some(mut ring) = ring(backend, 2) else { continue };
+    let ways = [(Backend::Sync, 1, 1), (Backend::Uring, 1, 64), (Backend::Uring, 2, 1)];
+    for (backend, depth, blocks) in ways {
+        let Some(mut ring) = ring(backend, depth) else { continue };
         let folder = tempfile::tempdir().unwrap();
-        let file = file(&FileSystem::default(), &folder, 8 * BLOCK);
-        ring.submit(&file, 0, filled(1, 1), 4096).unwrap();
+        let file = file(&FileSystem::default(), &folder, 64 * BLOCK);
+        ring.submit(&file, 0, filled(1, blocks), u32::try_from(blocks).unwrap() * 4096).unwrap();
         let mut poll = libc::pollfd {
             fd: std::os::fd::AsRawFd::as_raw_fd(&ring.descriptor()),
             events: libc::POLLIN,

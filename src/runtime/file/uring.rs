@@ -1,4 +1,4 @@
-//! The io_uring side of a file ring: one write and one linked fdatasync per group.
+//! The io_uring side of a file ring: one write per group, with one linked fdatasync or without.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
@@ -16,18 +16,18 @@ pub(super) enum Half {
     Sync,
 }
 
-/// What became of a pair that was handed over.
+/// What became of a group that was handed over.
 #[derive(Debug)]
 pub(super) enum Started {
-    /// The kernel has both halves, linked.
+    /// The kernel has all of it: the write alone, or both halves linked.
     Whole,
     /// Nothing of it reached the submission queue.
     Nothing(io::Error),
-    /// It is in the submission queue, and the kernel has one half of it or none.
+    /// It is in the submission queue, and the kernel has not taken all of it.
     Part(io::Error),
 }
 
-/// A ring that carries linked write and sync pairs.
+/// A ring that carries writes, and syncs linked to them.
 pub(super) struct Uring {
     ring: IoUring,
 }
@@ -43,10 +43,10 @@ impl Uring {
         }
     }
 
-    /// Hands one group to the kernel.
+    /// Hands one group to the kernel, its sync too if that is `linked`.
     ///
     /// The caller keeps `buffer` and the file alive and untouched until [`Uring::reap`] has
-    /// returned both halves of `token`.
+    /// returned every half of `token` that was handed over.
     pub(super) fn start(
         &mut self,
         token: u64,
@@ -54,13 +54,14 @@ impl Uring {
         offset: u64,
         buffer: &AlignedBuffer,
         bytes: u32,
+        linked: bool,
     ) -> Started {
         assert!(buffer.len() >= usize::try_from(bytes).unwrap_or(usize::MAX));
         let descriptor = types::Fd(descriptor);
         let write = opcode::Write::new(descriptor, buffer.as_kernel_ptr(), bytes)
             .offset(offset)
             .build()
-            .flags(squeue::Flags::IO_LINK)
+            .flags(if linked { squeue::Flags::IO_LINK } else { squeue::Flags::empty() })
             .user_data(token * 2);
         let sync = if cfg!(hufu_planted_bug = "no_fsync") {
             opcode::Nop::new().build()
@@ -68,16 +69,17 @@ impl Uring {
             opcode::Fsync::new(descriptor).flags(types::FsyncFlags::DATASYNC).build()
         };
         let pair = [write, sync.user_data(token * 2 + 1)];
+        let entries = if linked { &pair[..] } else { &pair[..1] };
         let mut queue = self.ring.submission();
         // SAFETY: the write reads `bytes` bytes of `buffer`, which is at least that long
-        // (asserted above). `FileRing` owns buffer and file until both halves are reaped, and its
+        // (asserted above). `FileRing` owns buffer and file until all halves are reaped, and its
         // drop waits for them or leaks the buffer, so the kernel never reads freed memory.
-        let pushed = unsafe { queue.push_multiple(&pair) };
+        let pushed = unsafe { queue.push_multiple(entries) };
         drop(queue);
         if pushed.is_err() {
             return Started::Nothing(io::Error::from_raw_os_error(libc::EBUSY));
         }
-        self.submit(0).map_or_else(Started::Part, judge_taken)
+        self.submit(0).map_or_else(Started::Part, |taken| judge_taken(taken, entries.len()))
     }
 
     /// Gives every completion that is there to `each`: token, half, result as the kernel gave it.
@@ -111,15 +113,16 @@ impl Uring {
     }
 }
 
-/// Tells whether the kernel took a pair as a pair.
+/// Tells whether the kernel took what was handed over as one.
 ///
 /// When it takes the write alone, the link ends there: the sync goes in later as a request of its
 /// own and may be finished before the write is.
-fn judge_taken(taken: usize) -> Started {
-    match taken {
-        2 => Started::Whole,
-        other => Started::Part(io::Error::other(format!("the kernel took {other} of 2 requests"))),
+fn judge_taken(taken: usize, offered: usize) -> Started {
+    if taken == offered {
+        return Started::Whole;
     }
+    let cause = format!("the kernel took {taken} of {offered} requests");
+    Started::Part(io::Error::other(cause))
 }
 
 #[cfg(test)]
@@ -127,10 +130,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pair_that_the_kernel_did_not_take_as_one_is_a_failure() {
-        assert!(matches!(judge_taken(2), Started::Whole));
-        for taken in [0, 1, 3] {
-            assert!(matches!(judge_taken(taken), Started::Part(_)), "{taken}");
+    fn what_the_kernel_did_not_take_as_one_is_a_failure() {
+        assert!(matches!(judge_taken(2, 2), Started::Whole));
+        assert!(matches!(judge_taken(1, 1), Started::Whole));
+        for (taken, offered) in [(0, 2), (1, 2), (3, 2), (0, 1), (2, 1)] {
+            assert!(matches!(judge_taken(taken, offered), Started::Part(_)), "{taken}");
         }
     }
 }

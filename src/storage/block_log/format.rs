@@ -23,7 +23,7 @@ use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::LogKind;
-use super::tree::stored_root;
+use super::tree::{GrowingTree, stored_root};
 use crate::widths;
 
 /// Version of the layout in this file.
@@ -278,24 +278,25 @@ pub(crate) fn padded_bytes(payload: usize) -> usize {
 }
 
 impl GroupBody {
-    /// Zeroes the padding behind the records and hashes what will be stored.
-    pub(crate) fn seal(
+    /// Zeroes the padding behind the records and ends the tree that grew with them.
+    pub(super) fn seal(
         buffer: &mut [u8],
         payload: usize,
         records_count: u32,
+        tree: GrowingTree,
         hasher: &dyn Hasher,
     ) -> Self {
         let padded = padded_bytes(payload);
         assert!(padded <= buffer.len());
         assert!(records_count == 0 || payload > 0);
-        let stored = buffer.get_mut(GROUP_HEADER_BYTES..padded).unwrap_or_default();
-        stored.get_mut(payload..).unwrap_or_default().fill(0);
+        buffer.get_mut(GROUP_HEADER_BYTES + payload..padded).unwrap_or_default().fill(0);
+        let (checksum, root) = tree.finish(buffer, padded, hasher);
         Self {
             payload_bytes: widths::length(payload),
             padded_bytes: widths::length(padded),
             records_count,
-            checksum: crc32c::crc32c(stored),
-            root: stored_root(stored, hasher),
+            checksum,
+            root,
         }
     }
 }

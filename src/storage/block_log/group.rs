@@ -6,6 +6,7 @@ use zerocopy::IntoBytes;
 
 use super::RecordPosition;
 use super::format::{BLOCK, GROUP_HEADER_BYTES, GroupBody, RECORD_HEADER_BYTES, RecordHeader};
+use super::tree::{GrowingTree, STEP_BYTES};
 use crate::widths;
 
 /// Where a group lies and which one it is.
@@ -24,6 +25,7 @@ pub(super) struct OpenGroup {
     capacity: usize,
     payload: usize,
     records_count: u32,
+    tree: GrowingTree,
 }
 
 /// A group whose body will not change any more.
@@ -39,7 +41,8 @@ impl OpenGroup {
         assert!(capacity <= buffer.len() && capacity.is_multiple_of(BLOCK));
         assert!(slot.offset.is_multiple_of(widths::offset(BLOCK)));
         assert!(slot.sequence > 0);
-        Self { slot, buffer, capacity, payload: 0, records_count: 0 }
+        let tree = GrowingTree::new(capacity);
+        Self { slot, buffer, capacity, payload: 0, records_count: 0, tree }
     }
 
     /// True when a record with `bytes` of payload still fits.
@@ -49,18 +52,26 @@ impl OpenGroup {
         bytes <= self.capacity && used + RECORD_HEADER_BYTES + bytes <= self.capacity
     }
 
-    /// Copies one record in. The caller has asked whether it fits.
-    pub(super) fn put(&mut self, kind: u16, parts: &[&[u8]]) -> RecordPosition {
+    /// Copies one record in, and hashes what became whole. The caller has asked whether it fits.
+    pub(super) fn put(
+        &mut self,
+        kind: u16,
+        parts: &[&[u8]],
+        hasher: &dyn Hasher,
+    ) -> RecordPosition {
         let bytes: usize = parts.iter().map(|part| part.len()).sum();
         assert!(self.fits(bytes));
         let start = GROUP_HEADER_BYTES + self.payload;
         let header = RecordHeader::new(kind, widths::length(bytes));
         let mut at = start;
         for part in std::iter::once(header.as_bytes()).chain(parts.iter().copied()) {
-            if let Some(target) = self.buffer.get_mut(at..at + part.len()) {
-                target.copy_from_slice(part);
+            for piece in part.chunks(STEP_BYTES) {
+                if let Some(target) = self.buffer.get_mut(at..at + piece.len()) {
+                    target.copy_from_slice(piece);
+                }
+                at += piece.len();
+                self.tree.grow(&self.buffer, at, hasher);
             }
-            at += part.len();
         }
         self.payload += RECORD_HEADER_BYTES + bytes;
         self.records_count += 1;
@@ -73,10 +84,11 @@ impl OpenGroup {
         }
     }
 
-    /// Ends the group: pads it and hashes it.
+    /// Ends the group: pads it and hashes what is left.
     pub(super) fn seal(mut self, hasher: &dyn Hasher) -> SealedGroup {
         assert!(self.records_count > 0 || self.slot.flags != 0);
-        let body = GroupBody::seal(&mut self.buffer, self.payload, self.records_count, hasher);
+        let (payload, count) = (self.payload, self.records_count);
+        let body = GroupBody::seal(&mut self.buffer, payload, count, self.tree, hasher);
         assert!(widths::index(body.padded_bytes) <= self.capacity);
         SealedGroup { slot: self.slot, buffer: self.buffer, body }
     }

@@ -4,18 +4,25 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use hufu_crypto::{Digest, Hasher};
-use hufu_runtime::file::{Backend, FileSystem};
+use hufu_runtime::file::{AlignedBuffer, Backend, FileSystem};
 
 use super::LogKind;
 use super::format::{
     BLOCK, GROUP_BYTES_MAX, GROUP_HEADER_BYTES, RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES,
     padded_bytes,
 };
+use super::segment::ZEROES_BYTES;
 use crate::error::Error;
 use crate::widths;
 
 /// Groups in flight at most; more gained nothing in `facts/storage.md`.
 pub(crate) const DEPTH_MAX: u32 = 4;
+
+/// Ordinary groups in memory beside those in flight: one collects, one waits sealed.
+pub(crate) const BUFFERS_BESIDE_DEPTH: u32 = 2;
+
+/// Longest payload of one record that any log takes, in bytes, and what logs take by default.
+pub const RECORD_BYTES_MAX: u32 = 8 << 20;
 
 /// Options of a log. Start from [`LogOptions::new`] and change what the configuration says.
 #[derive(Clone)]
@@ -30,8 +37,9 @@ pub struct LogOptions {
     pub hasher: Arc<dyn Hasher>,
     /// How files are opened.
     pub file_system: FileSystem,
-    /// How the disk is reached. With `Auto` and a depth of 1 the log's own thread writes and
-    /// syncs, which has the best latency; with more in flight io_uring where it is allowed.
+    /// How the disk is reached. `Auto` is io_uring where it is allowed: the device writes one group
+    /// while the next one is collected and hashed. The synchronous back end does one after the
+    /// other on the log's own thread.
     pub backend: Backend,
     /// Groups in flight at most, 1..=4.
     pub depth: u32,
@@ -72,7 +80,7 @@ impl LogOptions {
             depth: 1,
             segment_bytes: 64 << 20,
             group_bytes_max: 1 << 20,
-            record_bytes_max: 8 << 20,
+            record_bytes_max: RECORD_BYTES_MAX,
             segments_ready_at_open: 0,
             segments_checked_at_open: 64,
             known_durable: 0,
@@ -126,20 +134,28 @@ impl LogOptions {
         Ok(())
     }
 
-    /// Bytes of the longest group these options allow.
-    pub(crate) fn longest_group(&self) -> usize {
-        const { assert!(GROUP_HEADER_BYTES + RECORD_HEADER_BYTES < BLOCK) };
-        let alone = padded_bytes(RECORD_HEADER_BYTES + widths::index(self.record_bytes_max));
-        alone.max(widths::index(self.group_bytes_max))
+    /// Bytes of the buffers a log takes when it opens and keeps, by the options they follow from.
+    #[must_use]
+    pub fn memory_bytes(depth: u32, group_bytes_max: u32, record_bytes_max: u32) -> u64 {
+        let longest = widths::offset(longest(group_bytes_max, record_bytes_max));
+        let large = Some(longest).filter(|bytes| *bytes > u64::from(group_bytes_max));
+        let ordinary = u64::from(depth) + u64::from(BUFFERS_BESIDE_DEPTH);
+        AlignedBuffer::resident_bytes(group_bytes_max.into())
+            .saturating_mul(ordinary)
+            .saturating_add(large.map_or(0, AlignedBuffer::resident_bytes))
+            .saturating_add(widths::offset(ZEROES_BYTES))
     }
 
-    /// The back end that `Auto` stands for at this depth.
-    pub(crate) fn effective_backend(&self) -> Backend {
-        match (self.backend, self.depth) {
-            (Backend::Auto, 1) => Backend::Sync,
-            (backend, _) => backend,
-        }
+    /// Bytes of the longest group these options allow.
+    pub(crate) fn longest_group(&self) -> usize {
+        longest(self.group_bytes_max, self.record_bytes_max)
     }
+}
+
+fn longest(group_bytes_max: u32, record_bytes_max: u32) -> usize {
+    const { assert!(GROUP_HEADER_BYTES + RECORD_HEADER_BYTES < BLOCK) };
+    let alone = padded_bytes(RECORD_HEADER_BYTES + widths::index(record_bytes_max));
+    alone.max(widths::index(group_bytes_max))
 }
 
 impl std::fmt::Debug for LogOptions {

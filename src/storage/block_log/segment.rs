@@ -21,7 +21,7 @@ use crate::error::Error;
 use crate::widths;
 
 /// Bytes of zeroes written at a time when a segment is prepared.
-const ZEROES_BYTES: usize = 1 << 20;
+pub(super) const ZEROES_BYTES: usize = 1 << 20;
 /// Old segments kept for reuse at most.
 const SPARES_MAX: usize = 2;
 

@@ -291,6 +291,56 @@ fn records_collect_while_a_group_is_in_flight() {
     assert!(!log.poll().unwrap().advanced);
 }
 
+/// With io_uring the next group fills and is hashed while the device has one, also a long one, and
+/// also where only one may be in flight.
+#[test]
+fn the_next_group_fills_while_the_device_has_one() {
+    for kib in [128, 1_024_u32] {
+        let folder = tempfile::tempdir().unwrap();
+        let Some(mut options) = direct(folder.path(), Backend::Auto, 1) else { continue };
+        options.group_bytes_max = kib << 10;
+        options.record_bytes_max = (kib << 10) - 512;
+        options.segment_bytes = 16 << 20;
+        let (mut log, _) = open(&options);
+        if log.backend() != Backend::Uring || !log.is_direct() {
+            println!("skipped: no io_uring or no O_DIRECT here");
+            return;
+        }
+        let record = payload(usize::try_from(kib).unwrap(), (kib << 10) as usize - 512);
+        // The thread may be held up until the device is done, but not every time.
+        let is_seen_in_flight = (0..100).any(|_| {
+            let first = append(&mut log, 1, &record);
+            let progress = log.poll().unwrap();
+            let is_in_flight = !progress.durable.covers(&first);
+            let second = append(&mut log, 1, &record);
+            assert!(first.sequence < second.sequence, "the next group takes records");
+            let _durable = log.flush().unwrap();
+            is_in_flight
+        });
+        assert!(is_seen_in_flight, "a poll does not wait for {kib} KiB to be written");
+        let count = read_all(&mut log.reader()).len();
+        assert!(count >= 2 && count.is_multiple_of(2));
+        drop(log);
+        assert!(verify(&options, &mut |_, _| {}).unwrap().is_clean());
+    }
+}
+
+#[test]
+fn the_memory_a_log_takes_is_what_it_says() {
+    for (depth, group, record) in [(1, 1 << 20, 8 << 20), (4, 64 << 10, 60 << 10), (2, 4096, 9_000)]
+    {
+        let folder = tempfile::tempdir().unwrap();
+        let mut options = small(folder.path());
+        (options.depth, options.group_bytes_max, options.record_bytes_max) = (depth, group, record);
+        options.segment_bytes = 16 << 20;
+        let (log, _) = open(&options);
+        let said = LogOptions::memory_bytes(depth, group, record);
+        let taken = log.buffer_bytes();
+        assert!(taken > 0 && taken <= said, "{taken} taken, {said} said");
+        assert!(said - taken <= (u64::from(depth) + 4) * (2 << 20), "{taken} taken, {said} said");
+    }
+}
+
 #[test]
 fn options_out_of_range_are_refused() {
     let folder = tempfile::tempdir().unwrap();

@@ -13,7 +13,7 @@ use super::format::{
     SEGMENT_HEADER_BYTES, SegmentFacts, padded_bytes,
 };
 use super::group::{GroupSlot, OpenGroup, SealedGroup};
-use super::options::LogOptions;
+use super::options::{BUFFERS_BESIDE_DEPTH, LogOptions};
 use super::reader::LogReader;
 use super::recovery::{self, FIRST_HASH, Recovered, RecoveryReport, Tail};
 use super::segment::{self, Listing, Preparer, State};
@@ -40,8 +40,8 @@ pub struct Progress {
     /// True when more is durable than before this poll.
     pub advanced: bool,
     /// True when nothing is collected, waiting or in flight. With the synchronous back end nothing
-    /// is ever left in flight, so a poll that is not idle wants another one at once; with io_uring
-    /// [`BlockLog::descriptor`] tells when.
+    /// is ever left in flight, so a poll that is not idle wants another one at once; so does one
+    /// that advanced with io_uring, and after one that did not [`BlockLog::descriptor`] tells when.
     pub idle: bool,
 }
 
@@ -129,10 +129,8 @@ impl BlockLog {
         };
         let path = segment::path(&options.folder, tail.facts.segment, State::Log);
         let file = Arc::new(options.file_system.open_write(&path)?);
-        let ring_options =
-            RingOptions { backend: options.effective_backend(), depth: options.depth };
-        // One buffer collects, one waits sealed, the others are in flight.
-        let count = widths::index(options.depth) + 2;
+        let ring_options = RingOptions { backend: options.backend, depth: options.depth };
+        let count = widths::index(options.depth + BUFFERS_BESIDE_DEPTH);
         let group_bytes = widths::index(options.group_bytes_max);
         let large = options.longest_group();
         let planned = Planned {
@@ -150,8 +148,8 @@ impl BlockLog {
             sealed: VecDeque::with_capacity(count),
             in_flight: VecDeque::with_capacity(count),
             completions: Vec::with_capacity(count),
-            buffers: (0..count).map(|_| AlignedBuffer::new(group_bytes)).collect(),
-            buffer_large: (large > group_bytes).then(|| AlignedBuffer::new(large)),
+            buffers: (0..count).map(|_| AlignedBuffer::resident(group_bytes)).collect(),
+            buffer_large: (large > group_bytes).then(|| AlignedBuffer::resident(large)),
             sequence_next: tail.sequence + 1,
             link: tail.link,
             epoch,
@@ -179,7 +177,7 @@ impl BlockLog {
             return Ok(Appended::Full);
         }
         let Some(group) = self.open.as_mut() else { return Ok(Appended::Full) };
-        let position = group.put(kind, parts);
+        let position = group.put(kind, parts, &*self.options.hasher);
         self.counters.records_total += 1;
         assert!(position.sequence > self.shared.durable());
         Ok(Appended::Placed(position))
@@ -202,16 +200,16 @@ impl BlockLog {
     /// Collects what became durable and hands over what is ready.
     ///
     /// Full groups go as soon as the device takes them; a group still collecting goes when nothing
-    /// is in flight. With the synchronous back end this call writes and syncs. Any error is final.
+    /// is in flight. With the synchronous back end this call writes and syncs; with io_uring and one
+    /// group in flight it syncs what is written. Any error is final.
     pub fn poll(&mut self) -> Result<Progress, Error> {
         self.check_running()?;
         let before = self.shared.durable();
         self.guarded(|log| {
             log.reap()?;
             let written = log.hand_over()?;
-            if log.ring.backend() == Backend::Sync {
-                log.reap()?;
-            }
+            // What is done at once announces itself to nobody who sleeps.
+            log.reap()?;
             log.prepare_ahead(written)
         })?;
         let durable = self.shared.durable();
@@ -308,6 +306,13 @@ impl BlockLog {
             self.guarded(|log| log.preparer.recycle(oldest))?;
         }
         Ok(())
+    }
+
+    /// Bytes of the buffers that are not in flight.
+    #[cfg(test)]
+    pub(super) fn buffer_bytes(&self) -> u64 {
+        let buffers = self.buffers.iter().chain(&self.buffer_large);
+        buffers.map(|buffer| widths::offset(buffer.len())).sum()
     }
 
     fn check_running(&self) -> Result<(), Error> {

@@ -12,9 +12,11 @@ const PROBE: &str = "direct.probe";
 /// Write buffers kept per family: one filling, one being flushed.
 const BUFFERS_COUNT_MAX: i32 = 2;
 
-/// Options of the state store. Memory is a promise: block cache, plus write buffers twice over
-/// while a flush is under way, plus about 20 MiB for RocksDB itself. The defaults stay below
-/// 200 MiB.
+/// Bytes of RocksDB's own tables, threads and open files, roughly.
+const OWN_BYTES: u64 = 20 << 20;
+
+/// Options of the state store. Memory is a promise: [`StateStoreOptions::memory_bytes`]. The
+/// defaults stay below 200 MiB.
 #[derive(Debug, Clone)]
 pub struct StateStoreOptions {
     /// Folder of the store.
@@ -43,6 +45,14 @@ impl StateStoreOptions {
             open_files_max: 256,
             file_system: FileSystem::default(),
         }
+    }
+
+    /// Bytes a store takes at most: block cache, write buffers twice over while a flush is under way,
+    /// and what RocksDB needs for itself.
+    #[must_use]
+    pub fn memory_bytes(cache_bytes: u64, write_buffer_bytes: u64) -> u64 {
+        let buffers = write_buffer_bytes.saturating_mul(2);
+        cache_bytes.saturating_add(buffers).saturating_add(OWN_BYTES)
     }
 
     pub(super) fn check(&self) -> Result<(), Error> {

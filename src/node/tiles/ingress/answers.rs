@@ -67,6 +67,14 @@ impl Connection {
                 let text = "there is more of it than one answer holds";
                 refuse(session, ErrorCode::AnswerTooLarge, text)
             }
+            AnswerBody::Uncertified => {
+                let text = "no header carries the state root of this height yet";
+                refuse(session, ErrorCode::NotCertified, text)
+            }
+            AnswerBody::Overloaded => {
+                let text = "too many wait for the next header already";
+                refuse(session, ErrorCode::Overloaded, text)
+            }
             AnswerBody::History(_) | AnswerBody::NoHistory(_) => {
                 unreachable!("subscriptions are fed by the tile")
             }

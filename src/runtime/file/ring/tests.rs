@@ -24,6 +24,7 @@ fn in_flight(file: &Arc<DirectFile>, count: u64) -> VecDeque<Flight> {
             buffer,
             write: None,
             sync: None,
+            is_linked: true,
             error: None,
         }
     };
@@ -141,4 +142,44 @@ fn a_group_the_kernel_never_had_keeps_nobody_waiting() {
     let failed = ring.wait(&mut Vec::new()).unwrap_err();
     assert!(failed.to_string().starts_with("io_uring_enter"), "{failed}");
     drop(ring);
+}
+
+#[test]
+fn a_group_that_is_not_linked_is_synced_once_it_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = file(&folder);
+    let whole = 2 * 4096;
+    for (write, named) in
+        [(whole, None), (4096, None), (-libc::EINTR, None), (-libc::EIO, Some("write"))]
+    {
+        let mut ring = ring(in_flight(&file, 1));
+        ring.flights[0].is_linked = false;
+        ring.flights.iter_mut().for_each(judge);
+        assert_eq!(ring.poll(&mut Vec::new()).unwrap(), 0, "not written, not durable");
+        note(&mut ring.flights, 0, Half::Write, write);
+        ring.flights.iter_mut().for_each(judge);
+        let polled = ring.poll(&mut Vec::new());
+        match named {
+            None => assert_eq!(polled.unwrap(), 1, "{write}"),
+            Some(named) => {
+                let failed = polled.unwrap_err();
+                let is_named =
+                    matches!(&failed, FileError::Io { operation, .. } if *operation == named);
+                assert!(is_named, "{write}: {failed}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_group_that_was_taken_late_and_is_not_linked_keeps_no_drop_waiting() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = file(&folder);
+    let mut ring = ring(in_flight(&file, 1));
+    ring.flights[0].is_linked = false;
+    ring.flights[0].error = Some(file.failed(ENTER, io::Error::from_raw_os_error(libc::EBUSY)));
+    note(&mut ring.flights, 0, Half::Write, 2 * 4096);
+    ring.flights.iter_mut().for_each(judge);
+    assert!(ring.flights[0].is_finished(), "its drop would wait for a sync nobody asked for");
+    assert!(ring.poll(&mut Vec::new()).unwrap_err().to_string().starts_with("io_uring_enter"));
 }

@@ -211,11 +211,12 @@ fn a_hole_in_acknowledged_groups_is_damage() {
 #[test]
 fn a_payload_that_looks_like_a_group_header_fools_nobody() {
     use super::super::format::{FLAG_OPEN, GroupBody, GroupHeader, GroupPlace};
+    use super::super::tree::GrowingTree;
     let folder = tempfile::tempdir().unwrap();
     let options = small(folder.path());
     let (mut log, _) = open(&options);
     let mut fake = vec![0; BLOCK];
-    let body = GroupBody::seal(&mut fake, 0, 0, &*options.hasher);
+    let body = GroupBody::seal(&mut fake, 0, 0, GrowingTree::new(BLOCK), &*options.hasher);
     let place = GroupPlace {
         kind: LogKind::Block,
         seed: crc32c::crc32c(&[0; 16]),
