@@ -8,7 +8,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help deps build demo check test power-cut power-cut-planted bench soak fuzz fmt clean
+.PHONY: help deps build demo check test power-cut power-cut-planted simulation simulation-planted bench soak fuzz fmt clean
 
 CARGO_TARGET_DIR ?= $(CURDIR)/target
 export CARGO_TARGET_DIR
@@ -24,6 +24,7 @@ SOAK_HOURS ?= 10
 FUZZ_FACTOR ?= 200
 POWER_CUTS ?= 20
 KILLS ?= 100
+SEEDS ?= 0..10000
 
 heading = @printf '\n== %s\n' "$(1)"
 
@@ -73,6 +74,16 @@ power-cut: deps build ## POWER_CUTS (20) power cuts and KILLS (100) kill -9 unde
 power-cut-planted: deps ## prove that the power-cut test sees: a binary without fsync must fail it (root only)
 	$(call heading,power-cut-planted: the same test on a binary that never syncs)
 	tests/faults/power_cut_planted.sh
+
+simulation: deps ## run the simulator over SEEDS (0..10000) and print those that break a rule
+	@.ci/deps build
+	$(call heading,simulation: seeds $(SEEDS))
+	cargo build $(ALL) --bin hufu-simulation --test tidy
+	$(CARGO_TARGET_DIR)/release/hufu-simulation run --seeds $(SEEDS)
+
+simulation-planted: deps ## prove that the simulator sees: each planted bug must be caught within a minute
+	$(call heading,simulation-planted: each bug in turn)
+	tests/faults/simulation_planted.sh
 
 bench: build ## criterion benches, the block log against fio, and a trading hour at full rate
 	@.ci/deps bench

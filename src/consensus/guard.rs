@@ -189,7 +189,7 @@ impl Guard {
     pub fn admit(&mut self, intent: &SignIntent) -> Result<Admission, GuardError> {
         // A guard that remembers nothing: the planted bug by which a simulator shows that it would
         // notice.
-        if cfg!(hufu_planted_bug = "guard_off") {
+        if hufu_types::planted!("guard_off") {
             return Ok(Admission::First);
         }
         let position = intent.position();

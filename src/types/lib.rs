@@ -14,6 +14,7 @@ pub mod limits;
 pub mod merkle;
 pub mod operation;
 pub mod ordering;
+pub mod planted;
 pub mod proof;
 pub mod receipt;
 pub mod resident;

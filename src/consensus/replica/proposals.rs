@@ -167,9 +167,14 @@ impl Proposals {
         judged
     }
 
-    /// The durable bodies of a decided block.
-    pub(super) fn take(&mut self, block: &BlockDigest) -> Option<Vec<Batch>> {
-        let bodies = self.bodies.remove(block)?;
+    /// The durable bodies of a decided block. One without batches has them always, also where it
+    /// came out of the vote log and nobody asked for them.
+    pub(super) fn take(&mut self, block: &Block) -> Option<Vec<Batch>> {
+        let bodies = self.bodies.remove(&block.digest());
+        if block.batches().is_empty() {
+            return Some(Vec::new());
+        }
+        let bodies = bodies?;
         (bodies.stage == Stage::Durable).then_some(bodies.batches)
     }
 

@@ -295,3 +295,29 @@ fn a_validator_that_lost_its_disk_follows_until_it_may_vote_again() {
     assert!(cluster.nodes[2].replica.counters().signed > 0, "it votes again");
     // The cluster itself checks that no signer signs two things at one position.
 }
+
+/// Found by the simulator: the block's batches were never asked for, since it has none, and so its
+/// decision after the restart found no bodies.
+#[test]
+fn an_empty_block_out_of_the_vote_log_is_decided() {
+    let mut cluster = Cluster::new(4);
+    run_heights(&mut cluster, 1);
+    let hasher = hufu_crypto::software_provider().hasher;
+    let is_recorded = |cluster: &Cluster, place: usize| {
+        cluster.nodes[place].durable.iter().any(|bytes| {
+            let record = crate::vote_log::Record::parse(bytes, &*hasher).unwrap();
+            matches!(record, crate::vote_log::Record::Block { height: 2, .. })
+        })
+    };
+    cluster.run_until(|cluster| (0..4).all(|place| is_recorded(cluster, place)));
+    let undecided = (0..4).find(|place| cluster.height(*place) == 1).unwrap();
+    for place in 0..4 {
+        cluster.stop(place);
+    }
+    for place in 0..4 {
+        cluster.start(place);
+    }
+    cluster.run_until(|cluster| (0..4).all(|place| cluster.height(place) >= 2));
+    let second = &cluster.nodes[undecided].chain[1];
+    assert!(second.block.batches().is_empty(), "the block that certifies the first one");
+}

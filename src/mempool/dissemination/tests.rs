@@ -416,8 +416,8 @@ fn decided_bodies_are_fetched_from_whoever_has_them() {
         assert!(network.nodes[3].need(0, 1, block(2), &digests[3..8], address(1)));
         network.nodes[3].need_decided(0, 1, block(1), &digests, address(1));
         let undecided = effects(&mut network.nodes[3]);
-        let asks = undecided.iter().filter(|one| matches!(one, Effect::AskBodies { .. })).count();
-        assert_eq!(asks, 1, "one question for all: {undecided:?}");
+        let asked = undecided.iter().filter(|one| matches!(one, Effect::AskBodies { .. })).count();
+        assert_eq!(asked, 1, "one question for all: {undecided:?}");
         network.post(3, 0, Mail::AskBodies(1));
         network.bodies = all.clone();
         for _ in 0..20_000 {
@@ -757,4 +757,26 @@ fn what_is_held_is_told_to_who_comes_and_again_while_no_block_orders_it() {
     node.ordered(1, &[batch(2, 1).digest()]);
     node.tick(again + 1);
     assert_eq!((told(&mut node), node.deadline()), (vec![], None));
+}
+
+/// Found by the simulator: its disk was destroyed, a peer sent back what it had sealed before, and
+/// a client submitted the same transaction again.
+#[test]
+fn what_was_sealed_on_a_lost_disk_is_not_taken_twice() {
+    let mut node = node(1);
+    let own = batch(1, 7);
+    assert!(node.need(0, 1, block(1), &[own.digest()], address(2)));
+    node.received(address(2), own.clone());
+    node.judged(own.digest(), true);
+    node.durable(own.digest());
+    drop(effects(&mut node));
+    node.sealed(own.clone());
+    assert!(effects(&mut node).is_empty(), "it is here already");
+    assert_eq!(proposed(&node, 1), [(1, 7)]);
+    node.ordered(1, &[own.digest()]);
+    (2..=20).for_each(|height| node.ordered(height, &[]));
+    drop(effects(&mut node));
+    node.sealed(own);
+    assert!(effects(&mut node).is_empty(), "it is ordered already");
+    assert!(proposed(&node, 21).is_empty());
 }

@@ -30,7 +30,7 @@ pub(super) struct Node {
     waiting: VecDeque<Batch>,
     question: Option<(u64, bool)>,
     unsynced: VecDeque<(LogTicket, Vec<u8>)>,
-    durable: Vec<Vec<u8>>,
+    pub(super) durable: Vec<Vec<u8>>,
     pub(super) chain: Vec<Decided>,
     pub(super) roots: Vec<ExecutedRoots>,
     pub(super) notes: Vec<Note>,

@@ -1,0 +1,19 @@
+# The bugs that the simulator must find, by name: see the table in tests/simulation/README.md.
+PLANTED_BUGS=(
+    absent_by_own_ear
+    acknowledged_before_durable
+    batch_ordered_twice
+    batch_signatures_unchecked
+    certificates_unverified
+    debit_forgotten
+    guard_off
+    last_height_unchecked
+    nonces_unchecked
+    precommitted_before_batches
+    proposed_before_durable
+    records_forgotten
+    roots_uncompared
+    sealed_before_durable
+    told_before_durable
+    votes_unsynced
+)
