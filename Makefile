@@ -39,7 +39,7 @@ build: ## compile the binary `hufu`
 	$(call heading,build: $(HUFU))
 	cargo build $(BINARIES)
 
-demo: build ## one node settles a trading hour: the real one if its file is there, else a seeded synthetic one
+demo: build ## four validators settle a trading hour: the real one if its file is there, else a synthetic one
 	$(call heading,demo: hufu localnet run $(DEMO_INPUT))
 	$(HUFU) localnet run $(DEMO_INPUT)
 

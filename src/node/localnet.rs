@@ -64,7 +64,7 @@ pub struct Options {
 }
 
 /// Nodes of a local network, unless more or fewer are asked for.
-pub const NODES_COUNT: u16 = 1;
+pub const NODES_COUNT: u16 = 4;
 
 /// Nodes of a local network at most: more processes than that tell nothing on one machine.
 pub const NODES_COUNT_MAX: u16 = 16;

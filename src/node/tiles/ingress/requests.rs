@@ -125,7 +125,7 @@ impl IngressTile {
             pending_bytes: self.metrics.mempool_bytes.get(),
             pending_transactions: u32::try_from(self.metrics.mempool_transactions.get())
                 .unwrap_or(u32::MAX),
-            peers_count: 0,
+            peers_count: u32::try_from(self.metrics.peer_links.get()).unwrap_or(u32::MAX),
             state: if self.is_stopping { NodeState::Stopping } else { NodeState::Running },
             block: self.config.block,
             state_root: self.config.state_root,
