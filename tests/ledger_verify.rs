@@ -34,7 +34,7 @@ use hufu_types::codec::length_u32;
 use hufu_types::operation::{AccountBody, CreateAssetBody, Operation, SupplyBody};
 use hufu_types::receipt::Failure;
 use hufu_types::{
-    Address, AssetCode, Batch, BatchBuilder, BatchHeader, Block, BlockHeader, CommitCertificate,
+    Address, AssetCode, Batch, BatchBuilder, BatchHeader, Block, CommitCertificate,
     CommitSignature, Digest, FailureCode, Genesis, Leg, Parameters, Proposal, Receipt, Signature,
     SignedProposal, SignedVote, Transaction, TransactionBuilder, Validator, ValidatorSet, Vote,
     VoteStep, verify_transactions, vote,

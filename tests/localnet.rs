@@ -53,29 +53,33 @@ fn is_running(process: u32) -> bool {
     status.lines().any(|line| line.starts_with("State:") && !line.contains('Z'))
 }
 
-/// A network that loads slowly, with its node's process number, once the node is ready.
+/// A network that loads slowly, with the process numbers of its nodes, once they are ready.
 struct Slow {
     child: Child,
-    node: u32,
+    nodes: Vec<u32>,
     errors: BufReader<std::process::ChildStderr>,
 }
 
 impl Slow {
-    fn start(folder: &Path) -> Self {
-        let replay = market(folder);
-        let arguments = ["localnet", "run", "--replay", &replay, "--hours", "100", "--rate", "50"];
+    fn start(folder: &Path, nodes_count: usize) -> Self {
+        let (replay, count) = (market(folder), nodes_count.to_string());
+        let fixed = ["localnet", "run", "--hours", "100", "--rate", "50"];
+        let arguments = [&fixed[..], &["--replay", &replay, "--nodes", &count]].concat();
         let mut child =
             hufu(folder, &arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut errors = BufReader::new(child.stderr.take().unwrap());
-        let mut line = String::new();
-        while !line.contains("serves") {
-            line.clear();
-            assert!(errors.read_line(&mut line).unwrap() > 0, "ended before its node was ready");
+        let (mut text, mut nodes) = (String::new(), Vec::new());
+        while nodes.len() < nodes_count {
+            let mut line = String::new();
+            assert!(errors.read_line(&mut line).unwrap() > 0, "ended before it was ready: {text}");
+            text.push_str(&line);
+            if line.contains("serves") {
+                let number = line.split("process ").nth(1).unwrap().split(')').next().unwrap();
+                nodes.push(number.parse().unwrap());
+            }
         }
-        let number = line.split("process ").nth(1).unwrap().split(')').next().unwrap();
-        let node = number.parse().unwrap();
-        assert!(is_running(node));
-        Self { child, node, errors }
+        assert!(nodes.iter().all(|node| is_running(*node)));
+        Self { child, nodes, errors }
     }
 
     fn signal(&self, signal: &str) {
@@ -83,20 +87,23 @@ impl Slow {
         assert!(Command::new("kill").args([signal, &process]).status().unwrap().success());
     }
 
-    fn end(mut self) -> (ExitStatus, u32, String) {
+    fn end(mut self) -> (ExitStatus, Vec<u32>, String) {
         let mut rest = String::new();
         self.errors.read_to_string(&mut rest).unwrap();
-        (self.child.wait().unwrap(), self.node, rest)
+        (self.child.wait().unwrap(), self.nodes, rest)
     }
 }
 
-#[test]
-fn a_small_market_is_settled_checked_and_leaves_nothing() {
+/// Settles the small market with so many nodes; every check of the command holds.
+fn settle(nodes_count: usize) -> Value {
     let folder = tempfile::tempdir().unwrap();
     let replay = market(folder.path());
+    let count = nodes_count.to_string();
     let arguments = [
         "localnet",
         "run",
+        "--nodes",
+        &count,
         "--replay",
         &replay,
         "--accounts",
@@ -115,8 +122,38 @@ fn a_small_market_is_settled_checked_and_leaves_nothing() {
     assert_eq!(result["passed"], true, "{text}");
     assert_eq!(result["load"]["counts"]["committed"], EVENTS_COUNT, "{text}");
     let checks = result["checks"].as_array().unwrap();
-    assert_eq!(checks.len(), 9, "{text}");
+    assert_eq!(checks.len(), 8 + nodes_count, "the log of each node has one of its own: {text}");
     assert!(checks.iter().all(|check| check["holds"] == true), "{text}");
+    assert_eq!(leftovers(folder.path()), Vec::<String>::new());
+    result
+}
+
+#[test]
+fn a_small_market_is_settled_checked_and_leaves_nothing() {
+    settle(1);
+}
+
+#[test]
+fn four_nodes_settle_a_small_market_as_one() {
+    let result = settle(4);
+    for what in ["tips", "usages"] {
+        assert_eq!(result["load"][what].as_array().unwrap().len(), 4, "{result}");
+    }
+    assert_eq!(result["node_memory_peaks_bytes"].as_array().unwrap().len(), 4);
+}
+
+#[test]
+fn a_node_that_ends_early_is_named_and_the_others_end_with_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let slow = Slow::start(folder.path(), 2);
+    let victim = slow.nodes[1].to_string();
+    assert!(Command::new("kill").args(["-KILL", &victim]).status().unwrap().success());
+    let (status, nodes, errors) = slow.end();
+    assert_eq!(status.code(), Some(1), "{errors}");
+    assert!(errors.contains(&format!("node-1 (process {victim})")), "{errors}");
+    assert!(errors.contains("the node has ended"), "{errors}");
+    assert!(errors.contains("recovered height=0"), "the end of its log is shown: {errors}");
+    assert!(nodes.iter().all(|node| !is_running(*node)), "{nodes:?} were left running");
     assert_eq!(leftovers(folder.path()), Vec::<String>::new());
 }
 
@@ -124,11 +161,11 @@ fn a_small_market_is_settled_checked_and_leaves_nothing() {
 fn an_interrupt_leaves_nothing_running_and_nothing_behind() {
     for (signal, what) in [("-INT", "Ctrl-C"), ("-TERM", "SIGTERM")] {
         let folder = tempfile::tempdir().unwrap();
-        let slow = Slow::start(folder.path());
+        let slow = Slow::start(folder.path(), 2);
         slow.signal(signal);
-        let (status, node, errors) = slow.end();
+        let (status, nodes, errors) = slow.end();
         assert_eq!(status.code(), Some(130), "{what}: {errors}");
-        assert!(!is_running(node), "{what}: node {node} was left running");
+        assert!(nodes.iter().all(|node| !is_running(*node)), "{what}: {nodes:?} left running");
         assert_eq!(leftovers(folder.path()), Vec::<String>::new(), "{what}");
     }
 }
@@ -136,13 +173,15 @@ fn an_interrupt_leaves_nothing_running_and_nothing_behind() {
 #[test]
 fn a_node_does_not_outlive_a_killed_parent() {
     let folder = tempfile::tempdir().unwrap();
-    let slow = Slow::start(folder.path());
+    let slow = Slow::start(folder.path(), 2);
     slow.signal("-KILL");
-    let (status, node, _) = slow.end();
+    let (status, nodes, _) = slow.end();
     assert!(!status.success());
-    // The kernel kills the node when its parent ends; `tail` returns when the process is gone.
-    let watched = format!("--pid={node}");
-    let watch = ["60", "tail", &watched, "-f", "/dev/null"];
-    assert!(Command::new("timeout").args(watch).status().unwrap().success());
-    assert!(!is_running(node), "node {node} was left running");
+    // The kernel kills a node when its parent ends; `tail` returns when the process is gone.
+    for node in nodes {
+        let watched = format!("--pid={node}");
+        let watch = ["60", "tail", &watched, "-f", "/dev/null"];
+        assert!(Command::new("timeout").args(watch).status().unwrap().success());
+        assert!(!is_running(node), "node {node} was left running");
+    }
 }

@@ -17,6 +17,7 @@
 //! was ordered some heights ago or when no later block may order it. Owner: the mempool tile. Pure:
 //! time is an argument.
 
+mod holders;
 mod needs;
 mod proposal;
 mod question;
@@ -28,6 +29,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use hufu_types::limits::{BATCH_SIZE_MAX, BLOCK_SIZE_MAX};
 use hufu_types::{Address, Batch, BatchDigest, BlockDigest, OrderedBatches};
 
+use holders::Holders;
 use needs::{Bodies, Need};
 pub use proposal::ProposalLimits;
 use question::Question;
@@ -144,6 +146,13 @@ pub enum Effect {
         /// Which height.
         height: u64,
     },
+    /// Tell that these batches are verified and durable here.
+    Hold {
+        /// Whom; all peers where nobody is named.
+        peer: Option<Address>,
+        /// What.
+        digests: Vec<BatchDigest>,
+    },
     /// Tell this peer that these batches are not here.
     Lack {
         /// Whom.
@@ -189,7 +198,8 @@ struct Entry {
 pub struct Dissemination {
     config: DisseminationConfig,
     own: Address,
-    validators: BTreeSet<Address>,
+    /// Power of each.
+    validators: BTreeMap<Address, u64>,
     up: BTreeSet<Address>,
     entries: BTreeMap<BatchDigest, Entry>,
     /// Bytes of each origin's batches that it pushed and no block has ordered.
@@ -208,6 +218,7 @@ pub struct Dissemination {
     /// Peers that have sent something wanted since a question to them was last due.
     answering: BTreeSet<Address>,
     invalid: VecDeque<BatchDigest>,
+    holders: Holders,
     /// Ordered batches that are still kept, by height.
     kept: BTreeMap<u64, Vec<BatchDigest>>,
     /// What must not be ordered again.
@@ -216,12 +227,12 @@ pub struct Dissemination {
 }
 
 impl Dissemination {
-    /// Nothing held, nobody up; `window` is what the last heights of the chain ordered.
+    /// Nothing held, nobody up; `validators` are all with their power, `window` is what the last heights of the chain ordered.
     #[must_use]
     pub fn new(
         config: DisseminationConfig,
         own: Address,
-        validators: impl IntoIterator<Item = Address>,
+        validators: impl IntoIterator<Item = (Address, u64)>,
         window: OrderedBatches,
     ) -> Self {
         assert!(config.origin_bytes_max >= u64::from(BATCH_SIZE_MAX), "room for one batch");
@@ -242,6 +253,7 @@ impl Dissemination {
             needs: BTreeMap::new(),
             answering: BTreeSet::new(),
             invalid: VecDeque::new(),
+            holders: Holders::default(),
             kept: BTreeMap::new(),
             window,
             effects: Vec::new(),
@@ -290,6 +302,7 @@ impl Dissemination {
         }
         let origin = batch.header().origin;
         self.insert(batch, origin, Stage::Held, false);
+        self.holders.has_held = true;
     }
 
     /// A peer sent bytes that are no batch of this chain.
@@ -306,7 +319,7 @@ impl Dissemination {
         if self.invalid.contains(&digest) {
             return self.blame(from, Blame::Invalid);
         }
-        if !self.validators.contains(&batch.header().origin) {
+        if !self.validators.contains_key(&batch.header().origin) {
             return self.blame(from, Blame::OriginUnknown);
         }
         let is_wanted = self.is_wanted(&digest);
@@ -375,6 +388,7 @@ impl Dissemination {
         if entry.stage == Stage::Storing {
             entry.stage = Stage::Held;
             self.check_needs(digest);
+            self.tell_held(digest);
         }
     }
 
@@ -399,7 +413,7 @@ impl Dissemination {
     /// what nobody could be asked for.
     pub fn peer_up(&mut self, now: u64, peer: Address) {
         assert!(peer != self.own, "there is no link to oneself");
-        if !self.validators.contains(&peer) {
+        if !self.validators.contains_key(&peer) {
             return;
         }
         self.up.insert(peer);
@@ -408,6 +422,7 @@ impl Dissemination {
                 self.effects.push(Effect::Send { peer, batch: entry.batch.clone() });
             }
         }
+        self.tell_all_held(Some(peer));
         self.ask(now);
     }
 
@@ -429,6 +444,7 @@ impl Dissemination {
         self.window.insert(height, digests);
         for digest in digests {
             self.leave_lane(*digest);
+            self.holders.forget(digest);
             if let Some(entry) = self.entries.get_mut(digest) {
                 entry.ordered = Some(height);
                 self.fetched.remove(digest);
@@ -484,6 +500,7 @@ impl Dissemination {
             *self.pushed.entry(header.origin).or_default() += size_of_batch(&batch);
         }
         if ordered.is_none() {
+            self.holders.begin(digest);
             self.lanes.entry(header.origin).or_default().insert((header.sequence.get(), digest));
             self.expiry.insert((header.last_height.get(), digest));
         }
@@ -494,6 +511,7 @@ impl Dissemination {
 
     fn remove(&mut self, digest: BatchDigest) {
         self.leave_lane(digest);
+        self.holders.forget(&digest);
         self.fetched.remove(&digest);
         self.entries.remove(&digest);
     }

@@ -1,4 +1,4 @@
-//! The mempool itself: admission, the open batch, and what of it is pending until a block orders it.
+//! The mempool itself: admission, the open batch, and what is pending until a block orders it.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -240,14 +240,8 @@ pub fn assemble(group: &mut Group, parts: Parts<'_>) -> io::Result<Assembled> {
     let mut core = Core::join(group, &mut links, &threads);
     let mut peers = has_peers.then(|| PeerJoints::join(group, &mut links, &threads));
 
-    let (mut from_verify, mut to_verify, mut to_judge) = (Vec::new(), Vec::new(), Vec::new());
-    for number in 0..threads.verify.len() {
-        let (verdicts, admissions, chunks) =
-            shared.add_verify(group, &mut links, &threads, &mut ends, (number, &mut peers))?;
-        from_verify.push(verdicts);
-        to_verify.push(admissions);
-        to_judge.push(chunks);
-    }
+    let (from_verify, to_verify, to_judge) =
+        shared.add_verify_tiles(group, &mut links, &threads, &mut ends, &mut peers)?;
     let spec = topology::MEMPOOL_INGRESS;
     let mempool_links = MempoolLinks {
         from_verify,
@@ -333,6 +327,10 @@ struct Shared<'a> {
 /// The mempool's ends of the links between it and a verify tile.
 type MempoolEnds = (Consumer<FromVerify>, Producer<TxDigest>, Producer<JudgeChunk>);
 
+/// The same of all verify tiles.
+type AllMempoolEnds =
+    (Vec<Consumer<FromVerify>>, Vec<Producer<TxDigest>>, Vec<Producer<JudgeChunk>>);
+
 /// The vote log and the ends of its tile.
 type Votes = (VoteLog, (Consumer<VoteLogCommand>, Producer<LogTicket>));
 
@@ -352,6 +350,26 @@ impl Shared<'_> {
         group.add(threads.persist_vote, rank::DURABLE, Box::new(tile));
         let tile = PersistLogTile::new(log, unordered, metrics(), links);
         group.add(threads.persist_log, rank::DURABLE, Box::new(tile));
+    }
+
+    /// Adds all verify tiles; returns the mempool's ends, in their order.
+    fn add_verify_tiles(
+        &self,
+        group: &mut Group,
+        links: &mut Links,
+        threads: &Threads,
+        ends: &mut IngressEnds,
+        peers: &mut Option<PeerJoints>,
+    ) -> io::Result<AllMempoolEnds> {
+        let mut all: AllMempoolEnds = Default::default();
+        for number in 0..threads.verify.len() {
+            let (verdicts, admissions, chunks) =
+                self.add_verify(group, links, threads, ends, (number, peers))?;
+            all.0.push(verdicts);
+            all.1.push(admissions);
+            all.2.push(chunks);
+        }
+        Ok(all)
     }
 
     /// Adds the verify tile with this number; returns the mempool's ends of the links between them.
@@ -464,7 +482,8 @@ impl Shared<'_> {
 
     /// What is durable of all validators' batches, and what may be done with it.
     fn dissemination(&self, recovered: &Recovered) -> Dissemination {
-        let validators = self.genesis.validators.iter().map(|(address, _)| *address);
+        let validators = self.genesis.validators.iter();
+        let validators = validators.map(|(address, validator)| (*address, validator.power));
         let ordered = recovered.ordered.clone();
         let config = self.config.peer.as_ref().map(|peer| peer.dissemination).unwrap_or_default();
         let mut dissemination = Dissemination::new(config, self.address, validators, ordered);

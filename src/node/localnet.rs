@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! folder (keys, genesis, configs) -> node processes -> all ready
-//!   -> hufu-load: set up, load, settle, holdings -> graceful stop -> block logs compared -> ledger verify of each (own processes)
-//!   -> receipt verify (own process) -> verdict
+//!   -> hufu-load: set up, load, settle, holdings -> graceful stop -> block logs compared
+//!   -> ledger verify of each (own processes) -> receipt verify (own process) -> verdict
 //! ```
 //!
 //! Nodes are separate processes of this very binary. They die with this one however it ends, and an

@@ -490,6 +490,13 @@ pub enum PeerBatches {
         /// Which.
         digests: Vec<BatchDigest>,
     },
+    /// The peer has verified these batches and has them on disk.
+    Held {
+        /// Who.
+        from: Address,
+        /// Which.
+        digests: Vec<BatchDigest>,
+    },
     /// The peer does not have the height whose batches were wanted.
     NoBodies {
         /// Who.
@@ -514,6 +521,13 @@ pub enum SendBatches {
         /// Whom.
         to: Address,
         /// For what.
+        digests: Vec<BatchDigest>,
+    },
+    /// Tell that batches are verified and durable here.
+    Hold {
+        /// To whom; to all where nobody is named.
+        to: Option<Address>,
+        /// Which.
         digests: Vec<BatchDigest>,
     },
     /// Tell that batches are not here.

@@ -245,7 +245,7 @@ fn a_recovery_that_is_interrupted_goes_on_at_the_next_start() {
     assert!(matches!(stopped, Err(RecoverError::Interrupted { height: 0 })));
     assert_eq!(asked, 1, "it stops at once");
     let recovered = recover(&mut |_| true).unwrap();
-    assert!(recovered.replayed > 0 && recovered.tip.height == recovered.replayed);
+    assert!(recovered.replayed > 0 && recovered.tip.block.height == recovered.replayed);
 }
 
 #[test]

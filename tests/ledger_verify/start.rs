@@ -15,7 +15,7 @@ fn start(folder: &Folder) -> Result<(u64, RecoveryReport, RecoveryReport), Recov
     let options = small(&folder.path(), &genesis, &provider);
     let metrics = Arc::new(Metrics::default());
     let recovered = recover(&genesis, &provider, &metrics, options, &mut |_| true)?;
-    Ok((recovered.tip.height, recovered.report, recovered.vote_report))
+    Ok((recovered.tip.block.height, recovered.report, recovered.vote_report))
 }
 
 fn remove(folder: &Folder, name: &str) {

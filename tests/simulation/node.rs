@@ -215,6 +215,7 @@ impl Node {
             }
             Wire::Wanted(digests) => life.dissemination.wanted(from, &digests),
             Wire::Absent(digests) => life.dissemination.absent(outside.now, from, &digests),
+            Wire::Held(digests) => life.dissemination.held(from, &digests),
             Wire::NoBodies { height } => life.dissemination.no_bodies(outside.now, from, height),
         }
         self.settle(outside)

@@ -16,6 +16,7 @@ pub(crate) enum Wire {
     Batch(Arc<[u8]>),
     Wanted(Vec<BatchDigest>),
     Absent(Vec<BatchDigest>),
+    Held(Vec<BatchDigest>),
     AskBodies { height: u64 },
     NoBodies { height: u64 },
 }
@@ -38,6 +39,7 @@ impl Wire {
             Self::Batch(_) => "batch",
             Self::Wanted(_) => "wanted",
             Self::Absent(_) => "absent",
+            Self::Held(_) => "held",
             Self::AskBodies { .. } => "ask-bodies",
             Self::NoBodies { .. } => "no-bodies",
         }
@@ -66,7 +68,7 @@ impl Wire {
                 out.extend_from_slice(&from.to_le_bytes());
                 out.extend_from_slice(&count.to_le_bytes());
             }
-            Self::Wanted(digests) | Self::Absent(digests) => {
+            Self::Wanted(digests) | Self::Absent(digests) | Self::Held(digests) => {
                 digests.iter().for_each(|digest| out.extend_from_slice(digest.as_bytes()));
             }
         }
@@ -97,7 +99,9 @@ impl Wire {
                 format!("height {height}")
             }
             Self::AskHeights { from, count } => format!("{count} from {from}"),
-            Self::Wanted(digests) | Self::Absent(digests) => format!("{} batches", digests.len()),
+            Self::Wanted(digests) | Self::Absent(digests) | Self::Held(digests) => {
+                format!("{} batches", digests.len())
+            }
         };
         format!("{} {height}", self.name())
     }

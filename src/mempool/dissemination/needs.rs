@@ -171,6 +171,7 @@ impl Dissemination {
     /// Asks again for what did not come.
     pub fn tick(&mut self, now: u64) {
         self.ask(now);
+        self.tell_again(now);
     }
 
     /// When [`Dissemination::tick`] has something to do.
@@ -180,7 +181,8 @@ impl Dissemination {
             return None;
         }
         let bodies = self.bodies.values().map(|bodies| &bodies.question);
-        self.wants.values().chain(bodies).map(Question::ask_at).min()
+        let asks = self.wants.values().chain(bodies).map(Question::ask_at);
+        asks.chain(self.tell_deadline()).min()
     }
 
     pub(super) fn questions(&mut self) -> impl Iterator<Item = &mut Question> {

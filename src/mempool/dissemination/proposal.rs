@@ -63,7 +63,8 @@ impl Filling {
 }
 
 impl Dissemination {
-    /// Durable batches that a block of this height may order: the oldest of every origin in turn,
+    /// Batches that a block of this height may order and that a quorum has verified and on disk, so
+    /// that nobody waits for them: the oldest of every origin in turn,
     /// beginning with the origin that `height` names, so that no origin is always last.
     #[must_use]
     pub fn propose(&self, height: u64, limits: &ProposalLimits) -> Vec<Batch> {
@@ -86,6 +87,7 @@ impl Dissemination {
                 let Some(entry) = lane.next() else { return false };
                 let is_allowed = check_batch(entry.batch.digest(), entry.batch.header(), height);
                 (entry.stage == Stage::Held || hufu_types::planted!("proposed_before_durable"))
+                    && self.is_held_by_quorum(&entry.batch.digest())
                     && is_allowed.is_ok()
                     && filling.add(&entry.batch, limits)
             });
@@ -93,13 +95,14 @@ impl Dissemination {
         filling.batches
     }
 
-    /// Whether [`Dissemination::propose`] will give more than it gives now as soon as the disk or
-    /// the verify tiles are done.
+    /// Whether [`Dissemination::propose`] will give more than it gives now as soon as disks or
+    /// verify tiles are done, here or at others.
     #[must_use]
     pub fn has_coming(&self) -> bool {
         let mut lanes = self.lanes.values().flatten();
         lanes.any(|(_, digest)| {
-            self.entries.get(digest).is_some_and(|entry| entry.stage < Stage::Held)
+            let is_held = self.entries.get(digest).is_some_and(|entry| entry.stage == Stage::Held);
+            !is_held || !self.is_held_by_quorum(digest)
         })
     }
 }

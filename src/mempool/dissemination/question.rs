@@ -1,7 +1,7 @@
 //! Whom to ask for something that is missing: one holder at a time, the next one when it does not
 //! answer.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use hufu_types::Address;
 
@@ -21,10 +21,10 @@ impl Question {
         now: u64,
         first: Address,
         own: Address,
-        validators: &BTreeSet<Address>,
+        validators: &BTreeMap<Address, u64>,
     ) -> Self {
-        let first = validators.get(&first);
-        let others = validators.iter().filter(|peer| Some(*peer) != first);
+        let first = validators.contains_key(&first).then_some(&first);
+        let others = validators.keys().filter(|peer| Some(*peer) != first);
         let holders = first.into_iter().chain(others).filter(|peer| **peer != own);
         Self { holders: holders.copied().collect(), next: 0, asked: None, ask_at: now }
     }

@@ -40,7 +40,18 @@ fn node(number: u8) -> Dissemination {
 }
 
 fn configured(config: DisseminationConfig, number: u8) -> Dissemination {
-    Dissemination::new(config, address(number), (1..=4).map(address), OrderedBatches::new(1))
+    // Alone it is a quorum, so that what it holds it proposes; who else holds what has tests of its
+    // own.
+    let power = |one| if one == number { 7 } else { 1 };
+    let validators = (1..=4).map(|one| (address(one), power(one)));
+    Dissemination::new(config, address(number), validators, OrderedBatches::new(1))
+}
+
+/// A node like three others.
+fn equal(number: u8) -> Dissemination {
+    let validators = (1..=4).map(|one| (address(one), 1));
+    let config = DisseminationConfig::default();
+    Dissemination::new(config, address(number), validators, OrderedBatches::new(1))
 }
 
 fn proposed(node: &Dissemination, height: u64) -> Vec<(u8, u64)> {
@@ -69,6 +80,7 @@ enum Mail {
     Lack(Vec<BatchDigest>),
     AskBodies(u64),
     NoBodies(u64),
+    Hold(Vec<BatchDigest>),
 }
 
 /// Four nodes; mail is lost, doubled and reordered, links end and come back.
@@ -87,7 +99,7 @@ struct Network {
 
 impl Network {
     fn new(seed: u64) -> Self {
-        let mut nodes: Vec<Dissemination> = (1..=4).map(node).collect();
+        let mut nodes: Vec<Dissemination> = (1..=4).map(equal).collect();
         for (place, node) in nodes.iter_mut().enumerate() {
             for peer in (0..4).filter(|peer| *peer != place) {
                 node.peer_up(0, address(u8::try_from(peer).unwrap() + 1));
@@ -122,6 +134,13 @@ impl Network {
                 Effect::Ask { peer, digests } => (peer, Mail::Ask(digests)),
                 Effect::Lack { peer, digests } => (peer, Mail::Lack(digests)),
                 Effect::AskBodies { peer, height } => (peer, Mail::AskBodies(height)),
+                Effect::Hold { peer: Some(peer), digests } => (peer, Mail::Hold(digests)),
+                Effect::Hold { peer: None, digests } => {
+                    for to in (0..4).filter(|to| *to != from) {
+                        self.post(from, to, Mail::Hold(digests.clone()));
+                    }
+                    continue;
+                }
                 Effect::Judge(batch) => {
                     *self.judged[from].entry(batch.digest()).or_default() += 1;
                     self.nodes[from].judged(batch.digest(), true);
@@ -190,6 +209,7 @@ impl Network {
                 }
             }
             Mail::NoBodies(height) => self.nodes[to].no_bodies(self.now, peer, height),
+            Mail::Hold(digests) => self.nodes[to].held(peer, &digests),
         }
         self.act(to);
     }
@@ -396,8 +416,8 @@ fn decided_bodies_are_fetched_from_whoever_has_them() {
         assert!(network.nodes[3].need(0, 1, block(2), &digests[3..8], address(1)));
         network.nodes[3].need_decided(0, 1, block(1), &digests, address(1));
         let undecided = effects(&mut network.nodes[3]);
-        let asks = undecided.iter().filter(|one| matches!(one, Effect::AskBodies { .. })).count();
-        assert_eq!(asks, 1, "one question for all: {undecided:?}");
+        let asked = undecided.iter().filter(|one| matches!(one, Effect::AskBodies { .. })).count();
+        assert_eq!(asked, 1, "one question for all: {undecided:?}");
         network.post(3, 0, Mail::AskBodies(1));
         network.bodies = all.clone();
         for _ in 0..20_000 {
@@ -410,7 +430,8 @@ fn decided_bodies_are_fetched_from_whoever_has_them() {
         assert!(network.judged[3].values().all(|count| *count == 1), "judged once");
         let bodies = network.nodes[3].bodies(&block(1)).unwrap();
         assert_eq!(bodies.iter().map(Batch::digest).collect::<Vec<_>>(), digests);
-        assert!(network.nodes[3].deadline().is_none(), "nothing is asked for any more");
+        network.nodes[3].tick(network.now + 3_600_000_000_000);
+        assert_eq!(asks(&mut network.nodes[3]), [], "nothing is asked for any more");
         network.nodes[3].ordered(1, &digests);
         assert!(network.nodes[3].bodies(&block(1)).is_none(), "the height is over");
         assert_eq!(proposed(&network.nodes[3], 2), []);
@@ -664,6 +685,78 @@ fn the_books_are_kept() {
             }
         }
     }
+}
+
+/// What a node tells of what it holds, and whom.
+fn told(node: &mut Dissemination) -> Vec<(Option<Address>, usize)> {
+    let told = effects(node).into_iter().filter_map(|effect| match effect {
+        Effect::Hold { peer, digests } => Some((peer, digests.len())),
+        _ => None,
+    });
+    told.collect()
+}
+
+#[test]
+fn a_batch_is_proposed_when_a_quorum_holds_it() {
+    let mut node = equal(1);
+    (2..=4).for_each(|peer| node.peer_up(0, address(peer)));
+    let one = batch(2, 1);
+    node.received(address(2), one.clone());
+    node.held(address(2), &[one.digest()]);
+    node.held(address(2), &[one.digest()]);
+    node.judged(one.digest(), true);
+    drop(effects(&mut node));
+    node.durable(one.digest());
+    assert_eq!(told(&mut node), [(None, 1)], "all are told once it is on disk here");
+    assert!(node.has_coming());
+    assert_eq!(proposed(&node, 1), [], "two of four hold it, however often one says so");
+    node.held(address(9), &[one.digest()]);
+    assert_eq!(proposed(&node, 1), [], "who is no validator does not count");
+    node.held(address(3), &[one.digest()]);
+    assert_eq!(proposed(&node, 1), [(2, 1)]);
+    assert!(!node.has_coming());
+}
+
+#[test]
+fn what_peers_held_before_it_came_counts_when_it_comes() {
+    let mut node = equal(1);
+    let one = batch(2, 1);
+    node.held(address(2), &[one.digest()]);
+    node.held(address(3), &[one.digest()]);
+    hold(&mut node, &one);
+    assert_eq!(proposed(&node, 1), [(2, 1)]);
+    // What is not here is remembered for so many batches only.
+    let many: Vec<BatchDigest> = (0..5_000_u32)
+        .map(|number| BatchDigest(hufu_crypto::Sm3::of(&[&number.to_le_bytes()])))
+        .collect();
+    let two = batch(2, 2);
+    node.held(address(3), &[two.digest()]);
+    node.held(address(4), &[two.digest()]);
+    node.held(address(3), &many);
+    hold(&mut node, &two);
+    assert_eq!(proposed(&node, 1), [(2, 1)], "one that was pushed out must be told again");
+    node.held(address(3), &[two.digest()]);
+    assert_eq!(proposed(&node, 1), [(2, 1), (2, 2)]);
+}
+
+#[test]
+fn what_is_held_is_told_to_who_comes_and_again_while_no_block_orders_it() {
+    let mut node = equal(1);
+    hold(&mut node, &batch(2, 1));
+    assert_eq!(node.deadline(), None, "there is nobody to tell");
+    node.peer_up(5, address(3));
+    assert_eq!(told(&mut node), [(Some(address(3)), 1)]);
+    node.tick(5);
+    assert_eq!(told(&mut node), []);
+    let again = node.deadline().unwrap();
+    assert!(again > 5);
+    node.tick(again - 1);
+    assert_eq!(told(&mut node), []);
+    node.tick(again);
+    assert_eq!(told(&mut node), [(None, 1)]);
+    node.ordered(1, &[batch(2, 1).digest()]);
+    node.tick(again + 1);
+    assert_eq!((told(&mut node), node.deadline()), (vec![], None));
 }
 
 /// Found by the simulator: its disk was destroyed, a peer sent back what it had sealed before, and

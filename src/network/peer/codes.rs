@@ -39,6 +39,8 @@ hufu_types::codes!(
         BodiesWanted = 22, "bodies_wanted";
         /// A height whose batches were wanted and that is not there.
         BodiesAbsent = 23, "bodies_absent";
+        /// Batches that are durable at the sender.
+        BatchesHeld = 24, "batches_held";
         /// A part of a bulk message.
         Part = 32, "part";
     }
@@ -70,7 +72,7 @@ impl Kind for PeerKind {
             Self::Consensus => (1, PEER_CONSENSUS_SIZE_MAX),
             Self::Block => (1, PEER_BLOCK_SIZE_MAX),
             Self::Tip => (40, 40),
-            Self::BatchesWanted | Self::BatchesAbsent => {
+            Self::BatchesWanted | Self::BatchesAbsent | Self::BatchesHeld => {
                 (DIGEST_SIZE, DIGEST_SIZE * PEER_DIGESTS_COUNT_MAX)
             }
             Self::HeightsWanted => (16, 16),

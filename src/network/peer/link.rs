@@ -105,6 +105,8 @@ pub enum LinkEvent {
     BatchesWanted(Vec<BatchDigest>),
     /// The peer does not have these batches, which were wanted.
     BatchesAbsent(Vec<BatchDigest>),
+    /// The peer has verified these batches and has them on disk.
+    BatchesHeld(Vec<BatchDigest>),
     /// The peer wants decided heights.
     HeightsWanted {
         /// The first.
@@ -425,6 +427,7 @@ impl PeerLink {
             }
             PeerKind::BatchesWanted => LinkEvent::BatchesWanted(read_digests(frame.body)?),
             PeerKind::BatchesAbsent => LinkEvent::BatchesAbsent(read_digests(frame.body)?),
+            PeerKind::BatchesHeld => LinkEvent::BatchesHeld(read_digests(frame.body)?),
             PeerKind::HeightsWanted => {
                 let body = read_one::<RangeBody>(frame.body)?;
                 check_reserved("heights wanted", &body.reserved)?;
@@ -504,6 +507,11 @@ impl PeerLink {
     /// Answers that batches which were wanted are not here.
     pub fn lack_batches(&mut self, digests: &[BatchDigest]) {
         self.send_digests(PeerKind::BatchesAbsent, digests);
+    }
+
+    /// Tells that batches are verified and durable here.
+    pub fn hold_batches(&mut self, digests: &[BatchDigest]) {
+        self.send_digests(PeerKind::BatchesHeld, digests);
     }
 
     fn send_digests(&mut self, kind: PeerKind, digests: &[BatchDigest]) {

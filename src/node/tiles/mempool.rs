@@ -18,6 +18,7 @@ mod spreading;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use hufu_mempool::{Dissemination, Mempool, ProposalLimits};
 use hufu_runtime::clock::Nanos;
@@ -34,6 +35,10 @@ use judging::Judging;
 
 /// Items taken from one verify tile in one poll, so that no tile starves another.
 const CHECKED_PER_POLL_MAX: usize = 512;
+
+/// How long a proposal waits for batches that are on their way to the disk or to a quorum: a few
+/// writes of a disk, and far less than others wait for a proposal.
+const COMING_PATIENCE: Duration = Duration::from_millis(30);
 
 /// The links of the mempool tile.
 #[derive(Debug)]
@@ -73,6 +78,8 @@ struct Wanted {
     height: u64,
     round: u32,
     allow_empty: bool,
+    /// Until when what is coming is waited for where an empty answer is wanted too.
+    patience: Nanos,
 }
 
 /// See the module.
@@ -185,7 +192,8 @@ impl MempoolTile {
             has_worked = true;
             match request {
                 MempoolRequest::Propose { height, round, allow_empty } => {
-                    self.wanted = Some(Wanted { height, round, allow_empty });
+                    let patience = Nanos::from_nanos(now).after(COMING_PATIENCE);
+                    self.wanted = Some(Wanted { height, round, allow_empty, patience });
                 }
                 MempoolRequest::Need { height, block, batches, proposer } => {
                     let is_taken = self.dissemination.need(now, height, block, &batches, proposer);
@@ -203,14 +211,16 @@ impl MempoolTile {
     }
 
     /// Answers consensus once there is something to order, or nothing but an empty block is wanted.
-    fn propose(&mut self) -> bool {
-        let Some(Wanted { height, round, allow_empty }) = self.wanted else { return false };
+    fn propose(&mut self, now: Nanos) -> bool {
+        let Some(Wanted { height, round, allow_empty, patience }) = self.wanted else {
+            return false;
+        };
         let batches = self.dissemination.propose(height, &ProposalLimits::default());
         if batches.is_empty() {
             let has_sealed = self.pool.seal_now();
             self.take_sealed();
             let is_coming = has_sealed || self.dissemination.has_coming();
-            if is_coming || !allow_empty {
+            if !allow_empty || (is_coming && now < patience) {
                 return has_sealed;
             }
         }
@@ -297,7 +307,7 @@ impl Tile for MempoolTile {
             self.take_sealed();
             has_worked = true;
         }
-        has_worked |= self.propose();
+        has_worked |= self.propose(now);
         has_worked |= self.judging.deliver(&mut self.links.to_judge);
         if !self.deliver() {
             return Ok(if has_worked { Progress::Busy } else { Progress::PushedBack });
@@ -310,7 +320,8 @@ impl Tile for MempoolTile {
 
     fn deadline(&self) -> Option<Nanos> {
         let deadlines = self.pool.deadline().into_iter().chain(self.dissemination.deadline());
-        deadlines.min().map(Nanos::from_nanos)
+        let patience = self.wanted.filter(|wanted| wanted.allow_empty).map(|one| one.patience);
+        deadlines.map(Nanos::from_nanos).chain(patience).min()
     }
 
     fn housekeeping(&mut self, _now: Nanos) {

@@ -31,6 +31,19 @@ use crate::metrics::Metrics;
 
 const CHAIN: ChainId = ChainId(Digest([7; 32]));
 const BATCH_WAIT_NANOS: u64 = 50;
+const VERIFY_CONFIG: VerifyConfig =
+    VerifyConfig { batch_max: 1, batch_deadline: Duration::ZERO, remembered_max: 64, seed: 1 };
+
+/// Validator 1 is a quorum alone, so that what it holds it proposes.
+fn power(number: u8) -> (Address, u64) {
+    (address(number), if number == 1 { 7 } else { 1 })
+}
+
+/// What validator 1 of four holds at the beginning.
+fn dissemination() -> Dissemination {
+    let (config, validators) = (DisseminationConfig::default(), (1..=4).map(power));
+    Dissemination::new(config, address(1), validators, OrderedBatches::new(1))
+}
 
 /// A verify and a mempool tile, and the far ends of their links.
 struct Tiles {
@@ -71,12 +84,7 @@ impl Tiles {
         let (to_consensus, answers) = link("answers", 16);
         let verify = VerifyTile::new(
             0,
-            VerifyConfig {
-                batch_max: 1,
-                batch_deadline: Duration::ZERO,
-                remembered_max: 64,
-                seed: 1,
-            },
+            VERIFY_CONFIG,
             CHAIN,
             software_provider(),
             Arc::clone(&metrics),
@@ -107,13 +115,7 @@ impl Tiles {
             peers: Some(MempoolPeers { incoming: heard, outgoing }),
         };
         let pool = Mempool::new(config, CHAIN, address(1), hasher, 1, 1, 1);
-        let dissemination = Dissemination::new(
-            DisseminationConfig::default(),
-            address(1),
-            (1..=4).map(address),
-            OrderedBatches::new(1),
-        );
-        let mempool = MempoolTile::new(pool, dissemination, Arc::clone(&metrics), links);
+        let mempool = MempoolTile::new(pool, dissemination(), Arc::clone(&metrics), links);
         Self {
             verify,
             mempool,

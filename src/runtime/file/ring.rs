@@ -5,7 +5,7 @@
 //! io_uring, several in flight       write -> fdatasync, linked in the kernel
 //! io_uring, one in flight
 //!   below 128 KiB                   as sync: what it could save is less than a wake-up more
-//!   below 512 KiB                   write in the kernel, fdatasync on the caller's thread, in `poll`
+//!   below 512 KiB                   write in the kernel, fdatasync by the caller, in `poll`
 //!   longer                          linked: the caller has more to do meanwhile than the disk
 //! ```
 //! A linked sync goes through a worker thread of the kernel. With several groups in flight that

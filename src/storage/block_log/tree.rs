@@ -9,10 +9,10 @@
 //! leaf lacks the group header, which the hash chain covers. No leaf is 64 bytes long, so none can
 //! pass for an inner node.
 //!
-//! A writer does not wait for the end of the group: [`GrowingTree`] takes leaves as they fill, while
-//! the device is busy with the group before, so that little is left between the last record and the
-//! write. Encryption goes the same way when it comes: its nonce is (epoch, sequence), both known
-//! before the first record, so the blocks of a step are encrypted in place by counter, their
+//! A writer does not wait for the end of the group: [`GrowingTree`] takes leaves as they fill,
+//! while the device is busy with the group before, so that little is left between the last record
+//! and the write. Encryption goes the same way when it comes: its nonce is (epoch, sequence), both
+//! known before the first record, so the blocks of a step are encrypted in place by counter, their
 //! ciphertext goes into the tag and then into checksum and leaves, and only the tag is finished at
 //! the end. What is stored is what is hashed, with or without a key.
 
@@ -107,7 +107,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
-        /// Whatever the pieces a group grows in, it ends with the checksum and the root of the whole.
+        /// Whatever pieces a group grows in, it ends with the checksum and root of the whole.
         #[test]
         fn a_group_that_grew_equals_the_same_group_at_once(
             blocks in 1..70_usize,

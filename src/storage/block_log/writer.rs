@@ -200,8 +200,8 @@ impl BlockLog {
     /// Collects what became durable and hands over what is ready.
     ///
     /// Full groups go as soon as the device takes them; a group still collecting goes when nothing
-    /// is in flight. With the synchronous back end this call writes and syncs; with io_uring and one
-    /// group in flight it syncs what is written. Any error is final.
+    /// is in flight. With the synchronous back end this call writes and syncs; with io_uring and
+    /// one group in flight it may sync what is written. Any error is final.
     pub fn poll(&mut self) -> Result<Progress, Error> {
         self.check_running()?;
         let before = self.shared.durable();

@@ -47,8 +47,8 @@ impl StateStoreOptions {
         }
     }
 
-    /// Bytes a store takes at most: block cache, write buffers twice over while a flush is under way,
-    /// and what RocksDB needs for itself.
+    /// Bytes a store takes at most: block cache, write buffers twice over while a flush is under
+    /// way, and what RocksDB needs for itself.
     #[must_use]
     pub fn memory_bytes(cache_bytes: u64, write_buffer_bytes: u64) -> u64 {
         let buffers = write_buffer_bytes.saturating_mul(2);

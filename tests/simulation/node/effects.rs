@@ -108,6 +108,12 @@ impl Node {
             Spread::AskBodies { peer, height } => {
                 outside.sends.push((place_of(material, &peer)?, Wire::AskBodies { height }));
             }
+            Spread::Hold { peer: Some(peer), digests } => {
+                outside.sends.push((place_of(material, &peer)?, Wire::Held(digests)));
+            }
+            Spread::Hold { peer: None, digests } => {
+                self.tell_all(outside, &Wire::Held(digests));
+            }
             Spread::Lack { peer, digests } => {
                 outside.sends.push((place_of(material, &peer)?, Wire::Absent(digests)));
             }

@@ -96,9 +96,9 @@ impl Life {
             remember(&mut pool, batch);
         }
         let set = material.genesis.validators.clone();
-        let addresses = set.iter().map(|(address, _)| *address).collect::<Vec<Address>>();
+        let powers = set.iter().map(|(address, validator)| (*address, validator.power));
         let config = DisseminationConfig::default();
-        let mut dissemination = Dissemination::new(config, own, addresses, chained.ordered.clone());
+        let mut dissemination = Dissemination::new(config, own, powers, chained.ordered.clone());
         let mut durable_batches = BTreeSet::new();
         for batch in opened.unordered {
             durable_batches.insert(batch.digest());

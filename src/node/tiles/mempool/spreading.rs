@@ -25,6 +25,7 @@ impl MempoolTile {
                 PeerBatches::Absent { from, digests } => {
                     self.dissemination.absent(now, from, &digests);
                 }
+                PeerBatches::Held { from, digests } => self.dissemination.held(from, &digests),
                 PeerBatches::NoBodies { from, height } => {
                     self.dissemination.no_bodies(now, from, height);
                 }
@@ -77,6 +78,9 @@ impl MempoolTile {
                 Effect::Ask { peer, digests } => self.send(SendBatches::Ask { to: peer, digests }),
                 Effect::AskBodies { peer, height } => {
                     self.send(SendBatches::AskBodies { to: peer, height });
+                }
+                Effect::Hold { peer, digests } => {
+                    self.send(SendBatches::Hold { to: peer, digests });
                 }
                 Effect::Lack { peer, digests } => {
                     self.send(SendBatches::Lack { to: peer, digests });

@@ -86,6 +86,9 @@ impl PeerTile {
             LinkEvent::BatchesAbsent(digests) => {
                 self.for_mempool(connection, PeerBatches::Absent { from, digests });
             }
+            LinkEvent::BatchesHeld(digests) => {
+                self.for_mempool(connection, PeerBatches::Held { from, digests });
+            }
             LinkEvent::BodiesAbsent(height) => {
                 self.for_mempool(connection, PeerBatches::NoBodies { from, height });
             }

@@ -69,6 +69,12 @@ impl PeerTile {
             SendBatches::Ask { to, digests } => {
                 self.send_one(to, |one| one.link.want_batches(&digests));
             }
+            SendBatches::Hold { to: Some(to), digests } => {
+                self.send_one(to, |one| one.link.hold_batches(&digests));
+            }
+            SendBatches::Hold { to: None, digests } => {
+                self.send_all(|one| one.link.hold_batches(&digests));
+            }
             SendBatches::Lack { to, digests } => {
                 self.send_one(to, |one| one.link.lack_batches(&digests));
             }
