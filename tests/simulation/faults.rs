@@ -83,7 +83,7 @@ impl Profile {
                 faults.push((at, Fault::Crash { place, crash: Crash::Power, down_nanos }));
             }
         }
-        if byzantine.is_none() && random.chance(150) {
+        if nodes >= 4 && byzantine.is_none() && random.chance(150) {
             let (place, down_nanos) = (random.index(nodes), random.between(50, 900) * MILLISECOND);
             let at = random.between(300 * MILLISECOND, heal_at);
             faults.push((at, Fault::Crash { place, crash: Crash::Wipe, down_nanos }));

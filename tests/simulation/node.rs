@@ -253,6 +253,10 @@ impl Node {
         match task {
             Task::Wake => {
                 let Some(life) = &mut self.life else { return Ok(()) };
+                if life.wake_at != Some(outside.now) {
+                    // An earlier alarm has taken its place.
+                    return Ok(());
+                }
                 life.wake_at = None;
                 life.inbox.push_back(Input::Tick);
                 life.dissemination.tick(outside.now);
@@ -323,8 +327,14 @@ impl Node {
     fn set_alarm(&mut self, outside: &mut Outside<'_>) {
         let now = outside.now;
         let Some(life) = &mut self.life else { return };
-        let times =
-            [life.replica.deadline(now), life.dissemination.deadline(), life.pool.deadline()];
+        let wanted = life.wanted.filter(|wanted| wanted.allow_empty);
+        let patience = wanted.map(|wanted| wanted.patience).filter(|at| *at > now);
+        let times = [
+            patience,
+            life.replica.deadline(now),
+            life.dissemination.deadline(),
+            life.pool.deadline(),
+        ];
         let Some(next) = times.into_iter().flatten().min() else { return };
         // Never at once again: what is due now was done, or waits for something else.
         let next = next.max(now + 100_000);

@@ -8,13 +8,16 @@ use hufu_mempool::dissemination::Effect as Spread;
 use hufu_storage::vote_log::Seal;
 use hufu_types::{Batch, BlockDigest};
 
-use super::life::{Waiting, effective, fate, roots_input};
+use super::life::{Waiting, Wanted, effective, fate, roots_input};
 use super::{Halt, Node, Outside, Task, place_of};
 use crate::logs::{RECORD_BATCH, RECORD_BLOCK, append_block, append_vote, block_record};
 use crate::oracles::{Failure, own_precommits};
 use crate::wire::Wire;
 
 const MICROSECOND: u64 = 1_000;
+
+/// How long the mempool tile waits for batches that are on their way.
+const COMING_PATIENCE_NANOS: u64 = 30_000_000;
 
 impl Node {
     /// Carries out an effect of the replica.
@@ -77,7 +80,8 @@ impl Node {
         let Some(life) = &mut self.life else { return };
         match effect {
             Effect::Propose { height, allow_empty, .. } => {
-                life.wanted = Some((height, allow_empty));
+                let patience = outside.now + COMING_PATIENCE_NANOS;
+                life.wanted = Some(Wanted { height, allow_empty, patience });
             }
             Effect::Need { height, block, batches, proposer } => {
                 life.bodies.insert(block, batches.clone());

@@ -34,6 +34,16 @@ pub(super) struct Executed {
     pub(super) batches: Vec<Batch>,
 }
 
+/// The question of consensus for something to order.
+#[derive(Clone, Copy)]
+pub(super) struct Wanted {
+    pub(super) height: u64,
+    /// Whether nothing is an answer too.
+    pub(super) allow_empty: bool,
+    /// Until when what is coming is waited for all the same.
+    pub(super) patience: u64,
+}
+
 /// See the module.
 pub(crate) struct Life {
     pub(crate) replica: Replica,
@@ -60,8 +70,7 @@ pub(crate) struct Life {
     pub(super) inbox: VecDeque<Input>,
     pub(super) up: Peers,
     pub(super) waiters: Waiters,
-    /// The question of consensus for something to order: height, and whether nothing is an answer.
-    pub(super) wanted: Option<(u64, bool)>,
+    pub(super) wanted: Option<Wanted>,
     pub(super) wake_at: Option<u64>,
 }
 
@@ -142,13 +151,13 @@ impl Life {
     pub(super) fn propose(&mut self, now: u64) -> bool {
         let mut has_worked = self.pool.poll(now);
         has_worked |= self.take_sealed();
-        let Some((height, allow_empty)) = self.wanted else { return has_worked };
+        let Some(Wanted { height, allow_empty, patience }) = self.wanted else { return has_worked };
         let batches = self.dissemination.propose(height, &ProposalLimits::default());
         if batches.is_empty() {
             self.pool.seal_now();
             let has_sealed = self.take_sealed();
             let is_coming = has_sealed || self.dissemination.has_coming();
-            if is_coming || !allow_empty {
+            if !allow_empty || (is_coming && now < patience) {
                 return has_worked | has_sealed;
             }
         }
