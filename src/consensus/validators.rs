@@ -11,8 +11,8 @@
 //! chain. Who is absent must be the same on all validators, hence a function of decided blocks
 //! alone: each header says of whom its proposer heard lately, and who is named by neither of the
 //! last two headers is absent. So one dead proposer costs one slot, and one that is back is asked
-//! again as soon as anybody hears its votes. A certificate's round or signers may *not* be used: two
-//! validators may hold different certificates for one block.
+//! again as soon as anybody hears its votes. A certificate's round or signers may *not* be used:
+//! two validators may hold different certificates for one block.
 
 use std::sync::Arc;
 

@@ -204,7 +204,7 @@ impl Byzantine {
         }
     }
 
-    /// A copy of an old batch, as one of its own; a spoilt one has a signature that does not verify.
+    /// A copy of an old batch, as one of its own; a spoilt one has a signature that is not valid.
     fn copy(&mut self, material: &Material, old: &Batch, is_spoilt: bool) -> Option<Batch> {
         let mut header = *old.header();
         self.sequence += 1;

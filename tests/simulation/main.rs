@@ -1,5 +1,7 @@
 //! `hufu-simulation`: hunts for seeds that break a rule, and replays them.
 
+#![forbid(unsafe_code)]
+
 use std::io::Write as _;
 use std::num::NonZero;
 use std::ops::Range;
@@ -26,6 +28,12 @@ fn main() -> ExitCode {
         print(&mut std::io::stderr(), USAGE);
         return ExitCode::from(2);
     };
+    if let Ok(bug) = std::env::var("HUFU_PLANTED_BUG")
+        && !hufu_types::planted::choose(&bug)
+    {
+        print(&mut std::io::stderr(), "this build has no planted bug to choose\n");
+        return ExitCode::from(2);
+    }
     // A panic is a finding and is reported as one.
     std::panic::set_hook(Box::new(|_| {}));
     let result = match command {

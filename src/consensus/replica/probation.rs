@@ -5,8 +5,8 @@
 //! - The chain is new: validators with more than two thirds of the power, itself among them, are at
 //!   the genesis.
 //! - A block is decided whose time is later than the empty folder by more than twice what clocks
-//!   may differ. An honest quorum prevoted for that block at such a time, so its height is not below
-//!   the last at which this key can have signed, and the next one is above.
+//!   may differ. An honest quorum prevoted for that block at such a time, so its height is not
+//!   below the last at which this key can have signed, and the next one is above.
 //!
 //! The second rests on clocks, as nothing else here does: on honest validators' clocks that differ
 //! by no more than headers allow. Without it a lost disk would mean a new key.
