@@ -34,6 +34,10 @@ mod four;
 #[cfg(test)]
 mod four_crashes;
 #[cfg(test)]
+mod four_links;
+#[cfg(test)]
+mod four_strangers;
+#[cfg(test)]
 mod full_disk;
 #[cfg(test)]
 mod load;

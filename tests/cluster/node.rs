@@ -122,10 +122,6 @@ impl TestNode {
         assert!(sent.success(), "kill -s {name} {process}: {sent}");
     }
 
-    pub(crate) fn is_running(&self) -> bool {
-        self.child.is_some()
-    }
-
     /// Waits until the process has ended by itself.
     pub(crate) fn wait_end(&mut self) -> ExitStatus {
         let child = self.child.as_mut().unwrap();
