@@ -13,7 +13,13 @@ target=${CARGO_TARGET_DIR:-$PWD/target}
 planted=$target/planted-simulation
 binary=${HUFU_SIMULATION_PLANTED:-}
 log=$(mktemp)
-trap 'rm -f "$log"' EXIT
+clock=$(mktemp)
+trap 'rm -f "$log" "$clock"' EXIT
+
+# Processor time of all children so far, as `times` wrote it to $clock, in milliseconds.
+used_millis() {
+    awk 'NR == 2 { split($1, part, /[ms]/); printf "%d", (part[1] * 60 + part[2]) * 1000 }' "$clock"
+}
 
 if [ -z "$binary" ]; then
     if [ ! -d "$planted/release/.fingerprint" ] && [ -d "$target/release/.fingerprint" ]; then
@@ -39,14 +45,17 @@ if ! HUFU_PLANTED_BUG=none "$binary" run --seeds 0..40; then
     exit 1
 fi
 missed=0
-TIMEFORMAT=%U
+times >"$clock"
 for bug in "${PLANTED_BUGS[@]}"; do
     # A minute of one core: `ulimit -t` counts what the process used.
     status=0
-    used=$({ time (ulimit -t 60; HUFU_PLANTED_BUG=$bug exec "$binary" run --seeds 0..1000000 \
-        --jobs 1 --first) >"$log" 2>&1; } 2>&1) || status=$?
+    before=$(used_millis)
+    (ulimit -t 60; HUFU_PLANTED_BUG=$bug exec "$binary" run --seeds 0..1000000 --jobs 1 --first) \
+        >"$log" 2>&1 || status=$?
+    times >"$clock"
+    used=$(($(used_millis) - before))
     if [ "$status" = 1 ] && found=$(grep -m1 '^seed ' "$log"); then
-        printf 'caught  %-28s %7s s of CPU  %s\n' "$bug" "$used" "${found%% \[*}"
+        printf 'caught  %-28s %6d ms of CPU  %s\n' "$bug" "$used" "${found%% \[*}"
     else
         echo "MISSED  $bug (exit $status)"
         missed=$((missed + 1))

@@ -86,10 +86,10 @@ impl Dissemination {
             lanes.retain_mut(|lane| {
                 let Some(entry) = lane.next() else { return false };
                 let is_allowed = check_batch(entry.batch.digest(), entry.batch.header(), height);
-                (entry.stage == Stage::Held || hufu_types::planted!("proposed_before_durable"))
+                let is_held = entry.stage == Stage::Held
                     && self.is_held_by_quorum(&entry.batch.digest())
-                    && is_allowed.is_ok()
-                    && filling.add(&entry.batch, limits)
+                    || hufu_types::planted!("proposed_before_durable");
+                is_held && is_allowed.is_ok() && filling.add(&entry.batch, limits)
             });
         }
         filling.batches

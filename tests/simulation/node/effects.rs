@@ -169,7 +169,7 @@ impl Node {
         let Some(life) = &mut self.life else { return };
         if !life.is_syncing {
             life.is_syncing = true;
-            let delay = outside.random.between(30, 1_500) * MICROSECOND;
+            let delay = disk_nanos(outside, 1_500);
             outside.later.push((delay, Task::SyncVotes));
         }
     }
@@ -278,7 +278,7 @@ impl Node {
         let Some(life) = &mut self.life else { return };
         if !life.is_flushing {
             life.is_flushing = true;
-            let delay = outside.random.between(50, 4_000) * MICROSECOND;
+            let delay = disk_nanos(outside, 4_000);
             outside.later.push((delay, Task::Flush));
         }
     }
@@ -346,4 +346,15 @@ impl Node {
 
 fn note_text(notes: &mut Vec<String>, note: &Note) {
     notes.push(format!("{note:?}"));
+}
+
+/// How long a sync takes: up to `micros` microseconds, and now and then as long as a busy disk.
+fn disk_nanos(outside: &mut Outside<'_>, micros: u64) -> u64 {
+    let is_busy = outside.random.chance(40);
+    let micros = if is_busy {
+        outside.random.between(5_000, 60_000)
+    } else {
+        outside.random.between(30, micros)
+    };
+    micros * MICROSECOND
 }
