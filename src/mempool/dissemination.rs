@@ -463,6 +463,9 @@ impl Dissemination {
             self.remove(digest);
         }
         self.settle_fetched();
+        if self.lanes.is_empty() {
+            self.holders.rest();
+        }
     }
 
     /// What was fetched for blocks that were not decided becomes its origin's like what it pushed,

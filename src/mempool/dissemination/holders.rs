@@ -45,6 +45,12 @@ impl Holders {
         self.of.insert(digest, holders);
     }
 
+    /// Nothing is here that no block has ordered: nobody needs to be told again.
+    pub(super) const fn rest(&mut self) {
+        self.has_held = false;
+        self.tell_at = None;
+    }
+
     pub(super) fn forget(&mut self, digest: &BatchDigest) {
         self.of.remove(digest);
     }

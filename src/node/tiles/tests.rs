@@ -61,6 +61,8 @@ struct Tiles {
     from_peer: Producer<PeerBatch>,
     said: Producer<PeerBatches>,
     sent: Consumer<SendBatches>,
+    /// What peers were told that is held, whom and how much.
+    held: Vec<String>,
     height: u64,
     now: u64,
 }
@@ -131,6 +133,7 @@ impl Tiles {
             from_peer,
             said,
             sent,
+            held: Vec::new(),
             height: 1,
             now: 0,
         }
@@ -217,6 +220,11 @@ impl Tiles {
                 SendBatches::Ask { to, digests } => format!("{} ask {}", to.0[0], digests.len()),
                 SendBatches::Lack { to, digests } => format!("{} lack {}", to.0[0], digests.len()),
                 SendBatches::AskBodies { to, height } => format!("{} bodies {height}", to.0[0]),
+                SendBatches::Hold { to, digests } => {
+                    let to = to.map_or_else(|| "all".to_owned(), |to| to.0[0].to_string());
+                    self.held.push(format!("{to} hold {}", digests.len()));
+                    continue;
+                }
             });
         }
     }
@@ -480,6 +488,10 @@ fn peers_are_sent_what_is_sealed_and_asked_for_what_is_missing() {
     assert_eq!(tiles.told(), ["available [2-1][2-2]"; 2]);
     tiles.said.try_push(PeerBatches::Down(address(2))).unwrap();
     assert_eq!(tiles.sent(), [""; 0], "there is nothing to ask any more");
+    assert_eq!(tiles.held, [""; 0]);
+    assert_eq!(tiles.write().len(), 2);
+    assert_eq!(tiles.sent(), [""; 0]);
+    assert_eq!(tiles.held, ["all hold 1"; 2], "both came to the disk");
 }
 
 #[test]
