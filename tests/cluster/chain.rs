@@ -1,4 +1,4 @@
-//! A chain of one validator in a temporary folder, and the people who use it.
+//! A chain of one or more validators in a temporary folder, and the people who use it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -35,19 +35,34 @@ pub(crate) struct Chain {
 }
 
 impl Chain {
-    /// Makes a chain whose operator opens accounts and creates assets.
+    /// Makes a chain of one validator, whose operator opens accounts and creates assets.
     pub(crate) fn new(name: &str) -> Self {
         let folder = tempfile::Builder::new().prefix("hufu-cluster-").tempdir().unwrap();
-        let key = keys_file::create(&folder.path().join("vote.pem")).unwrap();
-        let link_key = *keys_file::create(&folder.path().join("link.pem")).unwrap().public_key();
-        let (node, key) = ("node-0".to_owned(), *key.public_key());
-        let validator = Validator { name: node, key, link_key, power: 1 };
-        let validators = ValidatorSet::new(vec![validator]).unwrap();
-        let parameters = Parameters {
-            certified_lag_heights: 1,
-            block_interval_millis: 20,
-            state_buckets_log2: 10,
+        let validator = make_keys(folder.path(), "node-0");
+        Self::begin(name, folder, vec![validator], 20)
+    }
+
+    /// Makes a chain of several validators, each with its keys in a folder of its own.
+    pub(crate) fn of(name: &str, validators_count: usize) -> Self {
+        let folder = tempfile::Builder::new().prefix("hufu-cluster-").tempdir().unwrap();
+        let make = |index| {
+            let node = format!("node-{index}");
+            fs::create_dir(folder.path().join(&node)).unwrap();
+            make_keys(&folder.path().join(&node), &node)
         };
+        let validators = (0..validators_count).map(make).collect();
+        Self::begin(name, folder, validators, 50)
+    }
+
+    fn begin(
+        name: &str,
+        folder: TempDir,
+        validators: Vec<Validator>,
+        block_interval_millis: u32,
+    ) -> Self {
+        let validators = ValidatorSet::new(validators).unwrap();
+        let parameters =
+            Parameters { certified_lag_heights: 1, block_interval_millis, state_buckets_log2: 10 };
         let operator = vec![operator().address];
         let now = clock::wall().as_millis();
         let genesis =
@@ -155,6 +170,13 @@ impl Chain {
         };
         from.sign(builder)
     }
+}
+
+/// Makes the vote key and the link key of a validator in a folder.
+pub(crate) fn make_keys(folder: &Path, name: &str) -> Validator {
+    let make = |file| *keys_file::create(&folder.join(file)).unwrap().public_key();
+    let (key, link_key) = (make("vote.pem"), make("link.pem"));
+    Validator { name: name.to_owned(), key, link_key, power: 1 }
 }
 
 /// Somebody with a key.

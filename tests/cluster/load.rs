@@ -12,7 +12,7 @@ use hufu_network::message::{ServerMessage, WaitFor};
 use hufu_types::{Receipt, ReceiptProof, RefusalCode, Transaction};
 
 use crate::chain::{ACCOUNTS_COUNT, Chain, Person, VALIDITY_HEIGHTS, person};
-use crate::node::{PATIENCE, TestNode};
+use crate::node::{PATIENCE, TestNode, wait_until};
 
 /// Transactions of one submit frame, count.
 const FRAME_COUNT: usize = 32;
@@ -95,6 +95,7 @@ impl Loader {
     /// Waits for everything in flight, then ends the load; the connection must have lasted.
     pub(crate) fn finish(self) {
         self.stop.store(true, Ordering::Relaxed);
+        wait_until("the last word on everything in flight", || self.thread.is_finished());
         self.thread.join().unwrap().unwrap();
     }
 

@@ -30,9 +30,19 @@ mod data_folder;
 #[cfg(test)]
 mod disk;
 #[cfg(test)]
+mod four;
+#[cfg(test)]
+mod four_crashes;
+#[cfg(test)]
+mod four_links;
+#[cfg(test)]
+mod four_strangers;
+#[cfg(test)]
 mod full_disk;
 #[cfg(test)]
 mod load;
+#[cfg(test)]
+mod logs;
 #[cfg(test)]
 mod node;
 #[cfg(test)]

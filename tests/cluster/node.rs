@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::net::SocketAddr;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -25,6 +26,7 @@ pub(crate) struct TestNode {
     config: PathBuf,
     data: PathBuf,
     log: PathBuf,
+    group: Option<u32>,
     child: Option<Child>,
     ready: Option<Ready>,
 }
@@ -32,7 +34,12 @@ pub(crate) struct TestNode {
 impl TestNode {
     pub(crate) fn new(config: PathBuf, data: PathBuf, logs: &Path) -> Self {
         let log = logs.join("node.log");
-        Self { config, data, log, child: None, ready: None }
+        Self { config, data, log, group: None, child: None, ready: None }
+    }
+
+    /// Runs the process with this group from now on, so that its packets can be told from others'.
+    pub(crate) fn set_group(&mut self, group: u32) {
+        self.group = Some(group);
     }
 
     /// Starts the process. The kernel ends it with the thread that calls this, so that no node
@@ -45,6 +52,9 @@ impl TestNode {
         command.args(["--parent", &std::process::id().to_string()]);
         command.args(["node", "run", "--config"]).arg(&self.config);
         command.stdin(Stdio::null()).stdout(sink).stderr(both);
+        if let Some(group) = self.group {
+            command.gid(group);
+        }
         self.child = Some(command.spawn().unwrap());
     }
 
@@ -105,6 +115,13 @@ impl TestNode {
         }
     }
 
+    /// Sends the process a signal by its name.
+    pub(crate) fn signal(&self, name: &str) {
+        let process = self.id().to_string();
+        let sent = Command::new("kill").args(["-s", name, &process]).status().unwrap();
+        assert!(sent.success(), "kill -s {name} {process}: {sent}");
+    }
+
     /// Waits until the process has ended by itself.
     pub(crate) fn wait_end(&mut self) -> ExitStatus {
         let child = self.child.as_mut().unwrap();
@@ -143,7 +160,7 @@ impl Drop for TestNode {
             let log = self.log();
             let lines: Vec<&str> = log.lines().collect();
             let shown = lines.len().saturating_sub(LOG_LINES_SHOWN);
-            eprintln!("--- the node's log:\n{}", lines[shown..].join("\n"));
+            eprintln!("--- {}:\n{}", self.log.display(), lines[shown..].join("\n"));
         }
         self.kill();
     }

@@ -107,22 +107,36 @@ pub(crate) fn message(message: &ClientMessage<'_>, request: u64) -> Vec<u8> {
     bytes
 }
 
+/// What a node's admin side answers for this path.
+pub(crate) fn ask_admin(node: &TestNode, path: &str) -> String {
+    let mut stream = TcpStream::connect(node.admin_address()).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(format!("GET {path} HTTP/1.0\r\nhost: x\r\n\r\n").as_bytes()).unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    let (head, body) = text.split_once("\r\n\r\n").unwrap();
+    assert_eq!(head.split(' ').nth(1), Some("200"), "{text}");
+    body.to_owned()
+}
+
 /// All metrics of a node, by name and labels.
 pub(crate) struct Metrics(BTreeMap<String, u64>);
 
 impl Metrics {
     pub(crate) fn of(node: &TestNode) -> Self {
-        let mut stream = TcpStream::connect(node.admin_address()).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
-        let mut text = String::new();
-        stream.read_to_string(&mut text).unwrap();
-        assert!(text.starts_with("HTTP/1.1 200"), "{text}");
+        let text = ask_admin(node, "/metrics");
         let values = text.lines().filter_map(|line| {
             let (name, value) = line.rsplit_once(' ')?;
             Some((name.to_owned(), value.parse().ok()?))
         });
         Self(values.collect())
+    }
+
+    /// The sum over all labels of a name.
+    pub(crate) fn sum(&self, name: &str) -> u64 {
+        let labelled = format!("{name}{{");
+        let one = self.0.iter().filter(|(key, _)| key.starts_with(&labelled));
+        one.map(|(_, value)| value).sum()
     }
 
     pub(crate) fn get(&self, name: &str) -> u64 {

@@ -128,7 +128,13 @@ impl Tracker {
         if !is_proposed && !set.is_quorum(power(&self.prevotes)) {
             let is_fetching = replica.proposals.awaits_batches(self.height);
             let what = if is_fetching { Missing::Batches } else { Missing::Proposal };
-            return self.proposer.map(|proposer| (proposer, what)).into_iter().collect();
+            let mut missing: Vec<_> =
+                self.proposer.map(|proposer| (proposer, what)).into_iter().collect();
+            // Who has waited long enough for the proposal votes without it, and then waits for votes.
+            if !self.prevotes.is_empty() {
+                missing.extend(without(&self.prevotes, Missing::Prevote));
+            }
+            return missing;
         }
         if !set.is_quorum(power(&self.prevotes)) {
             return without(&self.prevotes, Missing::Prevote);
