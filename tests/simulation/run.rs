@@ -161,7 +161,7 @@ impl<'a> Run<'a> {
             self.now = at;
             self.happen(event)?;
             events += 1;
-            if self.now > self.heal_at && events % 16 == 0 && self.is_done() {
+            if self.now > self.heal_at && self.is_done() {
                 return self.check_end();
             }
             if self.now > self.heal_at + LIVENESS_NANOS || events > EVENTS_COUNT_MAX {
