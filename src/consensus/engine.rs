@@ -245,6 +245,12 @@ impl Engine {
         self.height
     }
 
+    /// The round at work in this height; 0 if the height is not at work.
+    #[must_use]
+    pub const fn round_of(&self, height: u64) -> u32 {
+        if height == self.height { self.round } else { 0 }
+    }
+
     /// The last record that something waits for: the vote log must become durable up to there
     /// without being asked again.
     #[must_use]

@@ -261,9 +261,9 @@ impl Replica {
                 }
             }
             Input::Candidates { height, batches } => {
-                self.asked = None;
                 // The height may have been decided while the mempool answered.
                 if height == self.chain.next_height() {
+                    self.asked = None;
                     self.candidates = Some(batches);
                 }
             }
@@ -371,6 +371,11 @@ impl Replica {
             self.status.vote(height, signed);
         }
         self.call(height);
+        if self.stage == Stage::Resting {
+            // The engine may still be at the last height it worked on itself, and would not know
+            // what to do with this one.
+            self.rest(time, out)?;
+        }
         let input = match message {
             Message::Vote(signed) => engine::Input::Vote(signed),
             Message::Proposal(signed) => {
@@ -389,11 +394,23 @@ impl Replica {
             // Decided already, or so far ahead that catch-up will bring it.
             return;
         }
+        if height == next && !self.may_propose(from, round) {
+            out.push(Effect::Note(Note::Blame(from, Blame::BlockUnasked)));
+            return;
+        }
         self.call(height);
         match self.proposals.insert(from, round, block) {
             Ok(need) => out.extend(need),
             Err(blame) => out.push(Effect::Note(Note::Blame(from, blame))),
         }
+    }
+
+    /// Whether a block of the next height by `from` is worth fetching what it orders: it is its
+    /// turn, and the engine will take the round in.
+    fn may_propose(&self, from: Address, round: u32) -> bool {
+        let next = self.chain.next_height();
+        let last = self.engine.round_of(next).saturating_add(engine::ROUNDS_AHEAD_COUNT_MAX);
+        round <= last && self.chain.validators().proposer(next, round).address() == from
     }
 
     /// A peer works on this height, so this validator does too when it gets there.
@@ -625,6 +642,8 @@ impl Replica {
         assert_eq!(batches.len(), block.batches().len(), "each batch has its body");
         self.chain.decided(&block, time.wall_millis)?;
         self.stage = Stage::Writing;
+        // The answer to a question about this height is of no use, and nothing waits for it.
+        self.asked = None;
         self.candidates = None;
         self.build = None;
         self.own_block = None;

@@ -38,7 +38,7 @@ use question::Question;
 const INVALID_COUNT_MAX: usize = 1_024;
 
 /// Undecided blocks whose batches are waited for, count: two a round for the rounds and heights
-/// that consensus takes in.
+/// that consensus takes in. Each proposer has an equal share of it.
 pub const NEEDS_COUNT_MAX: usize = 1_024;
 
 /// What a node allows its peers.
@@ -464,7 +464,7 @@ impl Dissemination {
         }
         self.settle_fetched();
         if self.lanes.is_empty() {
-            self.holders.rest();
+            self.nothing_to_tell();
         }
     }
 

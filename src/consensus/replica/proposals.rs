@@ -13,6 +13,7 @@ use hufu_types::{Address, Batch, Block, BlockDigest};
 
 use super::chain::Chain;
 use super::seam::{Blame, Effect, Note};
+use crate::engine::ROUND_BLOCKS_COUNT_MAX;
 use crate::header::Standing;
 use crate::vote_log::BlockVerdict;
 
@@ -52,11 +53,13 @@ pub(super) struct Proposals {
     /// By height, round, sender and digest.
     pending: BTreeMap<(u64, u32, Address, BlockDigest), Block>,
     bodies: BTreeMap<BlockDigest, Bodies>,
+    /// What was taken in, by height, round and sender: also what is judged already.
+    taken: BTreeMap<(u64, u32, Address), Vec<BlockDigest>>,
 }
 
 impl Proposals {
-    /// Takes in a block of a height not decided yet; gives the question for its batches if they are
-    /// not known.
+    /// Takes in a block of a height not decided yet; gives the question for its batches as long as
+    /// they are not here, because the mempool may have had no room for it.
     pub(super) fn insert(
         &mut self,
         from: Address,
@@ -64,19 +67,24 @@ impl Proposals {
         block: Block,
     ) -> Result<Option<Effect>, Blame> {
         let (height, digest) = (block.height(), block.digest());
-        let key = (height, round, from, digest);
-        if self.pending.contains_key(&key) {
-            return Ok(None);
+        let batches = block.batches().to_vec();
+        let need = Effect::Need { height, block: digest, batches, proposer: from };
+        let taken = self.taken.get(&(height, round, from)).map_or(&[][..], Vec::as_slice);
+        if taken.contains(&digest) {
+            return Ok(self.is_waiting(&digest).then_some(need));
         }
         let of_peer = self.pending.keys().filter(|(_, _, sender, _)| *sender == from).count();
-        if of_peer >= PEER_BLOCKS_COUNT_MAX {
+        if of_peer >= PEER_BLOCKS_COUNT_MAX || taken.len() >= ROUND_BLOCKS_COUNT_MAX {
             return Err(Blame::BlockUnasked);
         }
-        let is_new = self.need(height, &block);
-        let batches = block.batches().to_vec();
-        self.pending.insert(key, block);
-        let need = Effect::Need { height, block: digest, batches, proposer: from };
-        Ok(is_new.then_some(need))
+        self.need(height, &block);
+        self.taken.entry((height, round, from)).or_default().push(digest);
+        self.pending.insert((height, round, from, digest), block);
+        Ok(self.is_waiting(&digest).then_some(need))
+    }
+
+    fn is_waiting(&self, block: &BlockDigest) -> bool {
+        self.bodies.get(block).is_some_and(|bodies| bodies.stage == Stage::Waiting)
     }
 
     /// The bodies of this block are waited for from here on; whether they must be asked for.
@@ -182,6 +190,7 @@ impl Proposals {
     pub(super) fn advanced(&mut self, height: u64) {
         let next = (height + 1, 0, Address::ZERO, BlockDigest::ZERO);
         self.pending = self.pending.split_off(&next);
+        self.taken = self.taken.split_off(&(height + 1, 0, Address::ZERO));
         self.bodies.retain(|_, bodies| bodies.height > height);
     }
 }

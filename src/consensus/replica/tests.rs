@@ -245,9 +245,11 @@ fn blocks_of_one_peer_are_bounded() {
         let batch = make_batch(1_000 + nonce, height + 100);
         let provider = hufu_crypto::software_provider();
         let chain = cluster.nodes[0].replica.chain();
-        let header = chain.build(from, &[batch.digest()], 1, 0, &*provider.hasher).unwrap();
+        let mut header = chain.build(from, &[batch.digest()], 1, 0, &*provider.hasher).unwrap();
+        // Of a height ahead, whose proposers nobody knows yet.
+        header.height = (height + 4).into();
         let block = Block::new(header, vec![batch.digest()], &*provider.hasher).unwrap();
-        cluster.step(0, Input::Block { from, round: 5, block });
+        cluster.step(0, Input::Block { from, round: u32::try_from(nonce).unwrap(), block });
     }
     let blame = Note::Blame(from, Blame::BlockUnasked);
     let blamed = cluster.nodes[0].notes.iter().filter(|note| **note == blame).count();
@@ -320,4 +322,125 @@ fn an_empty_block_out_of_the_vote_log_is_decided() {
     cluster.run_until(|cluster| (0..4).all(|place| cluster.height(place) >= 2));
     let second = &cluster.nodes[undecided].chain[1];
     assert!(second.block.batches().is_empty(), "the block that certifies the first one");
+}
+
+/// One step of a node beside the cluster's clock: what it asks for is only looked at.
+fn effects_of(cluster: &mut Cluster, place: usize, input: Input) -> Vec<Effect> {
+    let millis = cluster.now / MILLISECOND;
+    let time = Time { nanos: cluster.now, wall_millis: 1_000_000 + millis };
+    let mut effects = Vec::new();
+    cluster.nodes[place].replica.step(time, input, &mut effects).unwrap();
+    effects
+}
+
+fn needs(effects: &[Effect]) -> usize {
+    effects.iter().filter(|effect| matches!(effect, Effect::Need { .. })).count()
+}
+
+/// A block of this proposer with a batch that nobody has; each number makes another one.
+fn block_of(cluster: &Cluster, from: Address, number: u64) -> Block {
+    let hasher = hufu_crypto::software_provider().hasher;
+    let chain = cluster.nodes[0].replica.chain();
+    let batch = make_batch(10_000 + number, chain.height() + 100);
+    let mut header = chain.build(from, &[batch.digest()], 1, 0, &*hasher).unwrap();
+    header.time_millis = number.into();
+    Block::new(header, vec![batch.digest()], &*hasher).unwrap()
+}
+
+/// Found in review: blocks with a bad header were judged and forgotten, but what they order was
+/// asked for and kept until the height ended, so that one validator could fill the memory of all
+/// and use up the room for honest blocks.
+#[test]
+fn junk_blocks_are_not_asked_for() {
+    let mut cluster = Cluster::new(4);
+    run_heights(&mut cluster, 3);
+    cluster.run_for(1_000 * MILLISECOND);
+    let chain = cluster.nodes[0].replica.chain();
+    let (next, validators) = (chain.next_height(), chain.validators().clone());
+    let proposer = |round| validators.proposer(next, round).address();
+    let round = (0..4).find(|round| proposer(*round) != cluster.address(0)).unwrap();
+    let from = proposer(round);
+    let mut asked = 0;
+    for number in 0..200 {
+        // Without a turn, far ahead of any round, and in its turn.
+        for round in [round + 1, round + 4_000, round] {
+            let block = block_of(&cluster, from, number);
+            asked += needs(&effects_of(&mut cluster, 0, Input::Block { from, round, block }));
+        }
+    }
+    assert_eq!(asked, 2, "one for its turn, and one that proves it two-faced");
+}
+
+#[test]
+fn a_block_that_waits_is_asked_for_again_when_it_comes_again() {
+    let mut cluster = Cluster::new(4);
+    run_heights(&mut cluster, 3);
+    cluster.run_for(1_000 * MILLISECOND);
+    let chain = cluster.nodes[0].replica.chain();
+    let from = chain.validators().proposer(chain.next_height(), 1).address();
+    let late = chain.tip().block.time_millis + 1;
+    let block = block_of(&cluster, from, late);
+    let input = Input::Block { from, round: 1, block };
+    assert_eq!(needs(&effects_of(&mut cluster, 0, input.clone())), 1);
+    assert_eq!(needs(&effects_of(&mut cluster, 0, input)), 1, "the mempool may have refused it");
+}
+
+/// Found in review: a question of the last height that was never answered kept the node from
+/// waking up of its own accord, so that with the proposer gone nobody certified the last results.
+#[test]
+fn a_result_is_certified_by_who_never_heard_of_its_batches() {
+    let mut cluster = Cluster::new(4);
+    run_heights(&mut cluster, 2);
+    cluster.run_for(1_000 * MILLISECOND);
+    for node in &mut cluster.nodes {
+        // Longer than everything that happens in a height.
+        node.replica.config.interval_nanos = 1_000 * MILLISECOND;
+    }
+    let next = cluster.height(0) + 1;
+    let proposer = cluster.nodes[0].replica.chain().validators().proposer(next, 0).address();
+    let place = cluster.place(proposer);
+    // Only the proposer has it in its mempool; the others get it with the block.
+    let batch = make_batch(7_777, next + 100);
+    for other in (0..4).filter(|other| *other != place) {
+        cluster.nodes[other].held.insert(batch.digest(), batch.clone());
+    }
+    cluster.give(place, batch);
+    cluster.run_until(|cluster| (0..4).all(|place| cluster.height(place) >= next));
+    cluster.cut.extend((0..4).flat_map(|other| [(place, other), (other, place)]));
+    cluster.run_for(20 * MILLISECOND);
+    for other in (0..4).filter(|other| *other != place) {
+        let now = cluster.now;
+        let replica = &mut cluster.nodes[other].replica;
+        assert_eq!(replica.status(now).stage, "resting");
+        replica.timers.clear();
+        assert!(replica.deadline(now).is_some(), "node {other} sleeps");
+    }
+    cluster.run_for(10_000 * MILLISECOND);
+    for other in (0..4).filter(|other| *other != place) {
+        assert!(cluster.height(other) > next, "node {other} rests with a result uncertified");
+    }
+}
+
+/// Found in review: the engine was still at the last height it had worked on itself.
+#[test]
+fn the_first_message_after_catch_up_is_not_lost() {
+    let mut cluster = Cluster::new(4);
+    run_heights(&mut cluster, 1);
+    cluster.stop(1);
+    run_heights(&mut cluster, 20);
+    cluster.run_for(2_000 * MILLISECOND);
+    cluster.start(1);
+    let target = cluster.height(0);
+    cluster.run_until(|cluster| cluster.height(1) >= target);
+    cluster.run_for(2_000 * MILLISECOND);
+    let height = cluster.nodes[1].replica.chain().next_height();
+    let from = cluster.address(2);
+    let step = hufu_types::VoteStep::Prevote;
+    let vote = hufu_types::Vote::new(cluster::CHAIN, step, height, 0, None, from);
+    let signature = cluster.nodes[0].chain[0].certificate.signatures[0].signature;
+    let message = Message::Vote(hufu_types::SignedVote { vote, signature });
+    let effects = effects_of(&mut cluster, 1, Input::Message { from, message });
+    let refused = Note::Refused(engine::Refusal::HeightFarAhead);
+    let is_refused = |effect: &Effect| matches!(effect, Effect::Note(note) if *note == refused);
+    assert!(!effects.iter().any(is_refused));
 }

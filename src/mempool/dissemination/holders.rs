@@ -21,6 +21,10 @@ const LANE_TOLD_COUNT_MAX: usize = 256;
 /// may be lost with a link.
 const TELL_AGAIN_NANOS: u64 = 1_000_000_000;
 
+/// Own batches that are pushed again to one peer at once, count; the oldest, behind which the others
+/// wait.
+const PUSHED_AGAIN_COUNT_MAX: usize = 4;
+
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Holders {
@@ -30,6 +34,9 @@ pub(super) struct Holders {
     tell_at: Option<u64>,
     /// Whether there may be something to tell.
     pub(super) has_held: bool,
+    /// Own batches that all peers were told of when they were last told again: by the next time
+    /// whoever got them holds them.
+    own_told: BTreeSet<BatchDigest>,
 }
 
 impl Holders {
@@ -43,12 +50,6 @@ impl Holders {
             }
         }
         self.of.insert(digest, holders);
-    }
-
-    /// Nothing is here that no block has ordered: nobody needs to be told again.
-    pub(super) const fn rest(&mut self) {
-        self.has_held = false;
-        self.tell_at = None;
     }
 
     pub(super) fn forget(&mut self, digest: &BatchDigest) {
@@ -99,6 +100,13 @@ impl Dissemination {
         }
     }
 
+    /// Every batch is ordered or gone.
+    pub(super) fn nothing_to_tell(&mut self) {
+        self.holders.has_held = false;
+        self.holders.tell_at = None;
+        self.holders.own_told.clear();
+    }
+
     /// Tells a peer, or all, of what is held here and not ordered.
     pub(super) fn tell_all_held(&mut self, peer: Option<Address>) {
         let is_held = |digest: &BatchDigest| {
@@ -122,10 +130,31 @@ impl Dissemination {
         }
         let tell_at = *self.holders.tell_at.get_or_insert(now.saturating_add(TELL_AGAIN_NANOS));
         if tell_at <= now {
+            self.push_again();
             self.tell_all_held(None);
             let next = now.saturating_add(TELL_AGAIN_NANOS);
             self.holders.tell_at = self.holders.has_held.then_some(next);
         }
+    }
+
+    /// Pushes own batches again to peers that do not say that they hold them: bulk that found no
+    /// room was dropped, and nobody asks for a batch that no block orders.
+    fn push_again(&mut self) {
+        let Self { lanes, entries, holders, up, effects, own, .. } = self;
+        let lane = lanes.get(own).into_iter().flatten().take(LANE_TOLD_COUNT_MAX);
+        let entries = lane.filter_map(|(_, digest)| entries.get(digest));
+        let held: Vec<_> = entries.filter(|entry| entry.stage == Stage::Held).collect();
+        for peer in up.iter() {
+            let lacks = |entry: &&&super::Entry| {
+                let digest = entry.batch.digest();
+                let says = holders.of.get(&digest).is_some_and(|of| of.contains(peer));
+                holders.own_told.contains(&digest) && !says
+            };
+            for entry in held.iter().filter(lacks).take(PUSHED_AGAIN_COUNT_MAX) {
+                effects.push(Effect::Send { peer: *peer, batch: entry.batch.clone() });
+            }
+        }
+        holders.own_told = held.iter().map(|entry| entry.batch.digest()).collect();
     }
 
     /// When [`Dissemination::tell_again`] has something to do.

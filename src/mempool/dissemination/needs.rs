@@ -64,16 +64,19 @@ impl Dissemination {
         }
         let missing: Vec<BatchDigest> =
             batches.iter().filter(|digest| !self.entries.contains_key(digest)).copied().collect();
-        let count = u64::try_from(missing.len()).unwrap_or(u64::MAX);
+        let of_proposer = || self.needs.values().filter(|need| need.proposer == Some(proposer));
+        // What he is charged with already, for as long as this block is of interest, comes once.
+        let is_charged = |digest: &BatchDigest| {
+            let mut needs = of_proposer().filter(|need| need.height >= height);
+            needs.any(|need| need.batches.contains(digest))
+        };
+        let count = missing.iter().filter(|digest| !is_charged(digest)).count();
+        let count = u64::try_from(count).unwrap_or(u64::MAX);
         let reserved = count.saturating_mul(BATCH_SIZE_MAX.into()).min(BLOCK_SIZE_MAX.into());
-        let charged: u64 = self
-            .needs
-            .values()
-            .filter(|need| need.proposer == Some(proposer))
-            .map(|need| need.reserved)
-            .sum();
-        let undecided = self.needs.values().filter(|need| need.proposer.is_some()).count();
-        if undecided >= NEEDS_COUNT_MAX || charged + reserved > self.config.proposer_bytes_max {
+        let charged: u64 = of_proposer().map(|need| need.reserved).sum();
+        // Nobody takes the room of another one.
+        let share = NEEDS_COUNT_MAX / self.validators.len().max(1);
+        if of_proposer().count() >= share || charged + reserved > self.config.proposer_bytes_max {
             return false;
         }
         let need = Need {
@@ -153,17 +156,24 @@ impl Dissemination {
     pub fn absent(&mut self, now: u64, from: Address, digests: &[BatchDigest]) {
         for digest in digests {
             if let Some(question) = self.wants.get_mut(digest) {
-                question.absent(now, from);
+                let _is_last: bool = question.absent(now, from, &self.up);
             }
         }
         self.ask(now);
     }
 
     /// A peer does not have the batches of a height it was asked for: the next one is asked at
-    /// once.
+    /// once. Once nobody is that far, the batches are asked for one by one as well: who decided the
+    /// height may be gone, and those who precommitted its block have them and wait for this
+    /// validator.
     pub fn no_bodies(&mut self, now: u64, from: Address, height: u64) {
-        if let Some(bodies) = self.bodies.get_mut(&height) {
-            bodies.question.absent(now, from);
+        if let Some(bodies) = self.bodies.get_mut(&height)
+            && bodies.question.absent(now, from, &self.up)
+        {
+            for digest in &bodies.missing {
+                let ask = || Question::new(now, from, self.own, &self.validators);
+                self.wants.entry(*digest).or_insert_with(ask);
+            }
         }
         self.ask(now);
     }
@@ -281,8 +291,16 @@ impl Dissemination {
         }
     }
 
-    /// Says again how far a block is.
+    /// Says again how far a block is. One of a height ahead may have lost batches that no block of
+    /// its height may order, and is not available any more.
     fn tell(&mut self, block: BlockDigest) {
+        let is_whole = self.bodies(&block).is_some();
+        if let Some(need) = self.needs.get_mut(&block)
+            && need.progress != Progress::Invalid
+            && !is_whole
+        {
+            need.progress = Progress::Waiting;
+        }
         match self.needs.get(&block).map(|need| need.progress) {
             None | Some(Progress::Waiting) => {}
             Some(Progress::Available) => self.effects.push(Effect::Available(block)),

@@ -60,16 +60,22 @@ impl Question {
         self.asked
     }
 
-    /// The peer does not have it: the next one may be asked at once.
-    pub(super) fn absent(&mut self, now: u64, from: Address) {
+    /// The peer does not have it: the next one may be asked at once. `true` if it was the last one
+    /// that is up.
+    pub(super) fn absent(&mut self, now: u64, from: Address, up: &BTreeSet<Address>) -> bool {
         if self.asked != Some(from) {
-            return;
+            return false;
         }
         self.asked = None;
-        // Once all have been asked, asking again at once would only go round in circles.
-        if self.next != 0 {
+        // Once all that are up have been asked, asking again at once would only go round in circles.
+        let is_last =
+            self.next == 0 || !self.holders[self.next..].iter().any(|one| up.contains(one));
+        if is_last {
+            self.next = 0;
+        } else {
             self.ask_at = now;
         }
+        is_last
     }
 
     /// The peer cannot answer any more.

@@ -463,17 +463,20 @@ fn bodies_are_asked_of_the_holder_then_of_the_others_in_turn() {
     node.tick(due);
     assert_eq!(asks(&mut node), [(4, Some(5))]);
     node.no_bodies(due + 1, address(4), 5);
-    assert_eq!(asks(&mut node), [], "everybody was asked: the next round waits");
-    node.tick(node.deadline().unwrap());
-    assert_eq!(asks(&mut node), [(3, Some(5))]);
+    let heights = |node: &mut Dissemination| -> Vec<(u8, Option<u64>)> {
+        asks(node).into_iter().filter(|(_, height)| height.is_some()).collect()
+    };
+    assert_eq!(heights(&mut node), [], "everybody was asked: the next round waits");
+    node.tick(due + 1 + DisseminationConfig::default().ask_nanos);
+    assert_eq!(heights(&mut node), [(3, Some(5))]);
     node.peer_down(due + 2, address(3));
-    assert_eq!(asks(&mut node), [(2, Some(5))]);
+    assert_eq!(heights(&mut node), [(2, Some(5))]);
     node.received(address(2), missing[0].clone());
     let due = node.deadline().unwrap();
     node.tick(due);
-    assert_eq!(asks(&mut node), [], "whoever is sending is not passed over");
-    node.tick(node.deadline().unwrap());
-    assert_eq!(asks(&mut node), [(4, Some(5))], "it has stopped");
+    assert_eq!(heights(&mut node), [], "whoever is sending is not passed over");
+    node.tick(due + DisseminationConfig::default().ask_nanos);
+    assert_eq!(heights(&mut node), [(4, Some(5))], "it has stopped");
     node.received(address(2), missing[1].clone());
     assert_eq!(node.deadline(), None);
 }
@@ -779,4 +782,107 @@ fn what_was_sealed_on_a_lost_disk_is_not_taken_twice() {
     node.sealed(own);
     assert!(effects(&mut node).is_empty(), "it is ordered already");
     assert!(proposed(&node, 21).is_empty());
+}
+
+#[test]
+fn blocks_of_one_proposer_leave_room_for_those_of_others() {
+    let mut node = node(1);
+    let here = batch(3, 1);
+    hold(&mut node, &here);
+    for number in 0..2_000_u32 {
+        let junk = BlockDigest(hufu_crypto::Sm3::of(&[&number.to_le_bytes()]));
+        let _is_taken = node.need(0, 1, junk, &[here.digest()], address(2));
+    }
+    assert!(node.need(0, 1, block(1), &[here.digest()], address(3)));
+}
+
+#[test]
+fn the_same_missing_batches_are_charged_once() {
+    let mut node = node(1);
+    let missing: Vec<BatchDigest> = (0..32).map(|number| batch(3, number).digest()).collect();
+    // Round after round the same proposer tries again with what it has.
+    for number in 0..6 {
+        assert!(node.need(0, 1, block(number), &missing, address(2)), "block {number}");
+    }
+}
+
+/// The one that decided went away between certificate and bodies: nobody else is that far, and
+/// nobody gets that far without this validator's vote.
+#[test]
+fn bodies_that_nobody_has_as_a_height_are_asked_for_one_by_one() {
+    let mut node = equal(1);
+    (2..=4).for_each(|peer| node.peer_up(0, address(peer)));
+    let missing = batch(2, 1);
+    node.need_decided(0, 5, block(1), &[missing.digest()], address(2));
+    node.peer_down(1, address(2));
+    assert_eq!(asks(&mut node), [(2, Some(5)), (3, Some(5))]);
+    node.no_bodies(2, address(3), 5);
+    assert_eq!(asks(&mut node), [(4, Some(5))]);
+    node.no_bodies(3, address(4), 5);
+    let asked = asks(&mut node);
+    assert!(matches!(asked[..], [(3 | 4, None)]), "{asked:?}");
+    node.received(address(asked[0].0), missing.clone());
+    node.judged(missing.digest(), true);
+    node.durable(missing.digest());
+    let effects = effects(&mut node);
+    assert!(effects.iter().any(|one| matches!(one, Effect::Durable(_))), "{effects:?}");
+}
+
+#[test]
+fn nobody_goes_round_in_circles_while_the_last_peer_is_down() {
+    let mut node = equal(1);
+    (2..=3).for_each(|peer| node.peer_up(0, address(peer)));
+    assert!(node.need(0, 1, block(1), &[batch(2, 1).digest()], address(2)));
+    assert_eq!(asks(&mut node), [(2, None)]);
+    node.absent(1, address(2), &[batch(2, 1).digest()]);
+    assert_eq!(asks(&mut node), [(3, None)]);
+    node.absent(2, address(3), &[batch(2, 1).digest()]);
+    assert_eq!(asks(&mut node), [], "both were asked: the next round waits");
+    node.tick(node.deadline().unwrap());
+    assert_eq!(asks(&mut node), [(2, None)]);
+}
+
+/// Bulk for a peer that takes less than there is is dropped. Without a second push the batch would
+/// never be held by a quorum, and block its origin's lane until it expires.
+#[test]
+fn an_own_batch_that_a_peer_does_not_hold_is_pushed_again() {
+    let pushed = |node: &mut Dissemination| -> Vec<u8> {
+        let sent = effects(node).into_iter().filter_map(|effect| match effect {
+            Effect::Send { peer, .. } => Some(peer.0[0]),
+            _ => None,
+        });
+        sent.collect()
+    };
+    let mut node = equal(1);
+    (2..=4).for_each(|peer| node.peer_up(0, address(peer)));
+    node.sealed(batch(1, 1));
+    node.durable(batch(1, 1).digest());
+    assert_eq!(pushed(&mut node), [2, 3, 4]);
+    node.held(address(3), &[batch(1, 1).digest()]);
+    node.tick(0);
+    node.tick(node.deadline().unwrap());
+    assert_eq!(pushed(&mut node), [], "they may be verifying it");
+    node.tick(node.deadline().unwrap());
+    assert_eq!(pushed(&mut node), [2, 4]);
+    node.held(address(2), &[batch(1, 1).digest()]);
+    node.held(address(4), &[batch(1, 1).digest()]);
+    node.tick(node.deadline().unwrap());
+    assert_eq!(pushed(&mut node), []);
+}
+
+/// A block of a height ahead may order what no block of that height may; its batches leave, and
+/// whoever is told that it is available asks for them.
+#[test]
+fn a_block_whose_batches_have_left_is_not_called_available() {
+    let mut node = node(1);
+    let early = lasting(3, 1, 1);
+    hold(&mut node, &early);
+    assert!(node.need(0, 3, block(1), &[early.digest()], address(2)));
+    assert!(node.bodies(&block(1)).is_some());
+    drop(effects(&mut node));
+    node.ordered(1, &[]);
+    assert!(node.bodies(&block(1)).is_none());
+    assert!(node.need(0, 3, block(1), &[early.digest()], address(2)));
+    let effects = effects(&mut node);
+    assert!(!effects.iter().any(|one| matches!(one, Effect::Available(_))), "{effects:?}");
 }
