@@ -227,7 +227,8 @@ pub struct Dissemination {
 }
 
 impl Dissemination {
-    /// Nothing held, nobody up; `validators` are all with their power, `window` is what the last heights of the chain ordered.
+    /// Nothing held, nobody up; `validators` are all with their power, `window` is what the last
+    /// heights of the chain ordered.
     #[must_use]
     pub fn new(
         config: DisseminationConfig,

@@ -214,7 +214,8 @@ fn has_data(path: &Path) -> bool {
     [BLOCKS, VOTES, STATE].iter().any(|name| path.join(name).exists())
 }
 
-/// Whether there is anything of a vote log. The first file of one is made before anything is signed.
+/// Whether there is anything of a vote log. The first file of one is made before anything is
+/// signed.
 fn has_votes(path: &Path) -> Result<bool, Error> {
     let (system, folder) = (FileSystem::default(), path.join(VOTES));
     Ok(system.exists(&folder)? && !system.names(&folder)?.is_empty())
