@@ -82,6 +82,11 @@ impl DataDir {
         match read_identity(path)? {
             Some(found) => {
                 check_identity(path, &found, identity)?;
+                if !has_votes(path)? && !system.exists(&path.join(PROBATION))? {
+                    // Somebody emptied the folder but for this file: as much is forgotten as with
+                    // a new disk.
+                    begin_probation(path, clock::wall().as_millis())?;
+                }
                 // A process that was killed may have left the name in memory alone.
                 system.sync_dir(path)?;
             }
@@ -209,6 +214,13 @@ fn has_data(path: &Path) -> bool {
     [BLOCKS, VOTES, STATE].iter().any(|name| path.join(name).exists())
 }
 
+/// Whether there is anything of a vote log. The first file of one is made before anything is
+/// signed.
+fn has_votes(path: &Path) -> Result<bool, Error> {
+    let (system, folder) = (FileSystem::default(), path.join(VOTES));
+    Ok(system.exists(&folder)? && !system.names(&folder)?.is_empty())
+}
+
 fn read_identity(folder: &Path) -> Result<Option<Identity>, Error> {
     let path = folder.join(IDENTITY);
     let found = FileSystem::default().read_small(&path, size_of::<StoredIdentity>())?;
@@ -306,6 +318,23 @@ mod tests {
         assert!(matches!(data.probation(), Err(Error::IdentityDamaged { .. })));
         std::fs::write(folder.path().join(PROBATION), [1; 3]).unwrap();
         assert!(matches!(data.probation(), Err(Error::IdentityDamaged { .. })));
+    }
+
+    /// An operator who wants a node to fetch everything anew removes the logs and leaves the rest.
+    #[test]
+    fn a_folder_without_votes_is_on_probation_again() {
+        let folder = tempfile::tempdir().unwrap();
+        drop(DataDir::open(folder.path(), &IDENTITY_HERE).unwrap());
+        DataDir::end_probation_in(folder.path()).unwrap();
+        let votes = folder.path().join(VOTES);
+        std::fs::create_dir(&votes).unwrap();
+        std::fs::write(votes.join("some"), [1]).unwrap();
+        let data = DataDir::open(folder.path(), &IDENTITY_HERE).unwrap();
+        assert_eq!(data.probation().unwrap(), None, "its votes are there");
+        drop(data);
+        std::fs::remove_file(votes.join("some")).unwrap();
+        let data = DataDir::open(folder.path(), &IDENTITY_HERE).unwrap();
+        assert!(data.probation().unwrap().is_some(), "what its key signed is unknown");
     }
 
     #[test]

@@ -21,8 +21,8 @@ const LANE_TOLD_COUNT_MAX: usize = 256;
 /// may be lost with a link.
 const TELL_AGAIN_NANOS: u64 = 1_000_000_000;
 
-/// Own batches that are pushed again to one peer at once, count; the oldest, behind which the others
-/// wait.
+/// Own batches that are pushed again to one peer at once, count; the oldest, behind which the
+/// others wait.
 const PUSHED_AGAIN_COUNT_MAX: usize = 4;
 
 /// See the module.

@@ -67,7 +67,8 @@ impl Question {
             return false;
         }
         self.asked = None;
-        // Once all that are up have been asked, asking again at once would only go round in circles.
+        // Once all that are up have been asked, asking again at once would only go round in
+        // circles.
         let is_last =
             self.next == 0 || !self.holders[self.next..].iter().any(|one| up.contains(one));
         if is_last {
