@@ -61,9 +61,10 @@ impl Four {
         let make = |index| {
             let (folder, data) = (node_folder(&chain, index), place(&chain, index));
             let others = (0..COUNT).filter(|other| *other != index);
-            let others = others.map(|other| (format!("node-{other}"), peers[other])).collect();
+            let others: Vec<_> =
+                others.map(|other| (format!("node-{other}"), peers[other])).collect();
             let own = (format!("node-{index}"), peers[index]);
-            let config = configure(&folder, &data, &own, others);
+            let config = configure(&folder, &data, &own, &others);
             TestNode::new(config, data, &folder)
         };
         let nodes = (0..COUNT).map(make).collect();
@@ -181,7 +182,7 @@ pub(crate) fn configure(
     folder: &Path,
     data: &Path,
     (name, listen): &(String, SocketAddr),
-    others: Vec<(String, SocketAddr)>,
+    others: &[(String, SocketAddr)],
 ) -> PathBuf {
     let lines = others.iter().map(|(other, address)| format!("{other} = \"{address}\"\n"));
     let (addresses, data) = (lines.collect::<String>(), data.display());

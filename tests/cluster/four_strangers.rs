@@ -79,10 +79,24 @@ fn ended(four: &Four, index: usize, code: PeerCode) -> u64 {
 }
 
 #[test]
-fn a_valid_key_that_is_no_validators_opens_no_link() {
-    let four = Four::new("stranger").open();
+fn strangers_open_no_link_and_have_no_effect() {
+    let four = Four::new("strangers").open();
     let loaders = four.load(&[0, 1, 2, 3]);
-    let (place, whom) = last(&four);
+    for stranger in [introduce_a_valid_key, run_a_fifth_process, speak_garbage] {
+        stranger(&four);
+        four.record.wait_for_more(SOME);
+        for index in 0..COUNT {
+            let links = four.metrics(index).get("hufu_peer_links");
+            assert_eq!(links, 3, "the links between validators stay");
+        }
+    }
+    loaders.into_iter().for_each(Loader::finish);
+    four.finish();
+}
+
+/// A key that is no validator's, under its own name, under a validator's, and of another chain.
+fn introduce_a_valid_key(four: &Four) {
+    let (place, whom) = last(four);
     let (socket, chain_id) = (four.peers[place], four.chain.id());
     let peers = validators(&four.chain.genesis);
     let signer = std::iter::repeat_with(|| SoftwareSigner::generate().unwrap())
@@ -90,7 +104,7 @@ fn a_valid_key_that_is_no_validators_opens_no_link() {
         .unwrap();
     let key = *signer.public_key();
     let before = [PeerCode::UnknownPeer, PeerCode::ProofInvalid, PeerCode::WrongChain]
-        .map(|code| (code, ended(&four, place, code)));
+        .map(|code| (code, ended(four, place, code)));
 
     // Under its own name it is unknown; under a validator's name its proof is not good; and who
     // comes from another chain is not even asked for one.
@@ -105,19 +119,13 @@ fn a_valid_key_that_is_no_validators_opens_no_link() {
     let said = introduce(socket, whom, elsewhere, &signer, peers);
     assert!(said.contains("wrong_chain"), "{said}");
     for (code, count) in before {
-        wait_until("the count of the ended link", || ended(&four, place, code) == count + 1);
+        wait_until("the count of the ended link", || ended(four, place, code) == count + 1);
     }
-    four.record.wait_for_more(SOME);
-    assert_eq!(four.metrics(place).get("hufu_peer_links"), 3, "the validators' links stay");
-    loaders.into_iter().for_each(Loader::finish);
-    four.finish();
 }
 
-#[test]
-fn a_fifth_process_takes_no_part() {
-    let four = Four::new("fifth").open();
-    let loaders = four.load(&[0, 1, 2, 3]);
-    let (place, whom) = last(&four);
+/// The binary itself, with keys that the validators do not know.
+fn run_a_fifth_process(four: &Four) {
+    let (place, whom) = last(four);
     let chain = four.chain.path();
     let others: Vec<_> =
         (0..COUNT).map(|index| (format!("node-{index}"), four.peers[index])).collect();
@@ -133,7 +141,7 @@ fn a_fifth_process_takes_no_part() {
     });
     let validator = validator.into_iter().find(|one| one.key.address() < whom).unwrap();
     let data = folder.join("data");
-    let config = configure(&folder, &data, &own, others);
+    let config = configure(&folder, &data, &own, &others);
     let mut fifth = TestNode::new(config.clone(), data.clone(), &folder);
     let (status, said) = fifth.start_in_vain();
     assert_eq!(status.code(), Some(EXIT_CONFIGURATION), "{said}");
@@ -145,25 +153,18 @@ fn a_fifth_process_takes_no_part() {
     fs::write(folder.join("genesis.toml"), genesis_file::write(&genesis)).unwrap();
     let text = fs::read_to_string(&config).unwrap();
     fs::write(&config, text.replace("../genesis.toml", "genesis.toml")).unwrap();
-    let before = ended(&four, place, PeerCode::WrongChain);
+    let before = ended(four, place, PeerCode::WrongChain);
     fifth.start();
     wait_until("the refusal of the fifth", || {
-        ended(&four, place, PeerCode::WrongChain) >= before + 2
+        ended(four, place, PeerCode::WrongChain) >= before + 2
     });
-    four.record.wait_for_more(SOME);
-    assert_eq!(four.metrics(place).get("hufu_peer_links"), 3, "the validators' links stay");
-    fifth.kill();
-    loaders.into_iter().for_each(Loader::finish);
-    four.finish();
 }
 
-#[test]
-fn garbage_at_the_peer_port_is_counted_and_changes_nothing() {
+/// Random bytes, some of which begin like a link, on connections that end or stay.
+fn speak_garbage(four: &Four) {
     let mut random = Random::from_environment();
-    let four = Four::new("garbage").open();
-    let loaders = four.load(&[0, 1, 2, 3]);
     let ends = |four: &Four| four.metrics(1).sum("hufu_peer_links_ended_total");
-    let before = ends(&four);
+    let before = ends(four);
     let mut held = Vec::new();
     for number in 0..GARBAGE_COUNT {
         let mut stream = TcpStream::connect(four.peers[1]).unwrap();
@@ -185,10 +186,6 @@ fn garbage_at_the_peer_port_is_counted_and_changes_nothing() {
             drop(stream.read_to_end(&mut answer));
         }
     }
-    wait_until("the count of every connection", || ends(&four) >= before + GARBAGE_COUNT);
+    wait_until("the count of every connection", || ends(four) >= before + GARBAGE_COUNT);
     drop(held);
-    four.record.wait_for_more(SOME);
-    assert_eq!(four.metrics(1).get("hufu_peer_links"), 3, "the validators' links stay");
-    loaders.into_iter().for_each(Loader::finish);
-    four.finish();
 }

@@ -6,6 +6,9 @@
 //!                          ^ signals, SIGKILL, disks that lose what was not synced
 //! ```
 //!
+//! The modules `four*` do the same to four validators at once, with a network of their own where
+//! packets are to be lost.
+//!
 //! A receipt that a test has seen is written into a record outside of the node's reach. After every
 //! fault the node must answer with the same receipt, under the same block, and nothing twice.
 //!

@@ -266,7 +266,10 @@ impl PeerLink {
         let (offered, _) = wire.split_at(room);
         match self.channel.receive(offered, &mut self.plain) {
             Ok(taken) => {
-                self.heard_at = now;
+                // Whoever looks for bytes and finds none has heard nothing.
+                if taken > 0 {
+                    self.heard_at = now;
+                }
                 self.counters.bytes_received += taken as u64;
                 taken
             }

@@ -324,6 +324,8 @@ fn silence_ends_a_link_and_pings_keep_it() {
     assert_eq!(pair.codes(), [None, None], "both still speak after {} s", pair.now / 1_000_000_000);
     assert_eq!(pair.ends[0].round_trip_nanos(), Some(0));
     let silent = pair.now + LinkConfig::default().idle_nanos;
+    // To look for bytes where there are none is not to hear.
+    assert_eq!(pair.ends[0].receive(&[], silent - 1), 0);
     pair.ends[0].tick(silent);
     let closed = pair.ends[0].next_event(silent);
     assert!(matches!(closed, Some(LinkEvent::Closed(PeerCode::IdleTimeout, _))));
