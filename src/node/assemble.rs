@@ -24,6 +24,7 @@ use crate::config::{NodeConfig, ReactorChoice};
 use crate::executor::Executor;
 use crate::explain::Explanation;
 use crate::history::History;
+use crate::log;
 use crate::messages::{
     Answer, DurableBlock, Executed, ExecutedRoots, FromVerify, JudgeChunk, MempoolAnswer,
     MempoolRequest, PeerBatch, Question, SealedBatch, SignRequest, Signed, Status, Submitted,
@@ -232,7 +233,6 @@ pub fn assemble(group: &mut Group, parts: Parts<'_>) -> io::Result<Assembled> {
     let shared = Shared { config, genesis, address, provider, metrics, lag };
     let metrics = || Arc::clone(&shared.metrics);
     let (roots, tip_block) = (recovered.executor.last_roots(), recovered.executor.block());
-    let recent_roots = recovered.executor.recent_roots().to_vec();
     let store = Arc::clone(recovered.executor.store());
     let mut history = History::new(store, recovered.log.reader(), shared.provider.clone());
     let uncertified = history.last(roots.height, lag).map_err(io::Error::other)?;
@@ -269,14 +269,12 @@ pub fn assemble(group: &mut Group, parts: Parts<'_>) -> io::Result<Assembled> {
     let start = Start {
         validators: genesis.validators.clone(),
         tip: recovered.tip,
-        roots: recent_roots,
+        roots: recovered.executor.recent_roots().to_vec(),
         ordered: recovered.ordered,
         log: recovered.votes,
         probation,
     };
-    let replica = Replica::new(shared.replica_config(), start);
-    let tile = ConsensusTile::new(replica, metrics(), explanation, core.consensus);
-    group.add(threads.consensus, rank::CONSENSUS, Box::new(tile));
+    shared.add_consensus(group, &threads, start, explanation, core.consensus);
     let tile = SignTile::new(signer, metrics(), core.sign.0, core.sign.1);
     group.add(threads.sign, rank::DURABLE, Box::new(tile));
     let votes = (recovered.vote_log, core.vote);
@@ -289,14 +287,9 @@ pub fn assemble(group: &mut Group, parts: Parts<'_>) -> io::Result<Assembled> {
         &mut ends,
         (recovered.executor, uncertified.last(), core.durable_blocks, core.roots),
     );
-    let peer = match (peers, link_signer) {
-        (Some(joints), Some(signer)) => {
-            query.questions.push(joints.questions);
-            query.answers.push(joints.answers);
-            Some(shared.add_peer(group, &threads, signer, joints.tile)?)
-        }
-        _ => None,
-    };
+    let joints = peers.zip(link_signer);
+    let peer = joints.map(|joints| shared.add_peer(group, &threads, &mut query, joints));
+    let peer = peer.transpose()?;
     let tile = QueryTile::new(history, shared.provider.clone(), lag, roots.height, query);
     group.add(threads.query, rank::LAST, Box::new(tile));
     metrics().chain_height.set(roots.height);
@@ -475,8 +468,9 @@ impl Shared<'_> {
                 pool.remember(header);
             })
             .map_err(io::Error::other)?;
-        let own = recovered.batches.iter().filter(|batch| batch.header().origin == self.address);
-        restore(&mut pool, own)?;
+        let is_own = |batch: &&Batch| batch.header().origin == self.address;
+        let own = recovered.batches.iter().filter(is_own);
+        restore(&mut pool, own.filter(|batch| !recovered.ordered.contains(&batch.digest())));
         Ok(pool)
     }
 
@@ -508,14 +502,30 @@ impl Shared<'_> {
         }
     }
 
-    /// Adds the peer tile; says where it listens.
+    fn add_consensus(
+        &self,
+        group: &mut Group,
+        threads: &Threads,
+        start: Start,
+        explanation: Arc<Explanation>,
+        links: ConsensusLinks,
+    ) {
+        let replica = Replica::new(self.replica_config(), start);
+        let tile = ConsensusTile::new(replica, Arc::clone(&self.metrics), explanation, links);
+        group.add(threads.consensus, rank::CONSENSUS, Box::new(tile));
+    }
+
+    /// Adds the peer tile, which asks the query tile for what its peers ask; says where it listens.
     fn add_peer(
         &self,
         group: &mut Group,
         threads: &Threads,
-        signer: Box<dyn Signer>,
-        links: PeerLinks,
+        query: &mut QueryLinks,
+        (joints, signer): (PeerJoints, Box<dyn Signer>),
     ) -> io::Result<SocketAddr> {
+        let PeerJoints { questions, answers, tile: links, .. } = joints;
+        query.questions.push(questions);
+        query.answers.push(answers);
         let Some(own) = &self.config.peer else {
             return Err(io::Error::other("the genesis has more validators: [peer] is needed"));
         };
@@ -651,14 +661,18 @@ impl Shared<'_> {
 }
 
 /// Takes back what is durable and not ordered.
-fn restore<'a>(pool: &mut Mempool, mut batches: impl Iterator<Item = &'a Batch>) -> io::Result<()> {
-    match batches.find(|batch| !pool.restore(batch)) {
-        None => Ok(()),
-        Some(batch) => Err(io::Error::other(format!(
-            "block log: number {} of batch {} is used twice or can be no node's",
-            batch.header().sequence,
-            batch.digest()
-        ))),
+///
+/// A validator that lost its disk gives out its first numbers again, and peers may have brought
+/// batches of its former life back: what the pool cannot tell apart is only not counted as pending;
+/// it is spread and ordered like anybody's.
+fn restore<'a>(pool: &mut Mempool, batches: impl Iterator<Item = &'a Batch>) {
+    for batch in batches {
+        if !pool.restore(batch) {
+            let (number, digest) =
+                (batch.header().sequence.to_string(), batch.digest().to_string());
+            let fields = [("number", &number), ("batch", &digest)];
+            log::warn("own batch of a former life", &fields);
+        }
     }
 }
 

@@ -5,7 +5,7 @@
 //! ```
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use hufu_consensus::replica::{Missing, Status};
 use hufu_types::{Address, Genesis};
@@ -14,16 +14,17 @@ use serde_json::{Value, json};
 /// See the module; shared by the consensus tile, which writes, and the admin plane, which reads.
 #[derive(Debug, Default)]
 pub struct Explanation {
-    names: OnceLock<BTreeMap<Address, String>>,
+    names: BTreeMap<Address, String>,
     status: Mutex<Option<Status>>,
 }
 
 impl Explanation {
-    /// Takes note of the validators' names. Once only.
-    pub fn name(&self, genesis: &Genesis) {
+    /// Nothing said yet on a chain of these validators.
+    #[must_use]
+    pub fn of(genesis: &Genesis) -> Self {
         let validators = genesis.validators.iter();
         let names = validators.map(|(address, validator)| (*address, validator.name.clone()));
-        self.names.get_or_init(|| names.collect());
+        Self { names: names.collect(), status: Mutex::default() }
     }
 
     /// Takes note of where the height at work stands.
@@ -37,7 +38,7 @@ impl Explanation {
         let status = self.status.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let Some(status) = status else { return Value::Null };
         let who = |address: &Address| {
-            let name = self.names.get().and_then(|names| names.get(address));
+            let name = self.names.get(address);
             json!({ "validator": name, "address": address.to_string() })
         };
         let missing = |(address, what): &(Address, Missing)| {

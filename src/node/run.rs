@@ -89,15 +89,8 @@ pub fn run(config: &NodeConfig) -> Result<(), RunError> {
     process::forbid_core_dumps().map_err(RunError::host("core dumps"))?;
     let genesis = genesis_file::load(&config.node.genesis)
         .map_err(|fault| RunError::Configuration(fault.to_string()))?;
-    let signer = keys_file::load(&config.node.key)
-        .map_err(|fault| RunError::Configuration(fault.to_string()))?;
-    let link_signer = match &config.peer {
-        Some(peer) => Some(
-            keys_file::load(&peer.key_file)
-                .map_err(|fault| RunError::Configuration(fault.to_string()))?,
-        ),
-        None => None,
-    };
+    let signer = load_key(&config.node.key)?;
+    let link_signer = config.peer.as_ref().map(|peer| load_key(&peer.key_file)).transpose()?;
     let broken = host_check::broken_configuration(config, &genesis);
     if !broken.is_empty() {
         let lines: Vec<String> = broken.iter().map(ToString::to_string).collect();
@@ -109,8 +102,7 @@ pub fn run(config: &NodeConfig) -> Result<(), RunError> {
     genesis_copy::keep(folder.path(), &genesis).map_err(RunError::host("copy of the genesis"))?;
     remove_ready(folder.path());
     let (metrics, health) = (Arc::new(Metrics::default()), Arc::new(Health::default()));
-    let explanation = Arc::new(Explanation::default());
-    explanation.name(&genesis);
+    let explanation = Arc::new(Explanation::of(&genesis));
     let shared = (Arc::clone(&metrics), Arc::clone(&health), Arc::clone(&explanation));
     let admin = Admin::start(config.admin.listen, shared.0, shared.1, shared.2)
         .map_err(RunError::host(format!("admin.listen {}", config.admin.listen)))?;
@@ -132,8 +124,8 @@ pub fn run(config: &NodeConfig) -> Result<(), RunError> {
         config,
         genesis: &genesis,
         address,
-        signer: Box::new(signer),
-        link_signer: link_signer.map(|signer| Box::new(signer) as Box<dyn Signer>),
+        signer,
+        link_signer,
         provider,
         metrics: Arc::clone(&metrics),
         explanation,
@@ -147,7 +139,7 @@ pub fn run(config: &NodeConfig) -> Result<(), RunError> {
     health.watch(running.stats().to_vec());
     health.set(NodeState::Ready);
     metrics.is_ready.set(1);
-    announce(config, &assembled.client, admin.address());
+    announce(config, &assembled.client, admin.address(), assembled.peer);
     let ready = Ready { pid: std::process::id(), client: assembled.client, admin: admin.address() };
     ready.announce(folder.path()).map_err(RunError::host("ready file"))?;
     let signal = wait_for_stop(&signals).map_err(RunError::host("signals"))?;
@@ -163,6 +155,12 @@ pub fn run(config: &NodeConfig) -> Result<(), RunError> {
     drop(admin);
     drop(folder);
     Ok(())
+}
+
+fn load_key(path: &Path) -> Result<Box<dyn Signer>, RunError> {
+    let signer = keys_file::load(path);
+    let signer = signer.map_err(|fault| RunError::Configuration(fault.to_string()))?;
+    Ok(Box::new(signer))
 }
 
 /// The storage options that the configuration asks for.
@@ -218,12 +216,13 @@ fn log_recovery(recovered: &recovery::Recovered) {
     }
 }
 
-fn announce(config: &NodeConfig, client: &SocketAddr, admin: SocketAddr) {
-    let fields = [
+fn announce(config: &NodeConfig, client: &SocketAddr, admin: SocketAddr, peer: Option<SocketAddr>) {
+    let mut fields = vec![
         ("client", client.to_string()),
         ("admin", admin.to_string()),
         ("name", config.node.name.clone()),
     ];
+    fields.extend(peer.map(|peer| ("peer", peer.to_string())));
     let fields: Vec<(&str, &str)> =
         fields.iter().map(|(key, value)| (*key, value.as_str())).collect();
     log::info("ready", &fields);
