@@ -287,9 +287,8 @@ pub fn assemble(group: &mut Group, parts: Parts<'_>) -> io::Result<Assembled> {
         &mut ends,
         (recovered.executor, uncertified.last(), core.durable_blocks, core.roots),
     );
-    let joints = peers.zip(link_signer);
-    let peer = joints.map(|joints| shared.add_peer(group, &threads, &mut query, joints));
-    let peer = peer.transpose()?;
+    let peer = peers.zip(link_signer);
+    let peer = peer.map(|peer| shared.add_peer(group, &threads, &mut query, peer)).transpose()?;
     let tile = QueryTile::new(history, shared.provider.clone(), lag, roots.height, query);
     group.add(threads.query, rank::LAST, Box::new(tile));
     metrics().chain_height.set(roots.height);
