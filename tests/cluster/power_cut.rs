@@ -11,7 +11,7 @@ use crate::checks::{Checker, verify_ledger};
 use crate::disk::{VolatileDisk, unavailable};
 use crate::four::{self, Four};
 use crate::load::{HEAVY, Loader, Record};
-use crate::node::pause;
+use crate::node::{pause, wait_until};
 use crate::wire::Random;
 
 /// Size of the disk for the first cuts, and for each more.
@@ -46,6 +46,11 @@ fn receipts_survive_a_power_cut_of_four_nodes_and_the_loss_of_a_disk() {
     four.start(&all);
     let loaders = four.load(&all);
     four.record.wait_for_more(400);
+    // The node with the new disk votes again once a block is young enough, which needs a load.
+    wait_until("the end of probation", || {
+        four.metrics(3).get("hufu_sign_signatures_made_total") > 0
+            && four.explain(3)["stage"] != "on probation"
+    });
     loaders.into_iter().for_each(Loader::finish);
     four.finish();
 }
