@@ -51,15 +51,11 @@ pub(crate) struct Four {
 impl Four {
     /// A chain that keeps each node's data in the node's folder; nothing runs yet.
     pub(crate) fn new(name: &str) -> Self {
-        Self::on(name, |chain, index| node_folder(chain, index).join("data"))
-    }
-
-    /// A chain whose data lies where `place` says.
-    pub(crate) fn on(name: &str, place: impl Fn(&Chain, usize) -> PathBuf) -> Self {
         let chain = Arc::new(Chain::of(name, COUNT));
         let peers = free_ports(COUNT);
         let make = |index| {
-            let (folder, data) = (node_folder(&chain, index), place(&chain, index));
+            let (folder, data) =
+                (node_folder(&chain, index), node_folder(&chain, index).join("data"));
             let others = (0..COUNT).filter(|other| *other != index);
             let others: Vec<_> =
                 others.map(|other| (format!("node-{other}"), peers[other])).collect();

@@ -9,9 +9,8 @@ use std::time::Duration;
 use crate::chain::Chain;
 use crate::checks::{Checker, verify_ledger};
 use crate::disk::{VolatileDisk, unavailable};
-use crate::four::{self, Four};
 use crate::load::{HEAVY, Loader, Record};
-use crate::node::{pause, wait_until};
+use crate::node::pause;
 use crate::wire::Random;
 
 /// Size of the disk for the first cuts, and for each more.
@@ -21,39 +20,6 @@ const DISK_MIB_EACH: u64 = 16;
 /// Longest time between enough receipts and the cut, in milliseconds. Shorter than the five seconds
 /// after which ext4 writes its journal by itself, which would make earlier writes durable.
 const MOMENT_MILLIS_MAX: u64 = 1_500;
-
-/// Size of the disk of each of four, whose load is light.
-const DISK_EACH_MIB: u64 = 128;
-
-#[test]
-fn receipts_survive_a_power_cut_of_four_nodes_and_the_loss_of_a_disk() {
-    if let Some(reason) = unavailable() {
-        eprintln!("skipped: {reason}");
-        return;
-    }
-    let mut disks: Vec<VolatileDisk> =
-        (0..four::COUNT).map(|_| VolatileDisk::new(DISK_EACH_MIB)).collect();
-    let mut four = Four::on("power-four", |_, index| disks[index].path().join("data")).open();
-    let all = [0, 1, 2, 3];
-    let loaders = four.load(&all);
-    four.record.wait_for_more(400);
-    disks.iter().for_each(VolatileDisk::cut);
-    four.kill(&all);
-    loaders.into_iter().for_each(Loader::abandon);
-    disks.iter_mut().for_each(VolatileDisk::restore);
-    // A new disk in the place of the fourth: three of four are a quorum and hold everything.
-    std::fs::remove_dir_all(four.nodes[3].data()).unwrap();
-    four.start(&all);
-    let loaders = four.load(&all);
-    four.record.wait_for_more(400);
-    // The node with the new disk votes again once a block is young enough, which needs a load.
-    wait_until("the end of probation", || {
-        four.metrics(3).get("hufu_sign_signatures_made_total") > 0
-            && four.explain(3)["stage"] != "on probation"
-    });
-    loaders.into_iter().for_each(Loader::finish);
-    four.finish();
-}
 
 #[test]
 fn receipts_survive_power_cuts_under_load() {
