@@ -125,7 +125,7 @@ fn a_node_whose_disk_is_lost_follows_and_then_votes_again() {
     }
     // Probation ends with a block whose time is beyond doubt later than the loss.
     wait_until("votes of the node that came back", || signed(&four) > 0);
-    assert_ne!(four.explain(3)["stage"], "on probation");
+    wait_until("the end of probation", || four.explain(3)["stage"] != "on probation");
     four.wait_heights(3, 10);
     let more = four.load(&[3]);
     four.record.wait_for_more(SOME);

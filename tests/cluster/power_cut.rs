@@ -9,7 +9,6 @@ use std::time::Duration;
 use crate::chain::Chain;
 use crate::checks::{Checker, verify_ledger};
 use crate::disk::{VolatileDisk, unavailable};
-use crate::four::{self, Four};
 use crate::load::{HEAVY, Loader, Record};
 use crate::node::pause;
 use crate::wire::Random;
@@ -21,34 +20,6 @@ const DISK_MIB_EACH: u64 = 16;
 /// Longest time between enough receipts and the cut, in milliseconds. Shorter than the five seconds
 /// after which ext4 writes its journal by itself, which would make earlier writes durable.
 const MOMENT_MILLIS_MAX: u64 = 1_500;
-
-/// Size of the disk of each of four, whose load is light.
-const DISK_EACH_MIB: u64 = 128;
-
-#[test]
-fn receipts_survive_a_power_cut_of_four_nodes_and_the_loss_of_a_disk() {
-    if let Some(reason) = unavailable() {
-        eprintln!("skipped: {reason}");
-        return;
-    }
-    let mut disks: Vec<VolatileDisk> =
-        (0..four::COUNT).map(|_| VolatileDisk::new(DISK_EACH_MIB)).collect();
-    let mut four = Four::on("power-four", |_, index| disks[index].path().join("data")).open();
-    let all = [0, 1, 2, 3];
-    let loaders = four.load(&all);
-    four.record.wait_for_more(400);
-    disks.iter().for_each(VolatileDisk::cut);
-    four.kill(&all);
-    loaders.into_iter().for_each(Loader::abandon);
-    disks.iter_mut().for_each(VolatileDisk::restore);
-    // A new disk in the place of the fourth: three of four are a quorum and hold everything.
-    std::fs::remove_dir_all(four.nodes[3].data()).unwrap();
-    four.start(&all);
-    let loaders = four.load(&all);
-    four.record.wait_for_more(400);
-    loaders.into_iter().for_each(Loader::finish);
-    four.finish();
-}
 
 #[test]
 fn receipts_survive_power_cuts_under_load() {

@@ -130,7 +130,7 @@ impl Tracker {
             let what = if is_fetching { Missing::Batches } else { Missing::Proposal };
             let mut missing: Vec<_> =
                 self.proposer.map(|proposer| (proposer, what)).into_iter().collect();
-            // Who has waited long enough for the proposal votes without it, and waits for votes.
+            // Who waited long enough for the proposal votes without it, then waits for votes.
             if !self.prevotes.is_empty() {
                 missing.extend(without(&self.prevotes, Missing::Prevote));
             }
