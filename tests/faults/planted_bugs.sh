@@ -14,6 +14,6 @@ PLANTED_BUGS=(
     records_forgotten
     roots_uncompared
     sealed_before_durable
-    told_before_durable
+    signed_before_durable
     votes_unsynced
 )

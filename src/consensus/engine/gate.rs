@@ -80,7 +80,7 @@ impl Gate {
     pub(super) fn release(&mut self, log: &LogCursor, out: &mut Vec<Effect>) {
         let held = std::mem::take(&mut self.held);
         for effect in held {
-            let logged = effect.log <= log.durable() || hufu_types::planted!("told_before_durable");
+            let logged = effect.log <= log.durable();
             let stored =
                 effect.batches.is_none_or(|(height, block)| self.has_batches(height, block))
                     || hufu_types::planted!("precommitted_before_batches");

@@ -40,7 +40,6 @@ fn four_validators_agree_in_one_round_and_verify_each_vote_once() {
 fn syncs_of_the_vote_log_a_height_are_few() {
     let mut cluster = Cluster::new(1);
     cluster.run_to(10);
-    // Proposal, prevote and precommit each need their intent on disk, the decision needs the
-    // precommit.
-    assert!(cluster.nodes[0].syncs_count <= 4 * 10 + 4, "{}", cluster.nodes[0].syncs_count);
+    // Proposal, prevote and precommit each need their intent on disk, and nothing needs more.
+    assert!(cluster.nodes[0].syncs_count <= 3 * 10 + 3, "{}", cluster.nodes[0].syncs_count);
 }

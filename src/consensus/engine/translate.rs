@@ -83,7 +83,7 @@ impl Engine {
             LibraryEffect::StartRound(height, round, proposer, role, _) => {
                 self.round = round_number(round);
                 let effect = round_started(height, round, &proposer, role);
-                self.hold(None, effect)?;
+                self.hold(self.log.appended(), None, effect)?;
             }
             LibraryEffect::PublishConsensusMsg(SignedConsensusMsg::Vote(signed), _)
             | LibraryEffect::RepublishVote(signed, _)
@@ -309,6 +309,10 @@ impl Engine {
 
     /// Sends a message once all that led to it is durable; one that tells our precommit for a
     /// block, also its batches.
+    ///
+    /// For a vote or proposal of our own, that is so when it is signed: the intent with its bytes
+    /// is durable, and with it every record before. A crash that loses the record of the signature
+    /// has the same bytes signed again, so nobody waits for another write (ADR 0009).
     pub(super) fn publish(&mut self, message: Message) -> Result<(), Error> {
         let own = self.config.address;
         let tells = message.votes().iter().find(|signed| {
@@ -316,11 +320,20 @@ impl Engine {
         });
         let batches = tells
             .and_then(|signed| signed.vote.block().map(|block| (signed.vote.height.get(), block)));
-        self.hold(batches, Effect::Publish(message))
+        let log = match message {
+            Message::Vote(_) | Message::Proposal(_) => self.log.durable(),
+            Message::Votes(_) => self.log.appended(),
+        };
+        self.hold(log, batches, Effect::Publish(message))
     }
 
-    fn hold(&mut self, batches: Option<(u64, BlockDigest)>, effect: Effect) -> Result<(), Error> {
-        if self.gate.hold(self.log.appended(), batches, effect) {
+    fn hold(
+        &mut self,
+        log: LogTicket,
+        batches: Option<(u64, BlockDigest)>,
+        effect: Effect,
+    ) -> Result<(), Error> {
+        if self.gate.hold(log, batches, effect) {
             Ok(())
         } else {
             Err(Error::GateFull { limit: EFFECTS_HELD_COUNT_MAX })
@@ -368,8 +381,9 @@ impl Engine {
         self.hold_decision(certificate, evidence.to_vec())
     }
 
-    /// The decision leaves once its record and the block's batches are durable here: whoever
-    /// executes it finds everything on disk.
+    /// The decision leaves once the block's batches are durable here. Its own record is not waited
+    /// for, since the block log gets the certificate with the block before anything is built on
+    /// them; only evidence, which is nowhere else, must be on disk (ADR 0009).
     pub(super) fn hold_decision(
         &mut self,
         certificate: hufu_types::CommitCertificate,
@@ -384,7 +398,9 @@ impl Engine {
         self.built = None;
         let round = certificate.round;
         let decision = Decision { height, round, block, certificate, evidence };
-        self.hold(Some((height, digest)), Effect::Decided(Box::new(decision)))
+        let has_evidence = !decision.evidence.is_empty();
+        let log = if has_evidence { self.log.appended() } else { self.log.durable() };
+        self.hold(log, Some((height, digest)), Effect::Decided(Box::new(decision)))
     }
 }
 

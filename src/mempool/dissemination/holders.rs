@@ -95,7 +95,12 @@ impl Dissemination {
             return;
         }
         self.holders.has_held = true;
-        if !self.up.is_empty() {
+        if self.up.is_empty() {
+            return;
+        }
+        if let Some(Effect::Hold { peer: None, digests }) = self.effects.last_mut() {
+            digests.push(digest);
+        } else {
             self.effects.push(Effect::Hold { peer: None, digests: vec![digest] });
         }
     }

@@ -179,9 +179,10 @@ impl MempoolTile {
         let mut has_worked = false;
         while let Some(digest) = self.links.durable.pop() {
             self.dissemination.durable(digest);
-            self.act();
             has_worked = true;
         }
+        // Together: what one group brought to the disk is told in one message.
+        self.act();
         has_worked
     }
 

@@ -211,15 +211,16 @@ impl Node {
         Ok(outside.oracles.signs(self.place, intent)?)
     }
 
-    /// Nothing is told before it is durable, and no precommit before its block's batches are.
+    /// Nothing is told before the intent to sign it is durable, and no precommit before its block's
+    /// batches are.
     fn check_publish(&self, outside: &Outside<'_>, message: &Message) -> Result<(), Halt> {
         let Some(life) = self.life.as_ref().filter(|_| !self.is_byzantine) else { return Ok(()) };
         let record = match message {
-            Message::Vote(signed) => Some(Record::OwnVote(*signed)),
-            Message::Proposal(signed) => Some(Record::OwnProposal(*signed)),
+            Message::Vote(signed) => Some(SignIntent::Vote(signed.vote)),
+            Message::Proposal(signed) => Some(SignIntent::Proposal(signed.proposal)),
             Message::Votes(_) => None,
         };
-        let bytes = record.map(|record| record.to_bytes());
+        let bytes = record.map(|intent| Record::SignIntent(intent).to_bytes());
         let is_early = |bytes: &Vec<u8>| life.unsynced.iter().any(|(_, other)| other == bytes);
         if bytes.as_ref().is_some_and(is_early) {
             let text = format!("node {} tells a message that is not durable", self.place);

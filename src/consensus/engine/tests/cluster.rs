@@ -417,12 +417,8 @@ impl Cluster {
             }
             Effect::CancelTimers => node.timers.clear(),
             Effect::Decided(decision) => {
-                assert_eq!(usize::try_from(decision.height).unwrap(), node.decided.len() + 1);
-                assert!(node.batches.contains(&decision.block.digest()));
-                let certificate = &decision.certificate;
-                let verifier = software_provider().verifier;
-                certificate.verify(self.chain_id, self.validators.set(), &*verifier).unwrap();
-                node.decided.push(*decision);
+                self.check_decided(place, &decision);
+                self.nodes[place].decided.push(*decision);
                 self.start_next(place);
             }
             Effect::Refused { reason, input } => {
@@ -454,7 +450,21 @@ impl Cluster {
         }
     }
 
-    /// What this node tells of itself is in its log, on disk; a precommit also tells of batches.
+    /// A decision is the next one, whole, and what it rests on is on this node's disk.
+    fn check_decided(&self, place: usize, decision: &Decision) {
+        let node = &self.nodes[place];
+        assert_eq!(usize::try_from(decision.height).unwrap(), node.decided.len() + 1);
+        assert!(node.batches.contains(&decision.block.digest()));
+        let verifier = software_provider().verifier;
+        decision.certificate.verify(self.chain_id, self.validators.set(), &*verifier).unwrap();
+        for evidence in &decision.evidence {
+            let record = Record::Evidence(*evidence).to_bytes();
+            assert!(node.durable.contains(&record), "evidence is nowhere else");
+        }
+    }
+
+    /// The intent of what this node tells of itself is in its log, on disk; a precommit also tells
+    /// of batches.
     fn check_published(&self, place: usize, message: &Message) {
         let own = self.address(place);
         let durable = &self.nodes[place].durable;
@@ -465,15 +475,14 @@ impl Cluster {
         for block in precommits.filter_map(|vote| vote.block()) {
             assert!(self.nodes[place].batches.contains(&block), "batches come before a precommit");
         }
-        match message {
+        let intent = match message {
             Message::Proposal(signed) if signed.proposal.validator == own => {
-                assert!(durable.contains(&Record::OwnProposal(*signed).to_bytes()));
+                SignIntent::Proposal(signed.proposal)
             }
-            Message::Vote(signed) => {
-                assert!(durable.contains(&Record::OwnVote(*signed).to_bytes()));
-            }
-            Message::Proposal(_) | Message::Votes(_) => {}
-        }
+            Message::Vote(signed) => SignIntent::Vote(signed.vote),
+            Message::Proposal(_) | Message::Votes(_) => return,
+        };
+        assert!(durable.contains(&Record::SignIntent(intent).to_bytes()));
     }
 
     /// No fork, no double sign, blocks in a chain.
