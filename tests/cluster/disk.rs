@@ -18,10 +18,11 @@ use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
 
-/// `EXT4_IOC_SHUTDOWN` with `EXT4_GOING_FLAGS_NOLOGFLUSH`. Perl is part of every Debian, and tests
-/// hold no unsafe code.
-const SHUTDOWN: &str = "open(my $file, '<', $ARGV[0]) or die \"open: $!\"; my $how = pack('I', 2); \
-                        ioctl($file, 0x8004587d, $how) or die \"EXT4_IOC_SHUTDOWN: $!\";";
+/// `EXT4_IOC_SHUTDOWN` with `EXT4_GOING_FLAGS_NOLOGFLUSH`, for one disk after the other without a
+/// pause. Perl is part of every Debian, and tests hold no unsafe code.
+const SHUTDOWN: &str = "my @files = map { open(my $file, '<', $_) or die \"open: $!\"; $file } @ARGV; \
+                        my $how = pack('I', 2); for my $file (@files) { \
+                        ioctl($file, 0x8004587d, $how) or die \"EXT4_IOC_SHUTDOWN: $!\"; }";
 
 const MIB: u64 = 1 << 20;
 
@@ -145,7 +146,14 @@ impl VolatileDisk {
 
     /// Cuts the power: what the outer disk does not hold by now is lost.
     pub(crate) fn cut(&self) {
-        run("perl", &["-e", SHUTDOWN, text(&self.inner_image())]);
+        Self::cut_all(std::slice::from_ref(self));
+    }
+
+    /// Cuts the power of all of them at once.
+    pub(crate) fn cut_all(disks: &[Self]) {
+        let images: Vec<PathBuf> = disks.iter().map(Self::inner_image).collect();
+        let images = images.iter().map(|image| text(image));
+        run("perl", &["-e", SHUTDOWN].into_iter().chain(images).collect::<Vec<&str>>());
     }
 
     /// Turns the power on again. Nothing may use the disk.
@@ -153,6 +161,14 @@ impl VolatileDisk {
         self.inner = None;
         self.outer = None;
         self.outer = Some(self.mount_outer());
+        self.inner = Some(self.mount_inner());
+    }
+
+    /// Puts an empty disk in its place. Nothing may use it.
+    pub(crate) fn replace(&mut self) {
+        self.inner = None;
+        run("mkfs.ext4", &["-q", "-F", "-m", "0", text(&self.inner_image())]);
+        run("sync", &["-f", text(&self.folder.path().join("outer"))]);
         self.inner = Some(self.mount_inner());
     }
 

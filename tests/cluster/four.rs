@@ -13,6 +13,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
 
 use hufu_network::message::answer::StatusInfo;
 use serde_json::Value;
@@ -22,7 +23,7 @@ use crate::checks::{Checker, verify_ledger};
 use crate::load::{Loader, Record};
 use crate::logs;
 use crate::node::{TestNode, wait_until};
-use crate::wire::{Metrics, ask_admin};
+use crate::wire::{Metrics, ask_admin, try_ask_admin};
 
 /// Validators, count: the fewest that bear a fault.
 pub(crate) const COUNT: usize = 4;
@@ -32,6 +33,9 @@ pub(crate) const FEW: usize = 32;
 
 /// Milliseconds of rest after which no height follows: ten block intervals.
 const REST_MILLIS: u64 = 500;
+
+/// How long a node is waited for that shall say how it stands when its test has failed.
+const LAST_WORDS_PATIENCE: Duration = Duration::from_secs(2);
 
 /// First port that is tried for links, above services with names.
 const PORT_MIN: u16 = 10_000;
@@ -49,16 +53,22 @@ pub(crate) struct Four {
     pub(crate) chain: Arc<Chain>,
     pub(crate) record: Arc<Record>,
     pub(crate) peers: Vec<SocketAddr>,
+    /// Vote logs of disks that are lost to their nodes: what they signed is known from here.
+    pub(crate) witnesses: Vec<PathBuf>,
 }
 
 impl Four {
     /// A chain that keeps each node's data in the node's folder; nothing runs yet.
     pub(crate) fn new(name: &str) -> Self {
+        Self::on(name, |chain, index| node_folder(chain, index).join("data"))
+    }
+
+    /// A chain whose data lies where `place` says.
+    pub(crate) fn on(name: &str, place: impl Fn(&Chain, usize) -> PathBuf) -> Self {
         let chain = Arc::new(Chain::of(name, COUNT));
         let peers = free_ports(COUNT);
         let make = |index| {
-            let (folder, data) =
-                (node_folder(&chain, index), node_folder(&chain, index).join("data"));
+            let (folder, data) = (node_folder(&chain, index), place(&chain, index));
             let others = (0..COUNT).filter(|other| *other != index);
             let others: Vec<_> =
                 others.map(|other| (format!("node-{other}"), peers[other])).collect();
@@ -67,7 +77,7 @@ impl Four {
             TestNode::new(config, data, &folder)
         };
         let nodes = (0..COUNT).map(make).collect();
-        Self { nodes, chain, record: Arc::default(), peers }
+        Self { nodes, chain, record: Arc::default(), peers, witnesses: Vec::new() }
     }
 
     /// Starts all and opens the market.
@@ -171,10 +181,41 @@ impl Four {
         for data in &folders {
             verify_ledger(&self.chain, data);
         }
-        let votes = logs::audit_votes(&self.chain, &folders);
+        let witnesses = self.witnesses.iter().map(PathBuf::as_path);
+        let all: Vec<&Path> = folders.iter().copied().chain(witnesses).collect();
+        let votes = logs::audit_votes(&self.chain, &all);
         let (receipts, compared) = (self.record.count(), checker.compared);
         println!("{height} heights, {receipts} receipts, {compared} comparisons, {votes} votes");
     }
+}
+
+/// A test that fails says why every node is where it is, so that a stall explains itself.
+impl Drop for Four {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        for (index, node) in self.nodes.iter().enumerate() {
+            let Some(admin) = node.admin_address_if_ready() else {
+                eprintln!("--- node-{index} is not up");
+                continue;
+            };
+            for path in ["/consensus", "/metrics"] {
+                let said = match try_ask_admin(admin, path, LAST_WORDS_PATIENCE) {
+                    Ok(answer) => told(&answer),
+                    Err(error) => error.to_string(),
+                };
+                eprintln!("--- node-{index} {path}: {said}");
+            }
+        }
+    }
+}
+
+/// The body of an answer, without comments and without counts of what never happened.
+fn told(answer: &str) -> String {
+    let body = answer.split_once("\r\n\r\n").map_or(answer, |(_, body)| body);
+    let lines = body.lines().filter(|line| !line.starts_with('#') && !line.ends_with(" 0"));
+    lines.collect::<Vec<&str>>().join("\n")
 }
 
 /// The folder of a node's keys, configuration and log.
