@@ -85,14 +85,10 @@ impl Drop for Mounted {
     }
 }
 
-/// Makes an image of this size, every block of it written, with an empty ext4 on it.
+/// Makes an image of this size with an empty ext4 on it. It takes room on the disk below when it is
+/// written: `mkfs` would give back what was written before.
 fn make_image(path: &Path, size_mib: u64) {
-    let mut file = File::create(path).unwrap();
-    let zeroes = vec![0; usize::try_from(MIB).unwrap()];
-    for _ in 0..size_mib {
-        file.write_all(&zeroes).unwrap();
-    }
-    file.sync_all().unwrap();
+    File::create(path).unwrap().set_len(size_mib * MIB).unwrap();
     run("mkfs.ext4", &["-q", "-F", "-m", "0", text(path)]);
     File::open(path).unwrap().sync_all().unwrap();
 }
@@ -133,10 +129,14 @@ impl VolatileDisk {
         // The outer disk has room for its journal and tables beside the inner image.
         make_image(&disk.folder.path().join("outer.img"), size_mib + size_mib / 8 + 32);
         disk.outer = Some(disk.mount_outer());
-        make_image(&disk.inner_image(), size_mib);
-        run("sync", &["-f", text(&disk.folder.path().join("outer"))]);
-        disk.inner = Some(disk.mount_inner());
+        disk.make_inner(size_mib);
         disk
+    }
+
+    fn make_inner(&mut self, size_mib: u64) {
+        make_image(&self.inner_image(), size_mib);
+        run("sync", &["-f", text(&self.folder.path().join("outer"))]);
+        self.inner = Some(self.mount_inner());
     }
 
     /// Where the node keeps its data.
@@ -164,12 +164,10 @@ impl VolatileDisk {
         self.inner = Some(self.mount_inner());
     }
 
-    /// Puts an empty disk in its place. Nothing may use it.
-    pub(crate) fn replace(&mut self) {
+    /// Puts an empty disk of this size in its place. Nothing may use it.
+    pub(crate) fn replace(&mut self, size_mib: u64) {
         self.inner = None;
-        run("mkfs.ext4", &["-q", "-F", "-m", "0", text(&self.inner_image())]);
-        run("sync", &["-f", text(&self.folder.path().join("outer"))]);
-        self.inner = Some(self.mount_inner());
+        self.make_inner(size_mib);
     }
 
     fn inner_image(&self) -> PathBuf {

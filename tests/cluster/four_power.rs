@@ -59,7 +59,7 @@ fn receipts_survive_a_power_cut_of_all_four_and_the_loss_of_one_disk() {
     disks.iter_mut().for_each(VolatileDisk::restore);
     let lost = choose(&four, &mut random);
     keep_votes(&mut four, lost);
-    disks[lost].replace();
+    disks[lost].replace(DISK_MIB);
     four.start(&all);
     let loaders = four.load(&all);
     four.record.wait_for_more(SOME);
