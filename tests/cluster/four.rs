@@ -195,27 +195,28 @@ impl Drop for Four {
         if !std::thread::panicking() {
             return;
         }
-        for (index, node) in self.nodes.iter().enumerate() {
-            let Some(admin) = node.admin_address_if_ready() else {
-                eprintln!("--- node-{index} is not up");
-                continue;
-            };
-            for path in ["/consensus", "/metrics"] {
-                let said = match try_ask_admin(admin, path, LAST_WORDS_PATIENCE) {
-                    Ok(answer) => told(&answer),
-                    Err(error) => error.to_string(),
-                };
+        for path in ["/consensus", "/metrics"] {
+            for (index, node) in self.nodes.iter().enumerate() {
+                let said = node.admin_address_if_ready().map_or_else(
+                    || "is not up".to_owned(),
+                    |admin| match try_ask_admin(admin, path, LAST_WORDS_PATIENCE) {
+                        Ok(answer) => essence(&answer),
+                        Err(error) => error.to_string(),
+                    },
+                );
                 eprintln!("--- node-{index} {path}: {said}");
             }
         }
     }
 }
 
-/// The body of an answer, without comments and without counts of what never happened.
-fn told(answer: &str) -> String {
+/// The body of an answer, without what never happened and without the times of tiles.
+fn essence(answer: &str) -> String {
     let body = answer.split_once("\r\n\r\n").map_or(answer, |(_, body)| body);
-    let lines = body.lines().filter(|line| !line.starts_with('#') && !line.ends_with(" 0"));
-    lines.collect::<Vec<&str>>().join("\n")
+    let is_dull = |line: &&str| {
+        line.starts_with('#') || line.starts_with("hufu_tile_") || line.ends_with(" 0")
+    };
+    body.lines().filter(|line| !is_dull(line)).collect::<Vec<&str>>().join("\n")
 }
 
 /// The folder of a node's keys, configuration and log.

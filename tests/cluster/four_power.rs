@@ -95,6 +95,6 @@ fn keep_votes(four: &mut Four, lost: usize) {
     fs::create_dir(&copy).unwrap();
     let votes = DataDir::vote_log_in(four.nodes[lost].data());
     let copied = Command::new("cp").arg("-a").arg(votes).arg(&copy).status().unwrap();
-    assert!(copied.success(), "cp: {copied}");
+    assert!(copied.success(), "NOT DURABLE: node-{lost} has signed, and has no vote log: {copied}");
     four.witnesses.push(copy);
 }
