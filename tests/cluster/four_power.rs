@@ -83,7 +83,8 @@ fn choose(four: &Four, random: &mut Random) -> usize {
         return drawn;
     }
     let folders: Vec<&Path> = four.nodes.iter().map(TestNode::data).collect();
-    let last = logs::read_votes(&four.chain, &folders).last_proposer().unwrap();
+    let last = logs::read_votes(&four.chain, &folders).last_proposer();
+    let last = last.expect("NOT DURABLE: no disk holds a proposal");
     let name = &four.chain.genesis.validators.get(&last).unwrap().name;
     println!("{name} proposed last");
     name.strip_prefix("node-").unwrap().parse().unwrap()
