@@ -67,9 +67,7 @@ fn receipts_survive_a_power_cut_of_all_four_and_the_loss_of_one_disk() {
     wait_until("heights taken over by the node with the new disk", || {
         four.metrics(lost).get("hufu_consensus_heights_caught_up_total") > 0
     });
-    wait_until("votes of the node with the new disk", || {
-        four.metrics(lost).get("hufu_sign_signatures_made_total") > 0
-    });
+    wait_until("votes of the node with the new disk", || four.signed(lost) > 0);
     four.record.wait_for_more(SOME);
     loaders.into_iter().for_each(Loader::finish);
     println!("{promised} receipts before the cut, the disk of node-{lost} is lost");
