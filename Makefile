@@ -71,8 +71,8 @@ power-cut: deps build ## POWER_CUTS (20) power cuts and KILLS (100) kill -9 unde
 	HUFU_CUTS=$(POWER_CUTS) HUFU_KILLS=$(KILLS) cargo test $(ALL) --test cluster -- --nocapture \
 		receipts_survive_power_cuts_under_load receipts_survive_kills_under_load
 
-power-cut-planted: deps ## prove that the power-cut test sees: a binary without fsync must fail it (root only)
-	$(call heading,power-cut-planted: the same test on a binary that never syncs)
+power-cut-planted: deps ## prove that the power-cut tests see: a binary without fsync must fail them (root only)
+	$(call heading,power-cut-planted: the same tests on a binary that never syncs)
 	tests/faults/power_cut_planted.sh
 
 simulation: deps ## run the simulator over SEEDS (0..10000) and print those that break a rule

@@ -13,6 +13,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
 
 use hufu_network::message::answer::StatusInfo;
 use serde_json::Value;
@@ -22,7 +23,7 @@ use crate::checks::{Checker, verify_ledger};
 use crate::load::{Loader, Record};
 use crate::logs;
 use crate::node::{TestNode, wait_until};
-use crate::wire::{Metrics, ask_admin};
+use crate::wire::{Metrics, ask_admin, try_ask_admin};
 
 /// Validators, count: the fewest that bear a fault.
 pub(crate) const COUNT: usize = 4;
@@ -32,6 +33,9 @@ pub(crate) const FEW: usize = 32;
 
 /// Milliseconds of rest after which no height follows: ten block intervals.
 const REST_MILLIS: u64 = 500;
+
+/// How long a node is waited for that shall say how it stands when its test has failed.
+const LAST_WORDS_PATIENCE: Duration = Duration::from_secs(2);
 
 /// First port that is tried for links, above services with names.
 const PORT_MIN: u16 = 10_000;
@@ -49,16 +53,22 @@ pub(crate) struct Four {
     pub(crate) chain: Arc<Chain>,
     pub(crate) record: Arc<Record>,
     pub(crate) peers: Vec<SocketAddr>,
+    /// Vote logs of disks that are lost to their nodes: what they signed is known from here.
+    pub(crate) witnesses: Vec<PathBuf>,
 }
 
 impl Four {
     /// A chain that keeps each node's data in the node's folder; nothing runs yet.
     pub(crate) fn new(name: &str) -> Self {
+        Self::on(name, |chain, index| node_folder(chain, index).join("data"))
+    }
+
+    /// A chain whose data lies where `place` says.
+    pub(crate) fn on(name: &str, place: impl Fn(&Chain, usize) -> PathBuf) -> Self {
         let chain = Arc::new(Chain::of(name, COUNT));
         let peers = free_ports(COUNT);
         let make = |index| {
-            let (folder, data) =
-                (node_folder(&chain, index), node_folder(&chain, index).join("data"));
+            let (folder, data) = (node_folder(&chain, index), place(&chain, index));
             let others = (0..COUNT).filter(|other| *other != index);
             let others: Vec<_> =
                 others.map(|other| (format!("node-{other}"), peers[other])).collect();
@@ -67,14 +77,31 @@ impl Four {
             TestNode::new(config, data, &folder)
         };
         let nodes = (0..COUNT).map(make).collect();
-        Self { nodes, chain, record: Arc::default(), peers }
+        Self { nodes, chain, record: Arc::default(), peers, witnesses: Vec::new() }
     }
 
-    /// Starts all and opens the market.
+    /// Starts all and opens the market, and lets none go before all of them vote: who comes late to
+    /// the first height is on probation for some seconds, and a fault elsewhere would then be one
+    /// more than four can bear.
     pub(crate) fn open(mut self) -> Self {
         self.start(&[0, 1, 2, 3]);
         self.chain.open_market(&mut self.chain.connect(&self.nodes[0]));
+        if !self.do_all_vote() {
+            // Probation ends with a block that is young enough, which needs a load.
+            let loaders = self.load(&[0]);
+            wait_until("votes of all", || self.do_all_vote());
+            loaders.into_iter().for_each(Loader::finish);
+        }
         self
+    }
+
+    fn do_all_vote(&self) -> bool {
+        (0..COUNT).all(|index| self.signed(index) > 0)
+    }
+
+    /// How many signatures a node has made since it was started.
+    pub(crate) fn signed(&self, index: usize) -> u64 {
+        self.metrics(index).get("hufu_sign_signatures_made_total")
     }
 
     /// Starts these and waits until all of them take transactions.
@@ -171,10 +198,42 @@ impl Four {
         for data in &folders {
             verify_ledger(&self.chain, data);
         }
-        let votes = logs::audit_votes(&self.chain, &folders);
+        let witnesses = self.witnesses.iter().map(PathBuf::as_path);
+        let all: Vec<&Path> = folders.iter().copied().chain(witnesses).collect();
+        let votes = logs::audit_votes(&self.chain, &all);
         let (receipts, compared) = (self.record.count(), checker.compared);
         println!("{height} heights, {receipts} receipts, {compared} comparisons, {votes} votes");
     }
+}
+
+/// A test that fails says why every node is where it is, so that a stall explains itself.
+impl Drop for Four {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        for path in ["/consensus", "/metrics"] {
+            for (index, node) in self.nodes.iter().enumerate() {
+                let said = node.admin_address_if_ready().map_or_else(
+                    || "is not up".to_owned(),
+                    |admin| match try_ask_admin(admin, path, LAST_WORDS_PATIENCE) {
+                        Ok(answer) => essence(&answer),
+                        Err(error) => error.to_string(),
+                    },
+                );
+                eprintln!("--- node-{index} {path}: {said}");
+            }
+        }
+    }
+}
+
+/// The body of an answer, without what never happened and without the times of tiles.
+fn essence(answer: &str) -> String {
+    let body = answer.split_once("\r\n\r\n").map_or(answer, |(_, body)| body);
+    let is_dull = |line: &&str| {
+        line.starts_with('#') || line.starts_with("hufu_tile_") || line.ends_with(" 0")
+    };
+    body.lines().filter(|line| !is_dull(line)).collect::<Vec<&str>>().join("\n")
 }
 
 /// The folder of a node's keys, configuration and log.

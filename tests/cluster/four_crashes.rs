@@ -113,18 +113,17 @@ fn a_node_whose_disk_is_lost_follows_and_then_votes_again() {
     four.kill(&[3]);
     fs::remove_dir_all(four.nodes[3].data()).unwrap();
     four.record.wait_for_more(SOME);
-    let signed = |four: &Four| four.metrics(3).get("hufu_sign_signatures_made_total");
     four.start(&[3]);
     wait_until("probation", || four.explain(3)["stage"] == "on probation");
     wait_until("heights taken over from peers", || {
         four.metrics(3).get("hufu_consensus_heights_caught_up_total") > 0
     });
-    let count = signed(&four);
+    let count = four.signed(3);
     if four.explain(3)["stage"] == "on probation" {
         assert_eq!(count, 0, "a node on probation has signed");
     }
     // Probation ends with a block whose time is beyond doubt later than the loss.
-    wait_until("votes of the node that came back", || signed(&four) > 0);
+    wait_until("votes of the node that came back", || four.signed(3) > 0);
     wait_until("the end of probation", || four.explain(3)["stage"] != "on probation");
     four.wait_heights(3, 10);
     let more = four.load(&[3]);

@@ -68,10 +68,23 @@ impl Said {
         let before = *self.0.entry(place).or_insert(block);
         assert_eq!(before, block, "DOUBLE SIGN: {place:?}");
     }
+
+    /// Who made the proposal of the highest height and round.
+    pub(crate) fn last_proposer(&self) -> Option<Address> {
+        let proposals = self.0.keys().filter(|(.., what)| *what == What::Proposal);
+        proposals.max_by_key(|(_, height, round, _)| (*height, *round)).map(|(who, ..)| *who)
+    }
 }
 
 /// Reads all vote logs together and returns how many different votes and proposals they hold.
 pub(crate) fn audit_votes(chain: &Chain, folders: &[&Path]) -> usize {
+    let said = read_votes(chain, folders);
+    assert!(said.0.len() > folders.len(), "the vote logs hold hardly a vote");
+    said.0.len()
+}
+
+/// All that the vote logs of these data folders hold; nobody contradicts himself in it.
+pub(crate) fn read_votes(chain: &Chain, folders: &[&Path]) -> Said {
     let provider = software_provider();
     let mut said = Said::default();
     for data in folders {
@@ -91,8 +104,7 @@ pub(crate) fn audit_votes(chain: &Chain, folders: &[&Path]) -> usize {
             }
         }
     }
-    assert!(said.0.len() > folders.len(), "the vote logs hold hardly a vote");
-    said.0.len()
+    said
 }
 
 #[test]

@@ -39,6 +39,8 @@ mod four_crashes;
 #[cfg(test)]
 mod four_links;
 #[cfg(test)]
+mod four_power;
+#[cfg(test)]
 mod four_strangers;
 #[cfg(test)]
 mod full_disk;

@@ -94,6 +94,11 @@ impl TestNode {
         self.ready.expect("the node is ready").admin
     }
 
+    /// Where it is asked how it stands, if it is up.
+    pub(crate) fn admin_address_if_ready(&self) -> Option<SocketAddr> {
+        self.ready.map(|ready| ready.admin)
+    }
+
     /// Asks the node to stop.
     pub(crate) fn ask_to_stop(&mut self) {
         process::ask_to_stop(self.child.as_mut().unwrap()).unwrap();

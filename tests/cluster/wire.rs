@@ -3,7 +3,8 @@
 
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
 
 use hufu_network::codes::ErrorCode;
 use hufu_network::frame::{self, Direction};
@@ -109,14 +110,24 @@ pub(crate) fn message(message: &ClientMessage<'_>, request: u64) -> Vec<u8> {
 
 /// What a node's admin side answers for this path.
 pub(crate) fn ask_admin(node: &TestNode, path: &str) -> String {
-    let mut stream = TcpStream::connect(node.admin_address()).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    stream.write_all(format!("GET {path} HTTP/1.0\r\nhost: x\r\n\r\n").as_bytes()).unwrap();
-    let mut text = String::new();
-    stream.read_to_string(&mut text).unwrap();
+    let text = try_ask_admin(node.admin_address(), path, PATIENCE).unwrap();
     let (head, body) = text.split_once("\r\n\r\n").unwrap();
     assert_eq!(head.split(' ').nth(1), Some("200"), "{text}");
     body.to_owned()
+}
+
+/// The whole answer, if one comes.
+pub(crate) fn try_ask_admin(
+    address: SocketAddr,
+    path: &str,
+    patience: Duration,
+) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(patience))?;
+    stream.write_all(format!("GET {path} HTTP/1.0\r\nhost: x\r\n\r\n").as_bytes())?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    Ok(text)
 }
 
 /// All metrics of a node, by name and labels.

@@ -75,15 +75,20 @@ impl Profile {
                 faults.push(crash(&mut random, place, heal_at));
             }
         }
+        // One disk may be destroyed where nobody else breaks rules; a second one would be too many.
+        let mut may_wipe = nodes >= 4 && byzantine.is_none();
         if random.chance(120) {
-            // The power of the whole rack.
+            // The power of the whole rack, and not every disk survives it.
             let at = random.between(300 * MILLISECOND, heal_at);
+            let lost = (may_wipe && random.chance(400)).then(|| random.index(nodes));
+            may_wipe &= lost.is_none();
             for place in 0..nodes {
                 let down_nanos = random.between(50, 900) * MILLISECOND;
-                faults.push((at, Fault::Crash { place, crash: Crash::Power, down_nanos }));
+                let crash = if lost == Some(place) { Crash::Wipe } else { Crash::Power };
+                faults.push((at, Fault::Crash { place, crash, down_nanos }));
             }
         }
-        if nodes >= 4 && byzantine.is_none() && random.chance(150) {
+        if may_wipe && random.chance(150) {
             let (place, down_nanos) = (random.index(nodes), random.between(50, 900) * MILLISECOND);
             let at = random.between(300 * MILLISECOND, heal_at);
             faults.push((at, Fault::Crash { place, crash: Crash::Wipe, down_nanos }));

@@ -5,8 +5,9 @@
 //! batches.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Bound::{Excluded, Unbounded};
 
-use hufu_types::{Address, BatchDigest};
+use hufu_types::{Address, Batch, BatchDigest};
 
 use super::{Dissemination, Effect, Stage};
 
@@ -86,6 +87,23 @@ impl Dissemination {
         let power: u64 = holders.filter_map(|holder| self.validators.get(holder)).sum();
         let total: u64 = self.validators.values().sum();
         power.saturating_mul(3) > total.saturating_mul(2)
+    }
+
+    /// Whether its origin has lost this batch, which too few hold: it went down before it had
+    /// written what it had sent, for it holds a later one and says so of all in their order. It
+    /// pushes the lost one to nobody, so its lane must not wait for it.
+    pub(super) fn is_lost(&self, batch: &Batch) -> bool {
+        let (digest, header) = (batch.digest(), batch.header());
+        let holds = |digest: &BatchDigest| {
+            self.holders.of.get(digest).is_some_and(|of| of.contains(&header.origin))
+        };
+        if header.origin == self.own || holds(&digest) || self.is_held_by_quorum(&digest) {
+            return false;
+        }
+        let place = (header.sequence.get(), digest);
+        let lane = self.lanes.get(&header.origin);
+        let mut later = lane.into_iter().flat_map(|lane| lane.range((Excluded(place), Unbounded)));
+        later.any(|(_, digest)| holds(digest))
     }
 
     /// A batch has become durable here.

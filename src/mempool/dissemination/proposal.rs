@@ -84,7 +84,8 @@ impl Dissemination {
             // A lane ends at its first batch that may not be ordered yet: order within an origin is
             // kept.
             lanes.retain_mut(|lane| {
-                let Some(entry) = lane.next() else { return false };
+                let next = lane.find(|entry| !self.is_lost(&entry.batch));
+                let Some(entry) = next else { return false };
                 let is_allowed = check_batch(entry.batch.digest(), entry.batch.header(), height);
                 let is_held = entry.stage == Stage::Held
                     && self.is_held_by_quorum(&entry.batch.digest())
@@ -101,8 +102,9 @@ impl Dissemination {
     pub fn has_coming(&self) -> bool {
         let mut lanes = self.lanes.values().flatten();
         lanes.any(|(_, digest)| {
-            let is_held = self.entries.get(digest).is_some_and(|entry| entry.stage == Stage::Held);
-            !is_held || !self.is_held_by_quorum(digest)
+            let Some(entry) = self.entries.get(digest) else { return false };
+            let is_held = entry.stage == Stage::Held && self.is_held_by_quorum(digest);
+            !is_held && !self.is_lost(&entry.batch)
         })
     }
 }

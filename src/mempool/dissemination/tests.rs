@@ -872,6 +872,28 @@ fn an_own_batch_that_a_peer_does_not_hold_is_pushed_again() {
 
 /// A block of a height ahead may order what no block of that height may; its batches leave, and
 /// whoever is told that it is available asks for them.
+/// Its origin sent it, and the power went before it was written there. Those who got it are too few
+/// to propose it, nobody pushes it again, and what its origin sealed since would wait until it
+/// expires.
+#[test]
+fn a_batch_that_its_origin_has_lost_holds_nobody_up() {
+    let mut node = equal(1);
+    let (lost, new) = (batch(2, 1), batch(2, 9));
+    (2..=4).for_each(|peer| node.peer_up(0, address(peer)));
+    hold(&mut node, &lost);
+    hold(&mut node, &new);
+    (3..=4).for_each(|peer| node.held(address(peer), &[new.digest()]));
+    assert_eq!(proposed(&node, 1), [], "its origin has not said yet what it holds");
+    node.held(address(2), &[new.digest()]);
+    assert_eq!(proposed(&node, 1), [(2, 9)]);
+    assert!(!node.has_coming(), "nobody waits for it");
+    node.held(address(2), &[lost.digest()]);
+    assert_eq!(proposed(&node, 1), [], "its origin has it, and the others will");
+    assert!(node.has_coming());
+    node.held(address(3), &[lost.digest()]);
+    assert_eq!(proposed(&node, 1), [(2, 1), (2, 9)]);
+}
+
 #[test]
 fn a_block_whose_batches_have_left_is_not_called_available() {
     let mut node = node(1);
