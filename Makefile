@@ -25,6 +25,8 @@ FUZZ_FACTOR ?= 200
 POWER_CUTS ?= 20
 KILLS ?= 100
 SEEDS ?= 0..10000
+BENCH_RATE ?= 800
+OUTAGE := --events $$(($(BENCH_RATE) * 45)) --rate $(BENCH_RATE) --kill-after 15 --restart-after 15 --strength committed --no-receipts
 
 heading = @printf '\n== %s\n' "$(1)"
 
@@ -85,12 +87,15 @@ simulation-planted: deps ## prove that the simulator sees: each planted bug must
 	$(call heading,simulation-planted: each bug in turn)
 	tests/faults/simulation_planted.sh
 
-bench: build ## criterion benches, the block log against fio, and a trading hour at full rate
+bench: build ## criterion benches, the block log against fio, a trading hour at full rate, the loss of a node at BENCH_RATE (800)
 	@.ci/deps bench
-	$(call heading,bench 1/2: criterion and fio)
+	$(call heading,bench 1/3: criterion and fio)
 	cargo bench --workspace --bench '*'
-	$(call heading,bench 2/2: end to end at full rate)
+	$(call heading,bench 2/3: end to end at full rate)
 	$(HUFU) localnet run $(DEMO_INPUT) --rate max --strength committed --no-receipts --raw-rate
+	$(call heading,bench 3/3: one of four nodes lost at $(BENCH_RATE) transactions/s and back: restarted and wiped)
+	$(HUFU) localnet run $(OUTAGE)
+	$(HUFU) localnet run $(OUTAGE) --wipe
 
 soak: build ## SOAK_HOURS (10) trading hours one after the other at full rate; fails if anything is lost
 	$(call heading,soak: $(SOAK_HOURS) trading hours)

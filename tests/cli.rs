@@ -341,6 +341,22 @@ fn a_local_network_has_one_to_sixteen_nodes() {
 }
 
 #[test]
+fn a_local_network_loses_a_node_only_where_the_others_go_on() {
+    let folder = folder();
+    let lone: [&[&str]; 3] = [
+        &["--kill-after", "5", "--rate", "100", "--nodes", "3"],
+        &["--kill-after", "5", "--rate", "max"],
+        &["--wipe"],
+    ];
+    for options in lone {
+        let output = hufu(folder.path(), &[&["localnet", "run"], options].concat());
+        assert_eq!(code(&output), 2, "{options:?}");
+        let text = stderr(&output);
+        assert!(text.contains("--kill-after"), "{text}");
+    }
+}
+
+#[test]
 fn a_local_network_never_joins_an_older_folder() {
     let folder = folder();
     fs::write(folder.path().join("something"), "").unwrap();

@@ -345,7 +345,7 @@ impl Maker {
         let replay_from = self.replay_from.unwrap_or(position);
         let durable = DurableBlock { decided, position, bodies, replay_from };
         let executed = self.recovered.executor.execute(durable, &mut Inline).unwrap();
-        self.chain.executed(executed.roots);
+        self.chain.executed(executed.roots).unwrap();
         if self.crooked.unsealed {
             return;
         }

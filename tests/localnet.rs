@@ -143,6 +143,25 @@ fn four_nodes_settle_a_small_market_as_one() {
 }
 
 #[test]
+fn a_node_that_is_lost_on_purpose_comes_back_and_is_measured() {
+    let folder = tempfile::tempdir().unwrap();
+    let fixed = ["localnet", "run", "--events", "1200", "--rate", "100", "--accounts", "8"];
+    let outage = ["--kill-after", "2", "--restart-after", "2", "--wipe", "--no-receipts", "--json"];
+    let output = hufu(folder.path(), &[&fixed[..], &outage].concat()).output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{errors}\n{text}");
+    let result: Value = serde_json::from_str(&text).unwrap();
+    let outage = &result["outage"];
+    assert_eq!((&outage["node"], &outage["wiped"]), (&"node-3".into(), &true.into()), "{outage}");
+    let catch_up = &outage["catch_up"];
+    let count = |what: &str| catch_up[what].as_u64().unwrap();
+    assert!(count("heights") > 0 && count("heights_from_peers") > 0, "{outage}");
+    assert!(catch_up["level_seconds"].as_f64() >= catch_up["ready_seconds"].as_f64(), "{outage}");
+    assert_eq!(leftovers(folder.path()), Vec::<String>::new());
+}
+
+#[test]
 fn a_node_that_ends_early_is_named_and_the_others_end_with_it() {
     let folder = tempfile::tempdir().unwrap();
     let slow = Slow::start(folder.path(), 2);

@@ -36,7 +36,7 @@ use hufu_types::{ChainId, Strength};
 use crate::Error;
 use crate::receipts::ReceiptFile;
 use crate::sign::{Signed, SignedChunk};
-use crate::tracker::{Counts, Tracker, latencies};
+use crate::tracker::{Answer, Counts, Tracker, latencies};
 use crate::workload::{Role, Scheduled, Task};
 
 /// Longest sleep of a thread that waits for the other or for the schedule.
@@ -74,6 +74,8 @@ pub struct SendOptions {
     pub frame_transactions_count_max: u32,
     /// Which receipt is waited for.
     pub strength: Strength,
+    /// Whether the time of each answer is kept, for looks at parts of the run.
+    pub keeps_answers: bool,
     /// How long a node may be away before the run is given up; restarts of nodes fit in.
     pub reconnect_wait: Duration,
     /// How long a node may be silent while it owes answers before the run is given up.
@@ -97,6 +99,7 @@ impl SendOptions {
             in_flight_count_max: 8_192,
             frame_transactions_count_max: 256,
             strength: Strength::Committed,
+            keeps_answers: false,
             reconnect_wait: Duration::from_secs(60),
             stall_wait: Duration::from_secs(60),
         }
@@ -212,8 +215,12 @@ impl<'a> Generator<'a> {
         let count = usize::from(options.connections_count).max(nodes_count);
         let mut shares = Vec::with_capacity(count);
         for (number, node) in (0..count).zip(options.nodes.iter().cycle()) {
+            let mut tracker = Tracker::new()?;
+            if options.keeps_answers {
+                tracker.keep_answers();
+            }
             let state = Shared {
-                tracker: Tracker::new()?,
+                tracker,
                 parts: VecDeque::new(),
                 is_down: false,
                 is_over: false,
@@ -365,6 +372,12 @@ impl<'a> Generator<'a> {
             }
         }
         expired
+    }
+
+    /// When each transaction was due and answered, if that is kept; connection by connection.
+    #[must_use]
+    pub fn take_answers(&self) -> Vec<Answer> {
+        self.shares.iter().flat_map(|share| share.lock().tracker.take_answers()).collect()
     }
 
     /// Counts and latencies of everything.

@@ -30,7 +30,7 @@ pub use report::{Latency, RunResult, Tip};
 pub use run::{Observed, Observer, Run, RunOptions, Stage};
 pub use sign::{Signed, SignedChunk};
 pub use synthetic::SyntheticHour;
-pub use tracker::Counts;
+pub use tracker::{Answer, Counts};
 pub use usage::{Sample, Usage};
 pub use workload::{Action, Role, Scheduled, Task, Trade, Workload};
 

@@ -6,7 +6,7 @@ use hdrhistogram::Histogram;
 use hufu_network::message::answer::StatusInfo;
 use serde::Serialize;
 
-use crate::tracker::Counts;
+use crate::tracker::{Answer, Counts};
 use crate::usage::{STAGE_VERIFY, Usage};
 
 /// Latencies in nanoseconds from the scheduled time to the receipt, over everything that has a
@@ -96,6 +96,9 @@ pub struct RunResult {
     pub usage_tasks: u64,
     /// Receipts with proof written to the file; `None` without a file.
     pub receipts_written: Option<u64>,
+    /// When each transaction was due and answered, if the run kept that.
+    #[serde(skip)]
+    pub answers: Vec<Answer>,
 }
 
 impl RunResult {

@@ -154,6 +154,7 @@ impl<'a> Run<'a> {
         generator.run(|generator| feed.run(generator))?;
         let mut result = feed.finish();
         let height_seen = generator.height();
+        result.answers = generator.take_answers();
         let (counts, latency) = generator.finish()?;
         result.counts.add(&counts);
         result.latency = Latency::of(&latency);

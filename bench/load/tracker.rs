@@ -110,6 +110,15 @@ impl Counts {
     }
 }
 
+/// When a transaction was due and when its receipt came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// When it was due, or first sent where no schedule said when.
+    pub due: Nanos,
+    /// When its receipt came.
+    pub at: Nanos,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Idle,
@@ -155,6 +164,8 @@ pub struct Tracker {
     expired: Vec<(u32, Nanos)>,
     counts: Counts,
     latency: Histogram<u64>,
+    /// Each receipt, where the run wants to look at parts of its time.
+    answers: Option<Vec<Answer>>,
     last_answer: Nanos,
     silent_since: Nanos,
     last_overload: Option<Nanos>,
@@ -181,10 +192,22 @@ impl Tracker {
             expired: Vec::new(),
             counts: Counts::default(),
             latency: latencies()?,
+            answers: None,
             last_answer: Nanos::ZERO,
             silent_since: Nanos::ZERO,
             last_overload: None,
         })
+    }
+
+    /// Keeps when each transaction was due and answered from here on: sixteen bytes each.
+    pub fn keep_answers(&mut self) {
+        self.answers = Some(Vec::new());
+    }
+
+    /// What was kept since then.
+    #[must_use]
+    pub fn take_answers(&mut self) -> Vec<Answer> {
+        self.answers.take().unwrap_or_default()
     }
 
     /// Adds a transaction and returns its place. `due` is when it is or was to be sent, from which
@@ -475,7 +498,11 @@ impl Tracker {
                 return false;
             }
         }
-        self.latency.saturating_record(now.since(item.due.unwrap_or(now)));
+        let due = item.due.unwrap_or(now);
+        self.latency.saturating_record(now.since(due));
+        if let Some(answers) = &mut self.answers {
+            answers.push(Answer { due, at: now });
+        }
         self.finish_one(place);
         self.close(request);
         true

@@ -131,6 +131,24 @@ impl Sample {
         self.plain("hufu_verify_signatures_checked_total")
     }
 
+    /// Height of the last block that the node has executed.
+    #[must_use]
+    pub fn height(&self) -> u64 {
+        self.plain("hufu_chain_height")
+    }
+
+    /// Transactions that the node has executed since its start.
+    #[must_use]
+    pub fn transactions_executed(&self) -> u64 {
+        self.plain("hufu_execute_transactions_executed_total")
+    }
+
+    /// Heights that the node has taken over from peers since its start.
+    #[must_use]
+    pub fn heights_caught_up(&self) -> u64 {
+        self.plain("hufu_consensus_heights_caught_up_total")
+    }
+
     fn plain(&self, name: &str) -> u64 {
         self.plain.get(name).copied().unwrap_or(0)
     }

@@ -190,6 +190,23 @@ pub fn executed_height(height: u64, certified_lag_heights: u32) -> u64 {
     height.saturating_sub(u64::from(certified_lag_heights))
 }
 
+/// The roots that a header carries.
+#[must_use]
+pub fn carried(header: &BlockHeader) -> ExecutedRoots {
+    ExecutedRoots {
+        height: header.executed_height.get(),
+        state_root: header.state_root,
+        receipts_root: header.receipts_root,
+        receipts_count: header.receipts_count.get(),
+    }
+}
+
+/// Whether a header carries these roots.
+#[must_use]
+pub fn carries(header: &BlockHeader, roots: &ExecutedRoots) -> bool {
+    carried(header) == *roots || hufu_types::planted!("roots_uncompared")
+}
+
 impl HeaderRules<'_> {
     /// The height these rules are for.
     #[must_use]
@@ -271,13 +288,7 @@ impl HeaderRules<'_> {
         if found != executed {
             return Err(HeaderError::ExecutedHeight { height, found, expected: executed });
         }
-        let roots = ExecutedRoots {
-            height: found,
-            state_root: header.state_root,
-            receipts_root: header.receipts_root,
-            receipts_count: header.receipts_count.get(),
-        };
-        match (roots == self.executed || hufu_types::planted!("roots_uncompared"), standing) {
+        match (carries(header, &self.executed), standing) {
             (true, _) => Ok(()),
             (false, Standing::Proposed { .. }) => {
                 Err(HeaderError::RootsDiffer { height, executed })

@@ -13,6 +13,7 @@
 
 mod catch_up;
 pub mod chain;
+mod following;
 mod probation;
 mod proposals;
 mod seam;
@@ -33,7 +34,7 @@ pub use status::{Missing, Status};
 
 use crate::durable::LogTicket;
 use crate::engine::{self, Engine, TimerId, TimerKind};
-use crate::header::{ExecutedRoots, HeaderError};
+use crate::header::{ExecutedRoots, HeaderError, Parent};
 use crate::message::Message;
 use crate::vote_log::{BlockVerdict, RecoveredLog};
 use catch_up::CatchUp;
@@ -46,6 +47,16 @@ const TOLD_COUNT_MAX: usize = 64;
 
 /// Inputs that the engine had no room for, count: a bundle's worth from every peer.
 const REFUSED_COUNT_MAX: usize = 8 * VALIDATORS_COUNT_MAX as usize;
+
+/// Heights decided and not durable, count: as many as make a group of the block log worth its
+/// write, and few enough for the memory of their bodies.
+const WRITING_HEIGHTS_COUNT_MAX: usize = 16;
+
+/// Heights decided and not executed with which none more is taken over from peers, count.
+const UNEXECUTED_HEIGHTS_COUNT_MAX: usize = 16;
+
+/// Bytes of their bodies with which none more is: two of the largest blocks.
+const UNEXECUTED_BYTES_MAX: u64 = 64 << 20;
 
 /// Why a replica stopped. None may be ignored or retried.
 #[derive(Debug, thiserror::Error)]
@@ -105,7 +116,8 @@ enum Stage {
     Resting,
     /// The engine works on the next height.
     Deciding,
-    /// The height is decided; its record is on its way to the disk.
+    /// Heights are decided and their records on their way to the disk: one, or several that came
+    /// from peers.
     Writing,
 }
 
@@ -132,6 +144,10 @@ pub struct Replica {
     catch_up: CatchUp,
     told: VecDeque<Message>,
     refused: VecDeque<engine::Input>,
+    /// Decided heights that are not durable, in order.
+    writing: VecDeque<Parent>,
+    /// Bytes of the bodies of each decided height that is not executed, in order.
+    unexecuted: VecDeque<u64>,
     sync_sent: Option<LogTicket>,
     probation: Option<Probation>,
     has_announced: bool,
@@ -163,6 +179,8 @@ impl Replica {
             proposals: Proposals::default(),
             told: VecDeque::new(),
             refused: VecDeque::new(),
+            writing: VecDeque::new(),
+            unexecuted: VecDeque::new(),
             sync_sent: None,
             probation: probation.map(Probation::new),
             has_announced: false,
@@ -286,7 +304,10 @@ impl Replica {
                 return self.drive(time, engine::Input::SignFailed { ticket }, out);
             }
             Input::HeightDurable(height) => self.height_durable(time, height, out),
-            Input::Executed(roots) => self.chain.executed(roots),
+            Input::Executed(roots) => {
+                self.unexecuted.pop_front();
+                self.chain.executed(roots)?;
+            }
             Input::Tick => {}
         }
         Ok(())
@@ -626,6 +647,8 @@ impl Replica {
     }
 
     /// The next height is decided: by the engine here, or by a certificate that came from a peer.
+    /// What came from peers is written without waiting for the heights before, and executed behind:
+    /// the log keeps the order, and each root is compared with its header when it is known.
     fn write(
         &mut self,
         time: Time,
@@ -634,7 +657,7 @@ impl Replica {
         evidence: Vec<crate::vote_log::Evidence>,
         out: &mut Vec<Effect>,
     ) -> Result<(), Error> {
-        assert_ne!(self.stage, Stage::Writing, "one height at a time");
+        assert!(self.writing.len() < WRITING_HEIGHTS_COUNT_MAX, "a bounded count is under way");
         let height = block.height();
         let Some(batches) = self.proposals.take(&block) else {
             unreachable!("a decision leaves the gate when its batches are durable here")
@@ -642,6 +665,9 @@ impl Replica {
         assert_eq!(batches.len(), block.batches().len(), "each batch has its body");
         self.chain.decided(&block, time.wall_millis)?;
         self.stage = Stage::Writing;
+        self.writing.push_back(self.chain.tip().block);
+        let sizes = batches.iter().map(|batch| batch.bytes().len());
+        self.unexecuted.push_back(sizes.map(|size| u64::try_from(size).unwrap_or(u64::MAX)).sum());
         // The answer to a question about this height is of no use, and nothing waits for it.
         self.asked = None;
         self.candidates = None;
@@ -659,63 +685,18 @@ impl Replica {
     }
 
     fn height_durable(&mut self, time: Time, height: u64, out: &mut Vec<Effect>) {
-        assert_eq!(height, self.chain.height(), "blocks become durable in order");
         assert_eq!(self.stage, Stage::Writing, "only a decided height is written");
-        self.stage = Stage::Resting;
-        self.status.rest(time.nanos);
+        let written = self.writing.pop_front();
+        assert_eq!(written.map(|one| one.height), Some(height), "blocks become durable in order");
+        if self.writing.is_empty() {
+            self.stage = Stage::Resting;
+            self.status.rest(time.nanos);
+        }
         if !hufu_types::planted!("sealed_before_durable") {
             out.push(Effect::SealVoteLog(height));
         }
-        let block = self.chain.tip().block.digest;
+        let block = written.map_or(self.chain.tip().block.digest, |one| one.digest);
         out.push(Effect::AnnounceTip { height, block });
-    }
-
-    /// Takes over what peers have decided, and asks them for more.
-    fn follow_peers(&mut self, time: Time, out: &mut Vec<Effect>) -> Result<(), Error> {
-        let set = self.chain.validators().set().clone();
-        let chain_id = self.chain.chain_id();
-        let verifier = self.config.engine.provider.verifier.clone();
-        let is_good = |item: &catch_up::Item| {
-            let (block, certificate) = (&item.block, &item.certificate);
-            certificate.height == block.height()
-                && certificate.block == block.digest()
-                && (certificate.verify(chain_id, &set, &*verifier).is_ok()
-                    || hufu_types::planted!("certificates_unverified"))
-        };
-        self.catch_up.verify(time.nanos, is_good, out);
-        for (from, block) in self.catch_up.need(self.chain.height()) {
-            let (height, batches) = (block.height(), block.batches().to_vec());
-            self.proposals.need(height, &block);
-            if !batches.is_empty() {
-                let (block, holder) = (block.digest(), from);
-                out.push(Effect::NeedDecided { height, block, batches, holder });
-            }
-        }
-        self.apply(time, out)?;
-        self.catch_up.ask(time.nanos, self.chain.height(), out);
-        Ok(())
-    }
-
-    /// Applies the next height if it came from a peer, whole.
-    fn apply(&mut self, time: Time, out: &mut Vec<Effect>) -> Result<(), Error> {
-        let next = self.chain.next_height();
-        if self.stage == Stage::Writing || self.chain.next_roots().is_none() {
-            return Ok(());
-        }
-        let Some(item) = self.catch_up.verified(next) else { return Ok(()) };
-        if !self.proposals.is_durable(&item.block.digest()) {
-            return Ok(());
-        }
-        let (block, certificate) = (item.block.clone(), item.certificate.clone());
-        if self.stage == Stage::Deciding {
-            // The engine ends the height itself, once: what it has signed there is on record.
-            if self.catch_up.hand_over(next) {
-                self.drive(time, engine::Input::Synced { certificate, block }, out)?;
-            }
-            return Ok(());
-        }
-        out.push(Effect::Note(Note::CaughtUp { height: next }));
-        self.write(time, block, certificate, Vec::new(), out)
     }
 
     /// Asks the vote log to sync when the engine waits for it, once for each record waited for.

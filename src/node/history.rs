@@ -9,7 +9,7 @@ use hufu_crypto::Provider;
 use hufu_storage::block_log::{LogReader, RecordPosition};
 use hufu_storage::state_store::{Family, StateStore};
 use hufu_types::limits::TX_VALIDITY_HEIGHTS_MAX;
-use hufu_types::{Batch, TransactionHeader, TxId};
+use hufu_types::{Batch, Block, CommitCertificate, TransactionHeader, TxId};
 
 use crate::executor::{ExecuteError, describe};
 use crate::messages::{Executed, ExecutedBlock};
@@ -60,32 +60,18 @@ impl History {
     /// # Errors
     /// A store or log that fails or is damaged.
     pub fn block(&mut self, height: u64) -> Result<Option<Executed>, RecoverError> {
-        let key = height.to_be_bytes();
-        let Some(row) = self.store.get(Family::Blocks, &key)? else { return Ok(None) };
-        let row = BlockRow::parse(height, &row).map_err(ExecuteError::from)?;
-        let receipts = self.store.get(Family::Receipts, &key)?.unwrap_or_default();
-        let receipts = state_keys::parse_receipts(&receipts).map_err(ExecuteError::from)?;
-        let hasher = Arc::clone(&self.provider.hasher);
-        let record = self.reader.read(&row.position)?;
-        let damaged =
-            |reason: String| RecoverError::Record { place: describe(&row.position), reason };
-        if record.kind != RECORD_BLOCK {
-            return Err(damaged("is no block".to_owned()));
-        }
-        let (block, certificate) = parse_block_record(record.payload, &*hasher)
-            .map_err(|cause| damaged(cause.to_string()))?;
-        if block.height() != height {
-            return Err(damaged(format!("is the block of height {}", block.height())));
-        }
-        let batches: Result<Vec<Batch>, RecoverError> =
-            row.bodies.iter().map(|position| self.batch(position)).collect();
-        let batches = batches?;
+        let Some(row) = self.row(height)? else { return Ok(None) };
+        let receipts = self.store.get(Family::Receipts, &height.to_be_bytes())?;
+        let receipts = state_keys::parse_receipts(&receipts.unwrap_or_default());
+        let receipts = receipts.map_err(ExecuteError::from)?;
+        let (block, certificate) = self.block_of(height, &row)?;
+        let batches = self.batches_of(&row)?;
         if !batches.iter().map(Batch::digest).eq(block.batches().iter().copied()) {
-            return Err(damaged("orders other batches than the index says".to_owned()));
+            return Err(damaged(&row, "orders other batches than the index says".to_owned()));
         }
-        let tree = receipts_tree(&receipts, &*hasher);
+        let tree = receipts_tree(&receipts, &*self.provider.hasher);
         if tree.root() != row.roots.receipts_root {
-            return Err(damaged("has other receipts than the index says".to_owned()));
+            return Err(damaged(&row, "has other receipts than the index says".to_owned()));
         }
         let digest = block.digest();
         let receipts_tree = tree;
@@ -99,6 +85,56 @@ impl History {
             receipts_tree,
             roots,
         })))
+    }
+
+    /// The block of an executed height and what decided it, without what it orders; `None` above
+    /// the last one executed.
+    ///
+    /// # Errors
+    /// A store or log that fails or is damaged.
+    pub fn decided(
+        &mut self,
+        height: u64,
+    ) -> Result<Option<(Block, CommitCertificate)>, RecoverError> {
+        let Some(row) = self.row(height)? else { return Ok(None) };
+        self.block_of(height, &row).map(Some)
+    }
+
+    /// The batches of an executed height, in the order of its block; `None` above the last one
+    /// executed.
+    ///
+    /// # Errors
+    /// A store or log that fails or is damaged.
+    pub fn bodies(&mut self, height: u64) -> Result<Option<Vec<Batch>>, RecoverError> {
+        let Some(row) = self.row(height)? else { return Ok(None) };
+        self.batches_of(&row).map(Some)
+    }
+
+    fn row(&self, height: u64) -> Result<Option<BlockRow>, RecoverError> {
+        let row = self.store.get(Family::Blocks, &height.to_be_bytes())?;
+        let row = row.map(|row| BlockRow::parse(height, &row)).transpose();
+        Ok(row.map_err(ExecuteError::from)?)
+    }
+
+    fn block_of(
+        &mut self,
+        height: u64,
+        row: &BlockRow,
+    ) -> Result<(Block, CommitCertificate), RecoverError> {
+        let record = self.reader.read(&row.position)?;
+        if record.kind != RECORD_BLOCK {
+            return Err(damaged(row, "is no block".to_owned()));
+        }
+        let (block, certificate) = parse_block_record(record.payload, &*self.provider.hasher)
+            .map_err(|cause| damaged(row, cause.to_string()))?;
+        if block.height() != height {
+            return Err(damaged(row, format!("is the block of height {}", block.height())));
+        }
+        Ok((block, certificate))
+    }
+
+    fn batches_of(&mut self, row: &BlockRow) -> Result<Vec<Batch>, RecoverError> {
+        row.bodies.iter().map(|position| self.batch(position)).collect()
     }
 
     /// The last `transactions_max` transactions of the validity window that ends with `tip`, and
@@ -144,4 +180,9 @@ impl History {
         Batch::parse(record.payload.into(), &*self.provider.hasher)
             .map_err(|cause| damaged(cause.to_string()))
     }
+}
+
+/// The record of a block does not fit the index.
+fn damaged(row: &BlockRow, reason: String) -> RecoverError {
+    RecoverError::Record { place: describe(&row.position), reason }
 }

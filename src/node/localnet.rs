@@ -15,6 +15,7 @@ mod child;
 mod compare;
 mod folder;
 mod load;
+mod outage;
 mod ports;
 
 use std::path::PathBuf;
@@ -28,9 +29,12 @@ use serde_json::{Value, json};
 use crate::cli::CliError;
 use crate::output::Output;
 use check::Checks;
-use child::{Nodes, Stopped};
+use child::{Nodes, Stopped, received};
+use compare::Held;
 use folder::Folder;
 use load::Load;
+use outage::Course;
+pub use outage::{Outage, Restart};
 
 /// What a local network is asked to do.
 #[derive(Clone, Debug)]
@@ -39,6 +43,8 @@ pub struct Options {
     pub nodes_count: u16,
     /// Market messages to replay; a synthetic hour without them.
     pub replay: Option<PathBuf>,
+    /// Events of the synthetic hour; as many as the real one has if left out.
+    pub events_count: Option<u64>,
     /// How often the hour is repeated.
     pub hours_count: u32,
     /// How fast it is sent.
@@ -61,6 +67,8 @@ pub struct Options {
     pub connections_count: u16,
     /// Whether the raw verification rate of this machine is measured when the node is gone.
     pub with_raw_rate: bool,
+    /// What happens to the last node meanwhile.
+    pub outage: Option<Outage>,
 }
 
 /// Nodes of a local network, unless more or fewer are asked for.
@@ -104,8 +112,18 @@ fn run_in(
         output.note(format!("{name} (process {}) serves {}", node.pid, node.client));
     }
 
-    let (tasks_count, loading) = (load.tasks_count(), load.start(&ready, folder, output)?);
-    let loaded = nodes.watch(signals, &loading)?;
+    // A node that will be killed gets no load, so that no client is cut off.
+    let last = options.nodes_count.saturating_sub(1);
+    let mut course = options.outage.map(|outage| Course::new(outage, last, load.began()));
+    let mut ready = ready;
+    let there = ready.len() - usize::from(course.is_some());
+    let (tasks_count, loading) = (load.tasks_count(), load.start(&ready[..there], folder, output)?);
+    let loaded = nodes.watch(signals, |nodes| {
+        if let Some(course) = &mut course {
+            course.step(nodes, folder, &ready[0], false)?;
+        }
+        received(&loading)
+    })?;
     let loaded = loaded.map_err(|error| {
         nodes.show_logs(output);
         let remedy = format!("look at the logs of the nodes in {}", folder.path().display());
@@ -114,18 +132,24 @@ fn run_in(
     checks.exactly_once(&loaded.result, tasks_count);
     checks.holdings(&loaded.discrepancies);
     checks.one_tip(&loaded.result.tips);
-    checks.verified_once(&ready, &loaded);
+    if let Some(course) = &mut course {
+        let step = |nodes: &mut Nodes| course.step(nodes, folder, &ready[0], true);
+        let back = nodes.watch(signals, step)?;
+        ready[there] = back;
+    }
+    checks.verified_once(&ready[..there], &loaded);
     checks.healthy(&ready);
     let memory = ready.iter().map(|node| hufu_runtime::process::resident_memory_of(node.pid).ok());
     let peaks = memory.map(|memory| memory.map(|memory| memory.peak_bytes)).collect();
     let ends = nodes.stop(signals, NODE_PATIENCE)?;
     checks.graceful(&ends);
-    verify(&mut checks, folder, &loaded.result, options, signals)?;
+    let chain = verify(&mut checks, folder, &loaded.result, options, signals)?;
+    let outage = course.map(|course| course.report(&chain, &loaded.result.answers));
     if checks.have_failed() {
         nodes.show_logs(output);
     }
     let raw_rate = options.with_raw_rate.then(raw_rate).transpose()?;
-    let measured = Measured { peaks, raw_rate };
+    let measured = Measured { peaks, raw_rate, outage };
     report(&checks, &loaded.result, folder, options, &measured, output);
     if checks.have_failed() { Err(CliError::Reported) } else { Ok(()) }
 }
@@ -136,22 +160,26 @@ struct Measured {
     peaks: Vec<Option<u64>>,
     /// Signatures a second that all cores verify when they do nothing else.
     raw_rate: Option<u64>,
+    /// What the loss of a node did.
+    outage: Option<outage::Report>,
 }
 
-/// What stopped nodes have left behind: compared, and verified by other processes.
+/// What stopped nodes have left behind: compared, and verified by other processes. Returns the
+/// first node's chain.
 fn verify(
     checks: &mut Checks,
     folder: &Folder,
     result: &RunResult,
     options: &Options,
     signals: &Signals,
-) -> Result<(), CliError> {
+) -> Result<Vec<Held>, CliError> {
     let provider = hufu_crypto::software_provider();
     let chains = (0..options.nodes_count).map(|index| {
         let read = compare::read(&folder.data_dir(index), folder.chain_id(), &provider);
         read.map_err(|fault| format!("{}: {fault}", folder::name(index)))
     });
-    checks.one_chain(chains.collect(), result.height_last);
+    let chains: Result<Vec<Vec<Held>>, String> = chains.collect();
+    checks.one_chain(chains.as_deref(), result.height_last);
     for index in 0..options.nodes_count {
         let arguments = folder.ledger_verify_arguments(index);
         let what = format!("ledger verify --level replay of {}", folder::name(index));
@@ -162,7 +190,7 @@ fn verify(
         let arguments = folder.receipt_verify_arguments(receipts, count, options.strength);
         checks.verifier("receipt verify, from the genesis alone", folder, &arguments, signals)?;
     }
-    Ok(())
+    Ok(chains.ok().and_then(|chains| chains.into_iter().next()).unwrap_or_default())
 }
 
 /// How long the raw verification rate is measured.
@@ -201,6 +229,7 @@ fn report(
         "node_memory_peaks_bytes": measured.peaks,
         "raw_verifications_per_second": measured.raw_rate,
         "raw_verifications_per_second_and_node": raw_rate_each,
+        "outage": measured.outage,
         "checks": checks.to_json(),
         "passed": !checks.have_failed(),
     });
@@ -218,13 +247,14 @@ fn report(
         };
         format!("raw verification rate     {rate}/s on all cores{share}; the chain reached {percent} %\n")
     });
+    let outage = measured.outage.as_ref().map_or_else(String::new, |outage| format!("\n{outage}"));
     let (chain, seed) = (folder.chain_id(), options.seed);
     let verdict = if checks.have_failed() { "FAILED" } else { "passed" };
     let table = result.table();
     output.result(
         &value,
         format!(
-            "\n{}\n{memory}{raw}chain {chain}, seed {seed}\n\n{checks}\n{verdict}",
+            "\n{}\n{memory}{raw}{outage}chain {chain}, seed {seed}\n\n{checks}\n{verdict}",
             table.trim_end()
         ),
     );

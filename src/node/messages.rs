@@ -265,8 +265,18 @@ pub enum Query {
     Transaction(QueryTransaction),
     /// The receipt of a transaction that was included before the wait for it began.
     Wait(Wait),
-    /// A block that a subscription or a peer has not seen.
+    /// A block that a subscription has not seen.
     History {
+        /// Its height.
+        height: u64,
+    },
+    /// A block that a peer has not seen, without what it orders.
+    Decided {
+        /// Its height.
+        height: u64,
+    },
+    /// What a block orders that a peer has not seen.
+    Bodies {
         /// Its height.
         height: u64,
     },
@@ -310,7 +320,16 @@ pub enum AnswerBody {
     },
     /// A block for subscriptions.
     History(Executed),
-    /// A block that subscriptions want is not held.
+    /// A block for a peer, and what decided it.
+    Decided(Box<(Block, CommitCertificate)>),
+    /// The batches of a block for a peer, in its order.
+    Bodies {
+        /// Height of the block.
+        height: u64,
+        /// The batches.
+        batches: Vec<Batch>,
+    },
+    /// A block that subscriptions or peers want is not held.
     NoHistory(u64),
     /// There is no such thing.
     NotFound,
@@ -338,6 +357,15 @@ impl AnswerBody {
                 }
                 Self::Transaction(info) => info.transaction.len() + info.proof.len(),
                 Self::Receipt { proof, .. } => size_of::<Receipt>() + proof.len(),
+                Self::Decided(decided) => {
+                    let (block, certificate) = &**decided;
+                    size_of_val(&**decided)
+                        + size_of_val(block.batches())
+                        + size_of_val(certificate.signatures.as_slice())
+                }
+                Self::Bodies { batches, .. } => {
+                    batches.iter().map(|batch| batch.bytes().len()).sum()
+                }
                 Self::NotCertified(_)
                 | Self::NotIncluded { .. }
                 | Self::History(_)

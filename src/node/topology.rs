@@ -59,9 +59,9 @@ links! {
     VOTE_CONSENSUS: "vote-consensus", 64, "One answer for each sync.";
     CONSENSUS_SIGN: "consensus-sign", 4, "The engine waits for one signature at a time.";
     SIGN_CONSENSUS: "sign-consensus", 4, "The engine waits for one signature at a time.";
-    CONSENSUS_LOG: "consensus-log", 4, "A height is decided only when the one before is durable.";
-    LOG_CONSENSUS: "log-consensus", 4, "A height is decided only when the one before is durable.";
-    LOG_EXECUTE: "log-execute", 4, "Execution is at most d heights behind.";
+    CONSENSUS_LOG: "consensus-log", 16, "The heights under way to the disk in catch-up; else one.";
+    LOG_CONSENSUS: "log-consensus", 16, "As many as are under way to the disk.";
+    LOG_EXECUTE: "log-execute", 16, "Execution is at most d heights behind, and sixteen in catch-up.";
     EXECUTE_CONSENSUS: "execute-consensus", 16, "One item for each height.";
     EXECUTE_INGRESS: "execute-ingress", 16, "Blocks whose receipts wait to be handed out.";
     EXECUTE_QUERY: "execute-query", 16, "Blocks that queries learn of.";

@@ -9,7 +9,8 @@
 
 use std::collections::BTreeMap;
 
-use hufu_types::{Address, Block, CommitCertificate};
+use hufu_crypto::Verifier;
+use hufu_types::{Address, Block, CertificateError, ChainId, CommitCertificate, ValidatorSet};
 
 use super::seam::{Blame, Effect, Note};
 
@@ -22,6 +23,9 @@ const WINDOW_HEIGHTS_COUNT: u64 = 64;
 /// Heights above the tip whose bodies are fetched, count. Bounds memory: a block's bodies are at
 /// most 32 MiB, and usually a hundredth of it.
 const BODIES_HEIGHTS_COUNT: u64 = 8;
+
+/// Heights whose certificates are verified without waiting for more, count: those of one question.
+const VERIFIED_COUNT: usize = 16;
 
 /// Failures after which a peer's time alone grows no more, count.
 const FAILURES_COUNT_MAX: u32 = 6;
@@ -88,6 +92,8 @@ pub(super) struct Item {
     pub(super) from: Address,
     pub(super) block: Block,
     pub(super) certificate: CommitCertificate,
+    /// When it came.
+    since: u64,
     is_verified: bool,
     is_needed: bool,
     is_handed_over: bool,
@@ -171,6 +177,7 @@ impl CatchUp {
             from,
             block,
             certificate,
+            since: now,
             is_verified: false,
             is_needed: false,
             is_handed_over: false,
@@ -179,26 +186,46 @@ impl CatchUp {
         Ok(())
     }
 
-    /// The heights whose certificates are to be verified, to `verify`, which says which are good;
-    /// peers that sent bad ones are blamed and left alone.
+    /// Verifies certificates, all in one go: those of the moment before, so that heights that come
+    /// together are verified together, or any once there are as many as a question asks for. Peers
+    /// that sent bad ones are blamed and left alone.
     pub(super) fn verify(
         &mut self,
         now: u64,
-        mut verify: impl FnMut(&Item) -> bool,
+        chain_id: ChainId,
+        set: &ValidatorSet,
+        verifier: &dyn Verifier,
         out: &mut Vec<Effect>,
     ) {
-        let mut bad = Vec::new();
-        for (height, item) in self.items.iter_mut().filter(|(_, item)| !item.is_verified) {
-            item.is_verified = verify(item);
-            if !item.is_verified {
-                bad.push((*height, item.from));
-            } else if let Some(peer) = self.peers.get_mut(&item.from) {
-                peer.failures = 0;
-            }
+        let waiting = || self.items.iter().filter(|(_, item)| !item.is_verified);
+        let is_due = waiting().any(|(_, item)| item.since < now);
+        if !is_due && waiting().nth(VERIFIED_COUNT - 1).is_none() {
+            return;
         }
-        for (height, from) in bad {
-            self.items.remove(&height);
-            self.cool(now, from, Blame::HeightInvalid, out);
+        let items: Vec<(u64, &Item)> = waiting().map(|(height, item)| (*height, item)).collect();
+        let certificates: Vec<&CommitCertificate> =
+            items.iter().map(|(_, item)| &item.certificate).collect();
+        let verdicts = CommitCertificate::verify_many(&certificates, chain_id, set, verifier);
+        let is_good = |(_, item): &(u64, &Item), verdict: Result<(), CertificateError>| {
+            item.certificate.height == item.block.height()
+                && item.certificate.block == item.block.digest()
+                && (verdict.is_ok() || hufu_types::planted!("certificates_unverified"))
+        };
+        let judged: Vec<(u64, bool)> = items
+            .iter()
+            .zip(verdicts)
+            .map(|(item, verdict)| (item.0, is_good(item, verdict)))
+            .collect();
+        for (height, is_good) in judged {
+            if is_good {
+                if let Some(item) = self.items.get_mut(&height) {
+                    item.is_verified = true;
+                    let peer = self.peers.get_mut(&item.from);
+                    peer.into_iter().for_each(|peer| peer.failures = 0);
+                }
+            } else if let Some(item) = self.items.remove(&height) {
+                self.cool(now, item.from, Blame::HeightInvalid, out);
+            }
         }
     }
 
@@ -318,6 +345,9 @@ impl CatchUp {
             }
             None => [0, 0],
         };
-        self.peers.values().flat_map(of).filter(|time| *time > now).min()
+        let waits = self.peers.values().flat_map(of).filter(|time| *time > now).min();
+        let unverified = self.items.values().filter(|item| !item.is_verified);
+        let verify = unverified.map(|item| item.since.saturating_add(1)).min();
+        waits.into_iter().chain(verify).min()
     }
 }

@@ -7,7 +7,9 @@ use hufu_types::OrderedBatches;
 use hufu_types::limits::VALIDATORS_COUNT_MAX;
 use hufu_types::{Address, Block, BlockHeader, ChainId, Hasher, ValidatorSet};
 
-use crate::header::{ExecutedRoots, HeaderError, HeaderRules, Parent, Standing, executed_height};
+use crate::header::{
+    ExecutedRoots, HeaderError, HeaderRules, Parent, Standing, carried, carries, executed_height,
+};
 use crate::validators::Validators;
 
 /// Heights for which a validator that was heard of counts as present, count: the height before, and
@@ -48,6 +50,10 @@ pub struct Chain {
     set: ValidatorSet,
     tip: Tip,
     roots: VecDeque<ExecutedRoots>,
+    /// The last height executed here.
+    executed: u64,
+    /// Headers decided before the roots that they carry were known here, in order.
+    uncompared: VecDeque<BlockHeader>,
     ordered: OrderedBatches,
     /// The validators of the next height.
     validators: Validators,
@@ -74,9 +80,19 @@ impl Chain {
         let bits = tip.present.unwrap_or_default();
         let present = set.iter().filter(|(address, _)| validators.bit(address) & bits != 0);
         let heard = present.map(|(address, _)| (*address, tip.block.height)).collect();
-        let roots = roots.into();
-        let mut chain =
-            Self { chain_id, lag, set, tip, roots, ordered, validators, absent: Vec::new(), heard };
+        let mut chain = Self {
+            chain_id,
+            lag,
+            set,
+            tip,
+            roots: roots.into(),
+            executed: tip.block.height,
+            uncompared: VecDeque::new(),
+            ordered,
+            validators,
+            absent: Vec::new(),
+            heard,
+        };
         chain.renew_validators();
         chain
     }
@@ -172,12 +188,25 @@ impl Chain {
 
     /// Takes note of the roots of an executed height.
     ///
+    /// # Errors
+    /// [`HeaderError::Diverged`] if a header that was decided before carries others.
+    ///
     /// # Panics
     /// If it is not the height after the last: blocks are executed in order.
-    pub fn executed(&mut self, roots: ExecutedRoots) {
-        assert!(self.roots.back().is_none_or(|last| last.height + 1 == roots.height), "in order");
+    pub fn executed(&mut self, roots: ExecutedRoots) -> Result<(), HeaderError> {
+        assert_eq!(roots.height, self.executed + 1, "blocks are executed in order");
+        assert!(roots.height <= self.height(), "only what is decided is executed");
+        self.executed = roots.height;
+        let is_due = |header: &mut BlockHeader| header.executed_height.get() <= roots.height;
+        while let Some(header) = self.uncompared.pop_front_if(is_due) {
+            if !carries(&header, &roots) {
+                let (height, executed) = (header.height.get(), roots.height);
+                return Err(HeaderError::Diverged { height, executed });
+            }
+        }
         self.roots.push_back(roots);
         self.forget_roots();
+        Ok(())
     }
 
     fn forget_roots(&mut self) {
@@ -187,21 +216,32 @@ impl Chain {
         }
     }
 
-    /// Takes note of a decided block.
+    /// Takes note of a decided block. Where the roots that its header carries are not known here
+    /// yet, as in catch-up, they are compared when they are.
     ///
     /// # Errors
     /// [`HeaderError::Diverged`] if a quorum decided on other roots than ours; any other is a
     /// decision that no honest quorum makes.
     ///
     /// # Panics
-    /// If it is not of the next height, or the roots for it are not there: nothing is decided
-    /// before.
+    /// If it is not of the next height.
     pub fn decided(&mut self, block: &Block, clock_millis: u64) -> Result<(), HeaderError> {
         let header = block.header();
-        let Some(rules) = self.rules(clock_millis) else {
-            unreachable!("a height is worked on only when the roots for its header are there")
+        let rules = HeaderRules {
+            chain_id: self.chain_id,
+            parent: self.tip.block,
+            validators: &self.validators,
+            executed: self.next_roots().unwrap_or_else(|| ExecutedRoots {
+                height: executed_height(self.next_height(), self.lag),
+                ..carried(header)
+            }),
+            certified_lag_heights: self.lag,
+            clock_millis,
         };
         rules.check(header, Standing::Decided)?;
+        if self.next_roots().is_none() {
+            self.uncompared.push_back(*header);
+        }
         self.follow(header);
         self.ordered.insert(self.height(), block.batches());
         Ok(())

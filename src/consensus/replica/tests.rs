@@ -91,8 +91,11 @@ fn a_validator_that_was_away_takes_over_what_was_decided() {
     cluster.stop(1);
     run_heights(&mut cluster, 100);
     cluster.start(1);
-    let target = cluster.height(0);
+    let (target, before) = (cluster.height(0), cluster.now);
     cluster.run_until(|cluster| cluster.height(1) >= target);
+    // Execution takes two milliseconds, the way of a question and its answer as many.
+    let took = cluster.now - before;
+    assert!(took < 100 * MILLISECOND, "heights wait for each other: {took} ns for a hundred");
     let caught_up =
         cluster.nodes[1].notes.iter().filter(|note| matches!(note, Note::CaughtUp { .. })).count();
     assert!(caught_up >= 95, "{caught_up} heights were taken over");
@@ -151,6 +154,24 @@ fn a_validator_with_other_roots_stops_and_the_others_go_on() {
 }
 
 #[test]
+fn a_validator_with_other_roots_stops_also_where_it_takes_over_heights() {
+    let mut cluster = Cluster::new(4);
+    run_heights(&mut cluster, 2);
+    cluster.stop(3);
+    run_heights(&mut cluster, 60);
+    cluster.nodes[3].salt = 1;
+    cluster.start(3);
+    cluster.run_until(|cluster| cluster.nodes[3].error.is_some());
+    let Some(Error::Decided(HeaderError::Diverged { height, executed })) = cluster.nodes[3].error
+    else {
+        panic!("{:?}", cluster.nodes[3].error)
+    };
+    // The first height that was executed otherwise is found by the header after it.
+    assert_eq!((height, executed), (4, 3));
+    assert!(cluster.height(3) <= 3 + 16, "what was taken over by then is bounded");
+}
+
+#[test]
 fn a_peer_that_boasts_of_heights_delays_nobody_for_long() {
     let mut cluster = Cluster::new(4);
     run_heights(&mut cluster, 2);
@@ -197,6 +218,8 @@ fn decided_heights_are_taken_only_if_asked_for_and_proven() {
     let mut certificate = next.certificate.clone();
     certificate.signatures[0].signature = certificate.signatures[1].signature;
     cluster.step(0, Input::Height { from: sender, block: next.block, certificate });
+    // Certificates that come together are verified together, a moment later.
+    cluster.run_for(MILLISECOND);
     assert!(cluster.nodes[0].notes.contains(&Note::Blame(sender, Blame::HeightInvalid)));
     assert_eq!(cluster.height(0), 3, "nothing was taken over");
 }

@@ -1,6 +1,7 @@
 //! `hufu localnet run`: a chain on this machine, loaded, checked and stopped.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use hufu_crypto::entropy;
@@ -8,8 +9,11 @@ use hufu_load::Pace;
 
 use super::CliError;
 use super::receipt::StrengthArgument;
-use crate::localnet::{NODES_COUNT, NODES_COUNT_MAX, Options, run as run_network};
+use crate::localnet::{NODES_COUNT, NODES_COUNT_MAX, Options, Outage, Restart, run as run_network};
 use crate::output::Output;
+
+/// The fewest nodes of which one may be lost.
+const OUTAGE_NODES_COUNT_MIN: u16 = 4;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
@@ -35,6 +39,9 @@ pub(super) struct Run {
     /// left out.
     #[arg(long, value_name = "FILE")]
     replay: Option<PathBuf>,
+    /// Events of the synthetic hour, count; as many as the real hour has if left out.
+    #[arg(long, conflicts_with = "replay", value_parser = clap::value_parser!(u64).range(1..))]
+    events: Option<u64>,
     /// How often the hour is repeated.
     #[arg(long, default_value_t = 1)]
     hours: u32,
@@ -70,6 +77,19 @@ pub(super) struct Run {
     /// Connections of the load, count; each node has at least one.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64))]
     connections: u16,
+    /// Kill the last of at least four nodes (kill -9) so many seconds after the load began, start
+    /// it again, and measure what that does to the others and how fast the node catches up. The
+    /// load goes to the other nodes. The rate must be a fixed one.
+    #[arg(long, value_name = "SECONDS")]
+    kill_after: Option<u64>,
+    /// When the killed node is started again: so many seconds later, or "end" for when the load is
+    /// over.
+    #[arg(long, value_name = "SECONDS|end", default_value = "20", value_parser = parse_restart,
+        requires = "kill_after")]
+    restart_after: Restart,
+    /// The killed node loses its data too.
+    #[arg(long, requires = "kill_after")]
+    wipe: bool,
 }
 
 pub(super) fn run(verb: Verb, output: Output) -> Result<(), CliError> {
@@ -78,9 +98,19 @@ pub(super) fn run(verb: Verb, output: Output) -> Result<(), CliError> {
         Some(seed) => seed,
         None => draw()?,
     };
+    let outage = run.kill_after.map(|seconds| Outage {
+        kill_after: Duration::from_secs(seconds),
+        restart: run.restart_after,
+        wipe: run.wipe,
+    });
+    if outage.is_some() && (run.nodes < OUTAGE_NODES_COUNT_MIN || run.rate == Pace::Max) {
+        let fault = "an outage needs four nodes, of which three go on, and a fixed rate";
+        return Err(CliError::usage(fault, "give --nodes 4 and --rate, or leave --kill-after out"));
+    }
     let options = Options {
         nodes_count: run.nodes,
         replay: run.replay,
+        events_count: run.events,
         hours_count: run.hours,
         pace: run.rate,
         accounts_count: run.accounts,
@@ -92,6 +122,7 @@ pub(super) fn run(verb: Verb, output: Output) -> Result<(), CliError> {
         strength: run.strength.into(),
         connections_count: run.connections,
         with_raw_rate: run.raw_rate,
+        outage,
     };
     run_network(&options, output)
 }
@@ -115,9 +146,26 @@ fn parse_pace(text: &str) -> Result<Pace, String> {
     rate.map(pace).ok_or_else(|| "a rate is \"max\", a whole number, or one with x".to_owned())
 }
 
+fn parse_restart(text: &str) -> Result<Restart, String> {
+    if text == "end" {
+        return Ok(Restart::AtEnd);
+    }
+    let seconds = text.parse().map(|seconds| Restart::After(Duration::from_secs(seconds)));
+    seconds.map_err(|_| "a restart is \"end\" or a whole number of seconds".to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn restarts_are_after_seconds_or_at_the_end() {
+        assert_eq!(parse_restart("end"), Ok(Restart::AtEnd));
+        assert_eq!(parse_restart("20"), Ok(Restart::After(Duration::from_secs(20))));
+        for bad in ["", "-1", "1.5", "soon"] {
+            assert!(parse_restart(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn paces_are_max_or_a_rate() {

@@ -89,10 +89,10 @@ impl Checks {
     }
 
     /// The logs of all nodes hold the same blocks and roots at every height.
-    pub(super) fn one_chain(&mut self, chains: Result<Vec<Vec<Held>>, String>, height_min: u64) {
+    pub(super) fn one_chain(&mut self, chains: Result<&[Vec<Held>], &String>, height_min: u64) {
         let faults = match chains {
-            Ok(chains) => compare::differences(&chains, height_min),
-            Err(fault) => vec![fault],
+            Ok(chains) => compare::differences(chains, height_min),
+            Err(fault) => vec![fault.clone()],
         };
         let what =
             format!("same block and state root on all nodes at each of {height_min} heights");
@@ -234,9 +234,9 @@ mod tests {
     fn one_fault_fails_the_whole_and_is_shown() {
         let output = Output::new(true);
         let mut checks = Checks::new(output);
-        checks.one_chain(Ok(vec![Vec::new(), Vec::new()]), 0);
+        checks.one_chain(Ok(&[Vec::new(), Vec::new()]), 0);
         assert!(!checks.have_failed());
-        checks.one_chain(Ok(vec![Vec::new(), Vec::new()]), 1);
+        checks.one_chain(Ok(&[Vec::new(), Vec::new()]), 1);
         assert!(checks.have_failed());
         assert!(checks.to_string().contains("node-1 ends at height 0 of 1"), "{checks}");
         assert_eq!(checks.to_json()[1]["holds"], false);

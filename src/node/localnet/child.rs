@@ -44,6 +44,8 @@ pub(super) struct NodeProcess {
     child: Child,
     data_dir: PathBuf,
     log: PathBuf,
+    /// Whether it was killed on purpose.
+    is_down: bool,
 }
 
 impl NodeProcess {
@@ -61,7 +63,7 @@ impl NodeProcess {
         let config = node.join("hufu.toml").display().to_string();
         let mut command = own_command(&["node", "run", "--config", &config])?;
         let child = command.stdin(Stdio::null()).stdout(sink).stderr(both).spawn();
-        Ok(Self { name: name(index), child: child.map_err(failed)?, data_dir, log })
+        Ok(Self { name: name(index), child: child.map_err(failed)?, data_dir, log, is_down: false })
     }
 
     /// Where the node can be reached, once it says that it takes transactions.
@@ -103,6 +105,9 @@ impl NodeProcess {
     }
 
     fn must_run(&mut self) -> Result<(), Stopped> {
+        if self.is_down {
+            return Ok(());
+        }
         match self.child.try_wait() {
             Ok(None) => Ok(()),
             Ok(Some(status)) => Err(Stopped::Exited(status)),
@@ -152,23 +157,40 @@ impl Nodes {
         }
     }
 
-    /// Waits for a message while all nodes run and nobody interrupts.
+    /// Repeats a step until it brings something, while all nodes run and nobody interrupts.
     pub(super) fn watch<T>(
         &mut self,
         signals: &Signals,
-        messages: &Receiver<T>,
+        mut step: impl FnMut(&mut Self) -> Result<Option<T>, CliError>,
     ) -> Result<T, CliError> {
         loop {
-            match messages.try_recv() {
-                Ok(message) => return Ok(message),
-                Err(TryRecvError::Disconnected) => {
-                    let remedy = "report this, with the logs of the nodes";
-                    return Err(CliError::failed("it ended without a result", "the load", remedy));
-                }
-                Err(TryRecvError::Empty) => {}
+            if let Some(brought) = step(self)? {
+                return Ok(brought);
             }
             self.look(signals)?;
         }
+    }
+
+    /// Ends a node as `kill -9` does; that it is gone is no fault until it is started again.
+    pub(super) fn kill(&mut self, index: u16) {
+        if let Some(node) = self.0.get_mut(usize::from(index)) {
+            node.kill();
+            node.is_down = true;
+        }
+    }
+
+    /// Starts a killed node again. Call it from the main thread, as [`NodeProcess::start`].
+    pub(super) fn restart(&mut self, folder: &Folder, index: u16) -> Result<(), CliError> {
+        if let Some(node) = self.0.get_mut(usize::from(index)) {
+            *node = NodeProcess::start(folder, index)?;
+        }
+        Ok(())
+    }
+
+    /// Where a node can be reached, once it says that it takes transactions.
+    pub(super) fn ready(&self, index: u16) -> Result<Option<Ready>, CliError> {
+        let Some(node) = self.0.get(usize::from(index)) else { return Ok(None) };
+        node.ready().map_err(|stopped| node.explain(stopped))
     }
 
     /// Asks all nodes to stop, and waits for their ends; kills those that take too long.
@@ -231,6 +253,18 @@ impl Nodes {
 impl Drop for NodeProcess {
     fn drop(&mut self) {
         self.kill();
+    }
+}
+
+/// What a thread has sent, if it has; an error if it ended without.
+pub(super) fn received<T>(messages: &Receiver<T>) -> Result<Option<T>, CliError> {
+    match messages.try_recv() {
+        Ok(message) => Ok(Some(message)),
+        Err(TryRecvError::Empty) => Ok(None),
+        Err(TryRecvError::Disconnected) => {
+            let remedy = "report this, with the logs of the nodes";
+            Err(CliError::failed("it ended without a result", "the load", remedy))
+        }
     }
 }
 

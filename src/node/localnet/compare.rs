@@ -23,6 +23,10 @@ pub(super) struct Held {
     pub block: BlockDigest,
     /// State root that its header carries.
     pub state_root: Digest,
+    /// Unix time of its header.
+    pub time_millis: u64,
+    /// Transactions that it orders.
+    pub transactions_count: u32,
 }
 
 /// The blocks of a stopped node's log, from height 1 on.
@@ -44,7 +48,13 @@ pub(super) fn read(
         if block.height() != expected {
             return Err(format!("height {} follows {}", block.height(), expected - 1));
         }
-        blocks.push(Held { block: block.digest(), state_root: block.header().state_root });
+        let header = block.header();
+        blocks.push(Held {
+            block: block.digest(),
+            state_root: header.state_root,
+            time_millis: header.time_millis.get(),
+            transactions_count: header.transactions_count.get(),
+        });
     }
     Ok(blocks)
 }
@@ -66,7 +76,7 @@ pub(super) fn differences(chains: &[Vec<Held>], height_min: u64) -> Vec<String> 
     });
     if let Some(place) = differs {
         for (index, chain) in (0_u16..).zip(chains) {
-            if let Some(Held { block, state_root }) = chain.get(place) {
+            if let Some(Held { block, state_root, .. }) = chain.get(place) {
                 let (node, height) = (name(index), place + 1);
                 faults.push(format!("height {height}: {node} has {block}, state {state_root}"));
             }
@@ -92,7 +102,12 @@ mod tests {
     use super::*;
 
     fn held(block: u8, root: u8) -> Held {
-        Held { block: BlockDigest(Digest([block; 32])), state_root: Digest([root; 32]) }
+        Held {
+            block: BlockDigest(Digest([block; 32])),
+            state_root: Digest([root; 32]),
+            time_millis: 0,
+            transactions_count: 0,
+        }
     }
 
     #[test]

@@ -10,11 +10,13 @@ use hufu_load::{
     Cast, Discrepancy, Error, Observed, Pace, Replay, Run, RunOptions, RunResult, SendOptions,
     Stage, SyntheticHour, Workload, lobster, synthetic,
 };
+use hufu_runtime::clock;
 use hufu_types::{Address, ChainId, Strength};
 use indicatif::ProgressBar;
 
 use super::Options;
 use super::folder::{BLOCK_INTERVAL_MILLIS, Folder};
+use super::outage::Began;
 use crate::cli::CliError;
 use crate::output::Output;
 use crate::ready::Ready;
@@ -26,6 +28,8 @@ pub(super) struct Load {
     pace: Pace,
     strength: Strength,
     connections_count: u16,
+    keeps_answers: bool,
+    began: Began,
 }
 
 /// What a load brought.
@@ -43,7 +47,10 @@ impl Load {
     pub(super) fn prepare(options: &Options) -> Result<Self, CliError> {
         let events = match &options.replay {
             Some(path) => read_events(path)?,
-            None => SyntheticHour::new(options.seed, synthetic::EVENTS_COUNT).collect(),
+            None => {
+                let count = options.events_count.unwrap_or(synthetic::EVENTS_COUNT);
+                SyntheticHour::new(options.seed, count).collect()
+            }
         };
         let mut seed = [0; 32];
         seed[..8].copy_from_slice(&options.seed.to_le_bytes());
@@ -58,6 +65,8 @@ impl Load {
             pace: options.pace,
             strength: options.strength,
             connections_count: options.connections_count,
+            keeps_answers: options.outage.is_some(),
+            began: Began::default(),
         })
     }
 
@@ -71,6 +80,11 @@ impl Load {
         self.workload.tasks_count()
     }
 
+    /// Says when the first transaction of the load is sent.
+    pub(super) fn began(&self) -> Began {
+        Arc::clone(&self.began)
+    }
+
     /// Starts sending; the result comes through the receiver.
     pub(super) fn start(
         self,
@@ -81,7 +95,7 @@ impl Load {
         let options = self.options(ready, folder.chain_id(), folder.receipts());
         let (sender, receiver) = sync_channel(1);
         let work = move || {
-            let progress = Progress::new(output);
+            let progress = Progress::new(output, Arc::clone(&self.began));
             // The receiver is gone when someone has interrupted; then nobody wants the result.
             drop(sender.send(self.send(&options, &progress)));
         };
@@ -97,6 +111,7 @@ impl Load {
         let mut send = SendOptions::over(clients.collect(), chain_id);
         send.strength = self.strength;
         send.connections_count = self.connections_count;
+        send.keeps_answers = self.keeps_answers;
         RunOptions {
             send,
             pace: self.pace,
@@ -128,12 +143,13 @@ fn read_events(path: &Path) -> Result<Vec<hufu_load::Event>, CliError> {
 /// One progress bar, made anew for each stage.
 struct Progress {
     output: Output,
+    began: Began,
     shown: Mutex<Option<(Stage, ProgressBar)>>,
 }
 
 impl Progress {
-    const fn new(output: Output) -> Self {
-        Self { output, shown: Mutex::new(None) }
+    const fn new(output: Output, began: Began) -> Self {
+        Self { output, began, shown: Mutex::new(None) }
     }
 
     fn finish(&self) {
@@ -146,6 +162,9 @@ impl Progress {
 
 impl Observer for Progress {
     fn progress(&self, stage: Stage, done: u64, total: u64) {
+        if stage == Stage::Sending {
+            self.began.get_or_init(clock::monotonic);
+        }
         let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
         match &*shown {
             Some((current, bar)) if *current == stage => {

@@ -96,6 +96,22 @@ impl QueryTile {
             Query::History { height } => {
                 Ok(self.block(height)?.map_or(AnswerBody::NoHistory(height), AnswerBody::History))
             }
+            Query::Decided { height } => {
+                let decided = match self.recent.get(height) {
+                    Some(recent) => Some((recent.block.clone(), recent.certificate.clone())),
+                    None => self.history.decided(height)?,
+                };
+                let answer = decided.map(|decided| AnswerBody::Decided(Box::new(decided)));
+                Ok(answer.unwrap_or(AnswerBody::NoHistory(height)))
+            }
+            Query::Bodies { height } => {
+                let batches = match self.recent.get(height) {
+                    Some(recent) => Some(recent.batches.clone()),
+                    None => self.history.bodies(height)?,
+                };
+                let answer = batches.map(|batches| AnswerBody::Bodies { height, batches });
+                Ok(answer.unwrap_or(AnswerBody::NoHistory(height)))
+            }
         }
     }
 

@@ -75,8 +75,11 @@ impl Connection {
                 let text = "too many wait for the next header already";
                 refuse(session, ErrorCode::Overloaded, text)
             }
-            AnswerBody::History(_) | AnswerBody::NoHistory(_) => {
-                unreachable!("subscriptions are fed by the tile")
+            AnswerBody::History(_)
+            | AnswerBody::NoHistory(_)
+            | AnswerBody::Decided(_)
+            | AnswerBody::Bodies { .. } => {
+                unreachable!("subscriptions are fed by the tile, and peers by theirs")
             }
         };
         self.overloaded_if_full(request, pushed);

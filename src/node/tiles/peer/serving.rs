@@ -7,10 +7,10 @@
 use std::sync::Arc;
 
 use hufu_network::peer::BulkKind;
-use hufu_types::Batch;
+use hufu_types::{Batch, Block, CommitCertificate};
 
 use super::{Connection, ITEMS_PER_TURN_MAX, PeerTile};
-use crate::messages::{Answer, AnswerBody, Asker, Executed, Query, Question};
+use crate::messages::{Answer, AnswerBody, Asker, Query, Question};
 use crate::metrics::PeerDrop;
 
 /// Requests of one peer that wait, count.
@@ -31,13 +31,6 @@ pub(super) enum Wanted {
 }
 
 impl Wanted {
-    const fn height(self) -> u64 {
-        match self {
-            Self::Heights { next, .. } => next,
-            Self::Bodies(height) => height,
-        }
-    }
-
     /// What is still wanted after one height was sent.
     const fn rest(self) -> Option<Self> {
         match self {
@@ -64,14 +57,17 @@ impl PeerTile {
     /// Asks for the next height that the peer wants, once it has room for the largest.
     pub(super) fn ask_for_heights(&mut self, connection: &mut Connection) -> bool {
         connection.has_question = false;
-        let Some(wanted) = connection.wanted.front() else { return false };
+        let Some(wanted) = connection.wanted.front().copied() else { return false };
         if connection.is_asking
             || connection.link.bulk_bytes() > self.config.link.bulk_bytes_max / 2
         {
             return false;
         }
         let asker = Asker { connection: connection.token, request: 0 };
-        let query = Query::History { height: wanted.height() };
+        let query = match wanted {
+            Wanted::Heights { next: height, .. } => Query::Decided { height },
+            Wanted::Bodies(height) => Query::Bodies { height },
+        };
         connection.is_asking = self.to_query.try_push(Question { asker, query }).is_ok();
         connection.has_question = !connection.is_asking;
         connection.is_asking
@@ -92,19 +88,20 @@ impl PeerTile {
         connection.is_asking = false;
         connection.is_dirty = true;
         let Some(wanted) = connection.wanted.pop_front() else { return };
-        let AnswerBody::History(executed) = body else {
+        let refused = match (wanted, body) {
+            (Wanted::Heights { next, .. }, AnswerBody::Decided(decided)) => {
+                let (block, certificate) = *decided;
+                assert_eq!(block.height(), next, "one question is open at a time");
+                let bytes = encode_height(&block, &certificate);
+                u32::from(!connection.link.send_bulk(BulkKind::Height, bytes))
+            }
+            (Wanted::Bodies(wanted), AnswerBody::Bodies { height, batches }) => {
+                assert_eq!(height, wanted, "one question is open at a time");
+                send_bodies(connection, &batches)
+            }
+            (Wanted::Bodies(height), _) => return connection.link.lack_bodies(height),
             // Whoever wanted more heights knows from the tip how many there are.
-            if let Wanted::Bodies(height) = wanted {
-                connection.link.lack_bodies(height);
-            }
-            return;
-        };
-        assert_eq!(executed.block.height(), wanted.height(), "one question is open at a time");
-        let refused = match wanted {
-            Wanted::Heights { .. } => {
-                u32::from(!connection.link.send_bulk(BulkKind::Height, encode_height(&executed)))
-            }
-            Wanted::Bodies(_) => send_bodies(connection, &executed.batches),
+            (Wanted::Heights { .. }, _) => return,
         };
         if let Some(rest) = wanted.rest() {
             connection.wanted.push_front(rest);
@@ -124,9 +121,9 @@ fn send_bodies(connection: &mut Connection, batches: &[Batch]) -> u32 {
     refused
 }
 
-fn encode_height(executed: &Executed) -> Arc<[u8]> {
+fn encode_height(block: &Block, certificate: &CommitCertificate) -> Arc<[u8]> {
     let mut bytes = Vec::new();
-    executed.block.write(&mut bytes);
-    executed.certificate.write(&mut bytes);
+    block.write(&mut bytes);
+    certificate.write(&mut bytes);
     bytes.into()
 }

@@ -107,9 +107,10 @@ fn decided_heights_and_their_bodies_are_served() {
     for block in &blocks {
         let question = net.until_some("a question", |net| net.nodes[1].questions.pop());
         assert!(net.nodes[1].questions.is_empty(), "one height after the other");
-        let Query::History { height } = question.query else { panic!("{:?}", question.query) };
+        let Query::Decided { height } = question.query else { panic!("{:?}", question.query) };
         assert_eq!(height, block.block.height());
-        net.nodes[1].answer(question, AnswerBody::History(Arc::clone(block)));
+        let decided = (block.block.clone(), block.certificate.clone());
+        net.nodes[1].answer(question, AnswerBody::Decided(Box::new(decided)));
     }
     let question = net.until_some("a question", |net| net.nodes[1].questions.pop());
     net.nodes[1].answer(question, AnswerBody::NoHistory(7));
@@ -121,11 +122,12 @@ fn decided_heights_and_their_bodies_are_served() {
     // Nobody asks for more after the last one there is; the next request is asked about at once.
     net.nodes[0].send(SendBatches::AskBodies { to, height: 5 });
     net.nodes[0].send(SendBatches::AskBodies { to, height: 9 });
-    for (height, body) in
-        [(5, AnswerBody::History(Arc::clone(&blocks[0]))), (9, AnswerBody::NoHistory(9))]
-    {
+    for (height, body) in [
+        (5, AnswerBody::Bodies { height: 5, batches: batches.clone() }),
+        (9, AnswerBody::NoHistory(9)),
+    ] {
         let question = net.until_some("a question", |net| net.nodes[1].questions.pop());
-        let Query::History { height: asked } = question.query else { panic!("{question:?}") };
+        let Query::Bodies { height: asked } = question.query else { panic!("{question:?}") };
         assert_eq!(asked, height);
         net.nodes[1].answer(question, body);
     }
