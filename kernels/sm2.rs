@@ -1,7 +1,7 @@
 //! SM2 signatures over the curve of GB/T 32918.5-2017: verification of many, a verdict for each.
 //!
 //! ```text
-//! verify_many(backend, items, verdicts) --one gate--> portable
+//! verify_many(backend, items, verdicts) --one gate--> avx512 (eight side by side) | portable
 //! ```
 //!
 //! "Valid" always means that this one signature is valid by GB/T 32918.2-2016 7.1 with e given. All
@@ -9,6 +9,8 @@
 //! 1..n, r + s = 0 mod n, a key off the curve, and a sum [s]G + [t]P at infinity, for which other
 //! libraries disagree.
 
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod field;
 mod point;
 #[cfg(test)]
@@ -16,6 +18,10 @@ mod tests;
 mod verify;
 
 use crate::Backend;
+use crate::backend::Instructions;
+
+/// Below this number of items the lanes do not pay.
+const LIVE_MIN: usize = 2;
 
 /// What is verified.
 #[derive(Clone, Copy, Debug)]
@@ -43,8 +49,21 @@ pub enum Verdict {
 ///
 /// # Panics
 /// If `items` and `verdicts` differ in length.
-pub fn verify_many(_backend: Backend, items: &[Item<'_>], verdicts: &mut [Verdict]) {
+pub fn verify_many(backend: Backend, items: &[Item<'_>], verdicts: &mut [Verdict]) {
     assert_eq!(items.len(), verdicts.len(), "one verdict for each item");
+    #[cfg(target_arch = "x86_64")]
+    if backend.0 == Instructions::Avx512 && std::is_x86_feature_detected!("avx512ifma") {
+        let parts = items.chunks(avx512::LANES).zip(verdicts.chunks_mut(avx512::LANES));
+        for (items, verdicts) in parts {
+            if items.len() < LIVE_MIN {
+                verdicts.copy_from_slice(&[verify::verify(&items[0])]);
+                continue;
+            }
+            // SAFETY: the CPU was asked for AVX-512 F when the back end was made, and for IFMA here.
+            unsafe { avx512::verify(items, verdicts) };
+        }
+        return;
+    }
     for (item, verdict) in items.iter().zip(verdicts) {
         *verdict = verify::verify(item);
     }

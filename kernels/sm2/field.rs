@@ -159,7 +159,6 @@ impl Fe {
     }
 
     /// Limbs of the value, out of Montgomery form.
-    #[cfg(test)]
     pub(super) fn to_limbs(self) -> [u64; 4] {
         let [a, b, c, d] = self.0;
         reduce([a, b, c, d, 0, 0, 0, 0]).0

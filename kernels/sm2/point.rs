@@ -12,7 +12,7 @@ const B: [u64; 4] =
     [0xddbc_bd41_4d94_0e93, 0xf397_89f5_15ab_8f92, 0x4d5a_9e4b_cf65_09a7, 0x28e9_fa9e_9d9f_5e34];
 
 /// x and y of the base point G.
-const G: [[u64; 4]; 2] = [
+pub(super) const G: [[u64; 4]; 2] = [
     [0x715a_4589_334c_74c7, 0x8fe3_0bbf_f266_0be1, 0x5f99_0446_6a39_c994, 0x32c4_ae2c_1f19_8119],
     [0x02df_32e5_2139_f0a0, 0xd0a9_877c_c62a_4740, 0x59bd_cee3_6b69_2153, 0xbc37_36a2_f4f6_779c],
 ];
@@ -51,6 +51,11 @@ impl Affine {
 
     pub(super) fn negate(&self) -> Self {
         Self { x: self.x, y: self.y.negate() }
+    }
+
+    /// x and y, limbs from the lowest.
+    pub(super) fn coordinates(&self) -> ([u64; 4], [u64; 4]) {
+        (self.x.to_limbs(), self.y.to_limbs())
     }
 }
 

@@ -13,10 +13,27 @@ fn verdict(key: &str, digest: &str, signature: &str) -> Verdict {
     judge(&key, &digest, &signature)
 }
 
+/// What every back end says of the item, alone and in every lane among good ones; all must agree.
 fn judge(key: &[u8; 64], digest: &[u8; 32], signature: &[u8; 64]) -> Verdict {
+    let item = Item { key, digest, signature };
     let mut verdicts = [Verdict::KeyInvalid];
-    verify_many(Backend::PORTABLE, &[Item { key, digest, signature }], &mut verdicts);
-    verdicts[0]
+    verify_many(Backend::PORTABLE, &[item], &mut verdicts);
+    let [expected] = verdicts;
+    let good = (hex(KEY), hex(DIGEST), hex(SIGNATURE));
+    let good = Item { key: &good.0, digest: &good.1, signature: &good.2 };
+    for backend in [Backend::PORTABLE, Backend::best()] {
+        for lane in 0..9 {
+            let mut items = [good; 9];
+            items[lane] = item;
+            let mut verdicts = [Verdict::KeyInvalid; 9];
+            verify_many(backend, &items, &mut verdicts);
+            for (place, verdict) in verdicts.into_iter().enumerate() {
+                let expected = if place == lane { expected } else { Verdict::Valid };
+                assert_eq!(verdict, expected, "{} {place} of {lane}", backend.name());
+            }
+        }
+    }
+    expected
 }
 
 /// GB/T 32918.5-2017 A.2.

@@ -10,11 +10,11 @@
 use std::sync::OnceLock;
 
 use super::field::{Fe, P, add_limbs, limbs, sub_limbs};
-use super::point::{Affine, Jacobian};
+use super::point::{Affine, G, Jacobian};
 use super::{Item, Verdict};
 
 /// The order n of G (GB/T 32918.5-2017 A.2), limbs from the lowest.
-const N: [u64; 4] =
+pub(super) const N: [u64; 4] =
     [0x53bb_f409_39d5_4123, 0x7203_df6b_21c6_052b, 0xffff_ffff_ffff_ffff, 0xffff_fffe_ffff_ffff];
 
 /// Bits of the signed windows of the key and of G.
@@ -28,24 +28,59 @@ const DIGITS: usize = 257;
 
 /// Whether x || y, big-endian, is a point of the curve.
 pub(super) fn point(key: &[u8; 64]) -> Option<Affine> {
-    let [x, y] = halves(key);
-    Affine::on_curve(limbs(x), limbs(y))
+    let [x, y] = halves(key).map(limbs);
+    Affine::on_curve(x, y)
+}
+
+/// An item that may be valid: all numbers in range and the key on the curve. Limbs from the lowest.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Parsed {
+    /// x and y of the key.
+    pub(super) key: [[u64; 4]; 2],
+    pub(super) s: [u64; 4],
+    /// r + s mod n, not zero.
+    pub(super) t: [u64; 4],
+    /// r - e mod n: what x1 must be modulo n.
+    pub(super) x: [u64; 4],
+}
+
+impl Parsed {
+    /// Stands where there is no item: the key G and the scalars 1.
+    pub(super) const IDLE: Self =
+        Self { key: G, s: [1, 0, 0, 0], t: [1, 0, 0, 0], x: [1, 0, 0, 0] };
+
+    /// Whether x + n is below p too, so that two values of x1 are right.
+    pub(super) fn has_second_lift(&self) -> bool {
+        let (second, carry) = add_limbs(&self.x, &N);
+        !carry && sub_limbs(&second, &P).1
+    }
+}
+
+/// Steps B1, B2 and B5, and whether the key is one.
+pub(super) fn parse(item: &Item<'_>) -> Result<Parsed, Verdict> {
+    if point(item.key).is_none() {
+        return Err(Verdict::KeyInvalid);
+    }
+    let [r, s] = halves(item.signature).map(limbs);
+    let t = add_mod_n(&r, &s);
+    if !is_scalar(&r) || !is_scalar(&s) || t == [0; 4] {
+        return Err(Verdict::SignatureInvalid);
+    }
+    let e = reduce_mod_n(&limbs(item.digest));
+    Ok(Parsed { key: halves(item.key).map(limbs), s, t, x: sub_mod_n(&r, &e) })
 }
 
 /// The verdict on one item.
 pub(super) fn verify(item: &Item<'_>) -> Verdict {
+    let parsed = match parse(item) {
+        Ok(parsed) => parsed,
+        Err(verdict) => return verdict,
+    };
     let Some(key) = point(item.key) else { return Verdict::KeyInvalid };
-    let [r, s] = halves(item.signature).map(limbs);
-    if !is_scalar(&r) || !is_scalar(&s) {
-        return Verdict::SignatureInvalid;
-    }
-    let t = add_mod_n(&r, &s);
-    if t == [0; 4] {
-        return Verdict::SignatureInvalid;
-    }
-    let sum = add_multiples(&s, &t, &key);
-    let e = reduce_mod_n(&limbs(item.digest));
-    if is_x_mod_n(&sum, &sub_mod_n(&r, &e)) { Verdict::Valid } else { Verdict::SignatureInvalid }
+    let sum = add_multiples(&parsed.s, &parsed.t, &key);
+    let has = |x: [u64; 4]| Fe::from_limbs(x).is_some_and(|x| sum.has_x(&x));
+    let is_valid = has(parsed.x) || (parsed.has_second_lift() && has(add_limbs(&parsed.x, &N).0));
+    if is_valid { Verdict::Valid } else { Verdict::SignatureInvalid }
 }
 
 fn halves(bytes: &[u8; 64]) -> [&[u8; 32]; 2] {
@@ -75,13 +110,6 @@ fn add_mod_n(a: &[u64; 4], b: &[u64; 4]) -> [u64; 4] {
 fn sub_mod_n(a: &[u64; 4], b: &[u64; 4]) -> [u64; 4] {
     let (rest, is_below) = sub_limbs(a, b);
     if is_below { add_limbs(&rest, &N).0 } else { rest }
-}
-
-/// Whether the x of the point, as a number below p, is `x` modulo n; never at infinity.
-fn is_x_mod_n(point: &Jacobian, x: &[u64; 4]) -> bool {
-    let has = |x: [u64; 4]| Fe::from_limbs(x).is_some_and(|x| point.has_x(&x));
-    let (second, carry) = add_limbs(x, &N);
-    has(*x) || (!carry && sub_limbs(&second, &P).1 && has(second))
 }
 
 /// [s]G + [t]P.

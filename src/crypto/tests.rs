@@ -69,8 +69,15 @@ fn providers() -> Vec<Provider> {
 fn judge(key: &PublicKey, digest: Digest, signature: &Signature) -> Verdict {
     let item = VerifyItem { key, digest, signature };
     let expected = oracle(key, &digest, signature);
+    let neighbour =
+        VerifyItem { key: &EXAMPLE_KEY, digest: EXAMPLE_DIGEST, signature: &EXAMPLE_SIGNATURE };
     for provider in providers() {
         assert_eq!(provider.verifier.verify(item), expected, "{key} {digest} {signature}");
+        // In lanes too, of which a single item need not take any.
+        let mut verdicts = [Verdict::KeyInvalid; 3];
+        provider.verifier.verify_many(&[item, neighbour, item], &mut verdicts);
+        let all = [expected, Verdict::Valid, expected];
+        assert_eq!(verdicts, all, "{key} {digest} {signature}");
     }
     assert_eq!(is_curve_point(key), expected != Verdict::KeyInvalid);
     expected
