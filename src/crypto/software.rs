@@ -1,12 +1,13 @@
-//! The software provider: RustCrypto's `sm2` and the SM3 of `kernels` behind the seam.
+//! The software provider: the kernels verify and hash, RustCrypto's `sm2` signs.
 //!
 //! Signing is constant time (RFC 6979 nonces); verification is for public data. Digests are made
 //! side by side with the widest instructions of this CPU.
 
 use std::sync::Arc;
 
+use hufu_kernels::sm2 as kernel;
 use hufu_kernels::{Backend, sm3};
-use sm2::dsa::signature::hazmat::{PrehashSigner, PrehashVerifier};
+use sm2::dsa::signature::hazmat::PrehashSigner;
 use sm2::elliptic_curve::sec1::ToSec1Point;
 use sm2::pkcs8::{DecodePrivateKey, EncodePrivateKey, LineEnding};
 use zeroize::Zeroizing;
@@ -32,44 +33,50 @@ pub fn software_provider() -> Provider {
 pub fn software_provider_on(backend: Backend) -> Provider {
     Provider {
         name: "software",
-        verifier: Arc::new(SoftwareVerifier),
+        verifier: Arc::new(SoftwareVerifier(backend)),
         hasher: Arc::new(SoftwareHasher(backend)),
     }
 }
 
-struct SoftwareVerifier;
+struct SoftwareVerifier(Backend);
+
+/// Items handed to the kernel at once, count: enough to fill any number of lanes, and little enough
+/// for the stack.
+const ITEMS_PER_CALL: usize = 64;
 
 impl Verifier for SoftwareVerifier {
     fn verify_many(&self, items: &[VerifyItem<'_>], verdicts: &mut [Verdict]) {
         assert_eq!(items.len(), verdicts.len(), "one verdict for each item");
-        for (item, verdict) in items.iter().zip(verdicts) {
-            *verdict = verify_one(item);
+        let Some(first) = items.first() else { return };
+        let mut asked = [kernel_item(first); ITEMS_PER_CALL];
+        let mut found = [kernel::Verdict::SignatureInvalid; ITEMS_PER_CALL];
+        let parts = items.chunks(ITEMS_PER_CALL).zip(verdicts.chunks_mut(ITEMS_PER_CALL));
+        for (items, verdicts) in parts {
+            for (place, item) in asked.iter_mut().zip(items) {
+                *place = kernel_item(item);
+            }
+            let found = &mut found[..items.len()];
+            kernel::verify_many(self.0, &asked[..items.len()], found);
+            for (verdict, found) in verdicts.iter_mut().zip(found) {
+                *verdict = match found {
+                    kernel::Verdict::Valid => Verdict::Valid,
+                    kernel::Verdict::SignatureInvalid => Verdict::SignatureInvalid,
+                    kernel::Verdict::KeyInvalid => Verdict::KeyInvalid,
+                };
+            }
         }
     }
 }
 
-fn verify_one(item: &VerifyItem<'_>) -> Verdict {
-    let Some(key) = verifying_key(item.key) else { return Verdict::KeyInvalid };
-    let Ok(signature) = sm2::dsa::Signature::from_slice(&item.signature.0) else {
-        return Verdict::SignatureInvalid;
-    };
-    match key.verify_prehash(&item.digest.0, &signature) {
-        Ok(()) => Verdict::Valid,
-        Err(_) => Verdict::SignatureInvalid,
-    }
-}
-
-fn verifying_key(key: &PublicKey) -> Option<sm2::dsa::VerifyingKey> {
-    let mut sec1 = [4; 65];
-    sec1[1..].copy_from_slice(&key.0);
-    sm2::dsa::VerifyingKey::from_sec1_bytes(IDENTITY_UNUSED, &sec1).ok()
+const fn kernel_item<'a>(item: &'a VerifyItem<'a>) -> kernel::Item<'a> {
+    kernel::Item { key: &item.key.0, digest: &item.digest.0, signature: &item.signature.0 }
 }
 
 /// Whether the key is a point of the SM2 curve other than the one at infinity (GB/T 32918.1-2016
 /// 6.2.1), as every verifier asks of a key before it looks at a signature. Variable time.
 #[must_use]
 pub fn is_curve_point(key: &PublicKey) -> bool {
-    verifying_key(key).is_some()
+    kernel::is_on_curve(&key.0)
 }
 
 struct SoftwareHasher(Backend);
@@ -197,7 +204,7 @@ impl Signer for SoftwareSigner {
     fn sign(&self, digest: &Digest) -> Result<Signature, Error> {
         let signature = self.sign_unverified(digest)?;
         let item = VerifyItem { key: &self.public, digest: *digest, signature: &signature };
-        match verify_one(&item) {
+        match SoftwareVerifier(Backend::best()).verify(item) {
             Verdict::Valid => Ok(signature),
             Verdict::KeyInvalid | Verdict::SignatureInvalid => Err(Error::SignatureRejected),
         }

@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use proptest::prelude::*;
+use sm2::dsa::signature::hazmat::PrehashVerifier as _;
 use sm2::elliptic_curve::group::Group as _;
 use sm2::elliptic_curve::point::{AffineCoordinates as _, DecompressPoint as _};
 use sm2::elliptic_curve::sec1::ToSec1Point as _;
@@ -63,13 +64,34 @@ fn providers() -> Vec<Provider> {
     backends.into_iter().flatten().map(software_provider_on).collect()
 }
 
-/// What every back end says of one signature; they must agree.
+/// What every back end says of one signature; they must agree, and with RustCrypto, which shares no
+/// line with them.
 fn judge(key: &PublicKey, digest: Digest, signature: &Signature) -> Verdict {
     let item = VerifyItem { key, digest, signature };
-    let verdicts: Vec<Verdict> =
-        providers().iter().map(|provider| provider.verifier.verify(item)).collect();
-    assert!(verdicts.windows(2).all(|pair| pair[0] == pair[1]), "split verdict: {verdicts:?}");
-    verdicts[0]
+    let expected = oracle(key, &digest, signature);
+    let neighbour =
+        VerifyItem { key: &EXAMPLE_KEY, digest: EXAMPLE_DIGEST, signature: &EXAMPLE_SIGNATURE };
+    for provider in providers() {
+        assert_eq!(provider.verifier.verify(item), expected, "{key} {digest} {signature}");
+        // In lanes too, of which a single item need not take any.
+        let mut verdicts = [Verdict::KeyInvalid; 3];
+        provider.verifier.verify_many(&[item, neighbour, item], &mut verdicts);
+        let all = [expected, Verdict::Valid, expected];
+        assert_eq!(verdicts, all, "{key} {digest} {signature}");
+    }
+    assert_eq!(is_curve_point(key), expected != Verdict::KeyInvalid);
+    expected
+}
+
+fn oracle(key: &PublicKey, digest: &Digest, signature: &Signature) -> Verdict {
+    let mut sec1 = [4; 65];
+    sec1[1..].copy_from_slice(&key.0);
+    let Ok(key) = sm2::dsa::VerifyingKey::from_sec1_bytes("", &sec1) else {
+        return Verdict::KeyInvalid;
+    };
+    let verified = sm2::dsa::Signature::from_slice(&signature.0)
+        .and_then(|signature| key.verify_prehash(&digest.0, &signature));
+    if verified.is_ok() { Verdict::Valid } else { Verdict::SignatureInvalid }
 }
 
 fn scalar(bytes: &[u8; 32]) -> Scalar {
@@ -606,6 +628,39 @@ mod properties {
             let at = cut.index(message.len() + 1);
             let (head, tail) = message.split_at(at);
             prop_assert_eq!(Sm3::of(&[head, tail]), Sm3::of(&[&message]));
+        }
+
+        /// Items of all kinds in one call, more than one call of the kernel takes: each has the
+        /// verdict it has alone.
+        #[test]
+        fn neighbours_have_no_influence(kinds in prop::collection::vec(0_u8..4, 0..150)) {
+            let signer = SoftwareSigner::from_bytes(&EXAMPLE_SECRET).unwrap();
+            let outside = PublicKey([1; 64]);
+            let made: Vec<(PublicKey, Digest, Signature)> = kinds
+                .iter()
+                .zip(0_u8..)
+                .map(|(kind, number)| {
+                    let digest = Sm3::of(&[&[number]]);
+                    let signature = signer.sign_unverified(&digest).unwrap();
+                    match kind {
+                        0 => (EXAMPLE_KEY, digest, Signature([number; 64])),
+                        1 => (outside, digest, signature),
+                        _ => (EXAMPLE_KEY, digest, signature),
+                    }
+                })
+                .collect();
+            let items = made.iter().map(|(key, digest, signature)| {
+                VerifyItem { key, digest: *digest, signature }
+            });
+            let items: Vec<VerifyItem<'_>> = items.collect();
+            for provider in providers() {
+                let mut verdicts = vec![Verdict::KeyInvalid; items.len()];
+                provider.verifier.verify_many(&items, &mut verdicts);
+                for (item, verdict) in items.iter().zip(&verdicts) {
+                    let alone = oracle(item.key, &item.digest, item.signature);
+                    prop_assert_eq!(*verdict, alone);
+                }
+            }
         }
 
         /// RustCrypto's SM3 shares no line with ours.

@@ -1,0 +1,260 @@
+//! The prime field of the SM2 curve, portable: four 64-bit limbs, Montgomery form.
+//!
+//! p = 2^256 - 2^224 - 2^96 + 2^64 - 1 (GB/T 32918.5-2017 A.2). Since p = -1 mod 2^64, the
+//! Montgomery factor -1/p mod 2^64 is 1, and since p is sparse, a step of the reduction is
+//! additions of shifted words and no multiplication.
+//!
+//! # Ranges
+//! Every [`Fe`] is below p, going in and coming out, so that equal values have equal limbs. Nothing
+//! here is constant time on purpose, though little depends on the values.
+
+/// A field element a, held as a * 2^256 mod p; limbs from the lowest, all of it below p.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Fe([u64; 4]);
+
+/// p, limbs from the lowest.
+pub(super) const P: [u64; 4] =
+    [0xffff_ffff_ffff_ffff, 0xffff_ffff_0000_0000, 0xffff_ffff_ffff_ffff, 0xffff_fffe_ffff_ffff];
+
+/// 2^512 mod p: brings a value into Montgomery form.
+const R2: Fe = Fe([
+    0x0000_0002_0000_0003,
+    0x0000_0002_ffff_ffff,
+    0x0000_0001_0000_0001,
+    0x0000_0004_0000_0002,
+]);
+
+/// a + b + carry; the carry is 0 or 1. On x86-64 by the instruction's own name: the compiler makes
+/// half as many more instructions of the chain below.
+#[inline(always)]
+fn add_carry(a: u64, b: u64, carry: bool) -> (u64, bool) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        let mut sum = 0;
+        let over = core::arch::x86_64::_addcarry_u64(u8::from(carry), a, b, &mut sum);
+        (sum, over != 0)
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        let (sum, over) = a.overflowing_add(b);
+        let (sum, again) = sum.overflowing_add(u64::from(carry));
+        (sum, over | again)
+    }
+}
+
+/// a - b - borrow.
+#[inline(always)]
+fn sub_borrow(a: u64, b: u64, borrow: bool) -> (u64, bool) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        let mut rest = 0;
+        let under = core::arch::x86_64::_subborrow_u64(u8::from(borrow), a, b, &mut rest);
+        (rest, under != 0)
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        let (rest, under) = a.overflowing_sub(b);
+        let (rest, again) = rest.overflowing_sub(u64::from(borrow));
+        (rest, under | again)
+    }
+}
+
+/// a * b + c + d as (low, high); cannot overflow.
+#[inline(always)]
+#[allow(clippy::cast_possible_truncation, reason = "the low half is what is asked for")]
+fn multiply_add(a: u64, b: u64, c: u64, d: u64) -> (u64, u64) {
+    let wide = u128::from(a) * u128::from(b) + u128::from(c) + u128::from(d);
+    (wide as u64, (wide >> 64) as u64)
+}
+
+/// Limbs from the lowest of 32 big-endian bytes.
+pub(super) fn limbs(bytes: &[u8; 32]) -> [u64; 4] {
+    let word = |at: usize| {
+        let mut word = [0; 8];
+        word.copy_from_slice(&bytes[at..at + 8]);
+        u64::from_be_bytes(word)
+    };
+    [word(24), word(16), word(8), word(0)]
+}
+
+/// a + b and whether it left 2^256.
+pub(super) fn add_limbs(a: &[u64; 4], b: &[u64; 4]) -> ([u64; 4], bool) {
+    let (s0, c) = add_carry(a[0], b[0], false);
+    let (s1, c) = add_carry(a[1], b[1], c);
+    let (s2, c) = add_carry(a[2], b[2], c);
+    let (s3, c) = add_carry(a[3], b[3], c);
+    ([s0, s1, s2, s3], c)
+}
+
+/// a - b mod 2^256 and whether b is larger.
+pub(super) fn sub_limbs(a: &[u64; 4], b: &[u64; 4]) -> ([u64; 4], bool) {
+    let (d0, c) = sub_borrow(a[0], b[0], false);
+    let (d1, c) = sub_borrow(a[1], b[1], c);
+    let (d2, c) = sub_borrow(a[2], b[2], c);
+    let (d3, c) = sub_borrow(a[3], b[3], c);
+    ([d0, d1, d2, d3], c)
+}
+
+/// a, or a - p where that does not go below zero; `carry` stands for 2^256 more.
+#[inline(always)]
+fn reduce_once(a: [u64; 4], carry: bool) -> Fe {
+    let (less, is_below) = sub_limbs(&a, &P);
+    // All ones to keep a.
+    let keep = u64::from(is_below & !carry).wrapping_neg();
+    Fe([
+        (a[0] & keep) | (less[0] & !keep),
+        (a[1] & keep) | (less[1] & !keep),
+        (a[2] & keep) | (less[2] & !keep),
+        (a[3] & keep) | (less[3] & !keep),
+    ])
+}
+
+/// (t / 2^256) mod p for t below p * 2^256: four steps, each of which adds the multiple of p that
+/// clears the lowest word and drops that word.
+#[inline(always)]
+fn reduce(t: [u64; 8]) -> Fe {
+    let [t0, mut t1, mut t2, mut t3, mut t4, mut t5, mut t6, mut t7] = t;
+    let mut over = false;
+    macro_rules! step {
+        ($m:ident, $a:ident, $b:ident, $c:ident, $d:ident) => {
+            // m * p = m * (2^256 - 2^224 - 2^96 + 2^64 - 1); what is left of it above the cleared
+            // word is m * (2^192 - 2^160 - 2^32 + 1), never negative.
+            let (low, high) = ($m << 32, $m >> 32);
+            let (d0, borrow) = sub_borrow($m, low, false);
+            let (d1, borrow) = sub_borrow(0, high, borrow);
+            let (d2, borrow) = sub_borrow(0, low, borrow);
+            let (d3, _) = sub_borrow($m, high, borrow);
+            let (sum, carry) = add_carry($a, d0, false);
+            $a = sum;
+            let (sum, carry) = add_carry($b, d1, carry);
+            $b = sum;
+            let (sum, carry) = add_carry($c, d2, carry);
+            $c = sum;
+            let (sum, carry) = add_carry(d3, u64::from(over), carry);
+            let (sum, more) = add_carry($d, sum, false);
+            $d = sum;
+            // d3 is at most 2^64 - 2^32, so the two carries never come together.
+            over = carry | more;
+        };
+    }
+    step!(t0, t1, t2, t3, t4);
+    step!(t1, t2, t3, t4, t5);
+    step!(t2, t3, t4, t5, t6);
+    step!(t3, t4, t5, t6, t7);
+    reduce_once([t4, t5, t6, t7], over)
+}
+
+impl Fe {
+    pub(super) const ZERO: Self = Self([0; 4]);
+
+    /// 2^256 mod p.
+    pub(super) const ONE: Self = Self([1, 0xffff_ffff, 0, 0x1_0000_0000]);
+
+    /// The element with these limbs; `None` unless they are below p.
+    pub(super) fn from_limbs(limbs: [u64; 4]) -> Option<Self> {
+        if !sub_limbs(&limbs, &P).1 {
+            return None;
+        }
+        Some(Self(limbs).mul(&R2))
+    }
+
+    /// Limbs of the value, out of Montgomery form.
+    pub(super) fn to_limbs(self) -> [u64; 4] {
+        let [a, b, c, d] = self.0;
+        reduce([a, b, c, d, 0, 0, 0, 0]).0
+    }
+
+    pub(super) fn is_zero(&self) -> bool {
+        let [a, b, c, d] = self.0;
+        (a | b | c | d) == 0
+    }
+
+    #[inline(always)]
+    pub(super) fn add(&self, other: &Self) -> Self {
+        let (sum, carry) = add_limbs(&self.0, &other.0);
+        reduce_once(sum, carry)
+    }
+
+    #[inline(always)]
+    pub(super) fn double(&self) -> Self {
+        self.add(self)
+    }
+
+    #[inline(always)]
+    pub(super) fn sub(&self, other: &Self) -> Self {
+        let (rest, borrow) = sub_limbs(&self.0, &other.0);
+        let mask = u64::from(borrow).wrapping_neg();
+        let back = [P[0] & mask, P[1] & mask, P[2] & mask, P[3] & mask];
+        Self(add_limbs(&rest, &back).0)
+    }
+
+    pub(super) fn negate(&self) -> Self {
+        Self::ZERO.sub(self)
+    }
+
+    #[inline(always)]
+    pub(super) fn mul(&self, other: &Self) -> Self {
+        let (a, b) = (&self.0, &other.0);
+        let (t0, c) = multiply_add(a[0], b[0], 0, 0);
+        let (t1, c) = multiply_add(a[0], b[1], c, 0);
+        let (t2, c) = multiply_add(a[0], b[2], c, 0);
+        let (t3, t4) = multiply_add(a[0], b[3], c, 0);
+        let (t1, c) = multiply_add(a[1], b[0], t1, 0);
+        let (t2, c) = multiply_add(a[1], b[1], t2, c);
+        let (t3, c) = multiply_add(a[1], b[2], t3, c);
+        let (t4, t5) = multiply_add(a[1], b[3], t4, c);
+        let (t2, c) = multiply_add(a[2], b[0], t2, 0);
+        let (t3, c) = multiply_add(a[2], b[1], t3, c);
+        let (t4, c) = multiply_add(a[2], b[2], t4, c);
+        let (t5, t6) = multiply_add(a[2], b[3], t5, c);
+        let (t3, c) = multiply_add(a[3], b[0], t3, 0);
+        let (t4, c) = multiply_add(a[3], b[1], t4, c);
+        let (t5, c) = multiply_add(a[3], b[2], t5, c);
+        let (t6, t7) = multiply_add(a[3], b[3], t6, c);
+        reduce([t0, t1, t2, t3, t4, t5, t6, t7])
+    }
+
+    #[inline(always)]
+    pub(super) fn square(&self) -> Self {
+        let a = &self.0;
+        // The products of two different limbs, then twice that, then the squares.
+        let (t1, c) = multiply_add(a[0], a[1], 0, 0);
+        let (t2, c) = multiply_add(a[0], a[2], c, 0);
+        let (t3, t4) = multiply_add(a[0], a[3], c, 0);
+        let (t3, c) = multiply_add(a[1], a[2], t3, 0);
+        let (t4, t5) = multiply_add(a[1], a[3], t4, c);
+        let (t5, t6) = multiply_add(a[2], a[3], t5, 0);
+        let t7 = t6 >> 63;
+        let t6 = (t6 << 1) | (t5 >> 63);
+        let t5 = (t5 << 1) | (t4 >> 63);
+        let t4 = (t4 << 1) | (t3 >> 63);
+        let t3 = (t3 << 1) | (t2 >> 63);
+        let t2 = (t2 << 1) | (t1 >> 63);
+        let t1 = t1 << 1;
+        let (t0, high) = multiply_add(a[0], a[0], 0, 0);
+        let (t1, c) = add_carry(t1, high, false);
+        let (low, high) = multiply_add(a[1], a[1], 0, 0);
+        let (t2, c) = add_carry(t2, low, c);
+        let (t3, c) = add_carry(t3, high, c);
+        let (low, high) = multiply_add(a[2], a[2], 0, 0);
+        let (t4, c) = add_carry(t4, low, c);
+        let (t5, c) = add_carry(t5, high, c);
+        let (low, high) = multiply_add(a[3], a[3], 0, 0);
+        let (t6, c) = add_carry(t6, low, c);
+        let (t7, _) = add_carry(t7, high, c);
+        reduce([t0, t1, t2, t3, t4, t5, t6, t7])
+    }
+
+    /// 1 / self, or 0 for 0: self^(p-2), bit by bit; for tables, not for the hot path.
+    pub(super) fn invert(&self) -> Self {
+        let (exponent, _) = sub_limbs(&P, &[2, 0, 0, 0]);
+        let mut power = Self::ONE;
+        for bit in (0..256).rev() {
+            power = power.square();
+            if exponent[bit / 64] >> (bit % 64) & 1 == 1 {
+                power = power.mul(self);
+            }
+        }
+        power
+    }
+}

@@ -1,0 +1,158 @@
+//! Points of the SM2 curve y^2 = x^3 - 3x + b in Jacobian coordinates, portable, variable time: for
+//! public data only.
+//!
+//! Formulas: doubling "dbl-2001-b", mixed addition "madd-2004-hmv", addition "add-1998-cmo-2" of
+//! Bernstein and Lange's Explicit-Formulas Database, with the exceptional cases (equal points,
+//! opposite points, infinity) told apart before they are wrong.
+
+use super::field::Fe;
+
+/// b of the curve (GB/T 32918.5-2017 A.2), limbs from the lowest.
+const B: [u64; 4] =
+    [0xddbc_bd41_4d94_0e93, 0xf397_89f5_15ab_8f92, 0x4d5a_9e4b_cf65_09a7, 0x28e9_fa9e_9d9f_5e34];
+
+/// x and y of the base point G.
+pub(super) const G: [[u64; 4]; 2] = [
+    [0x715a_4589_334c_74c7, 0x8fe3_0bbf_f266_0be1, 0x5f99_0446_6a39_c994, 0x32c4_ae2c_1f19_8119],
+    [0x02df_32e5_2139_f0a0, 0xd0a9_877c_c62a_4740, 0x59bd_cee3_6b69_2153, 0xbc37_36a2_f4f6_779c],
+];
+
+/// A point other than infinity, by its coordinates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Affine {
+    x: Fe,
+    y: Fe,
+}
+
+/// (x / z^2, y / z^3), or infinity where z is 0.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Jacobian {
+    x: Fe,
+    y: Fe,
+    z: Fe,
+}
+
+impl Affine {
+    /// The base point.
+    pub(super) fn generator() -> Self {
+        let [Some(x), Some(y)] = G.map(Fe::from_limbs) else {
+            unreachable!("the coordinates of G are below p")
+        };
+        Self { x, y }
+    }
+
+    /// The point with these coordinates; `None` unless they are below p and on the curve.
+    pub(super) fn on_curve(x: [u64; 4], y: [u64; 4]) -> Option<Self> {
+        let (x, y, b) = (Fe::from_limbs(x)?, Fe::from_limbs(y)?, Fe::from_limbs(B)?);
+        let three_x = x.double().add(&x);
+        let right = x.square().mul(&x).sub(&three_x).add(&b);
+        (y.square() == right).then_some(Self { x, y })
+    }
+
+    pub(super) fn negate(&self) -> Self {
+        Self { x: self.x, y: self.y.negate() }
+    }
+
+    /// x and y, limbs from the lowest.
+    pub(super) fn coordinates(&self) -> ([u64; 4], [u64; 4]) {
+        (self.x.to_limbs(), self.y.to_limbs())
+    }
+}
+
+impl From<Affine> for Jacobian {
+    fn from(Affine { x, y }: Affine) -> Self {
+        Self { x, y, z: Fe::ONE }
+    }
+}
+
+impl Jacobian {
+    pub(super) const INFINITY: Self = Self { x: Fe::ONE, y: Fe::ONE, z: Fe::ZERO };
+
+    pub(super) fn is_infinity(&self) -> bool {
+        self.z.is_zero()
+    }
+
+    pub(super) fn negate(&self) -> Self {
+        Self { x: self.x, y: self.y.negate(), z: self.z }
+    }
+
+    /// Twice the point; right for infinity too, and there is no point of order 2. 3M + 5S.
+    pub(super) fn double(&self) -> Self {
+        let Self { x, y, z } = self;
+        let delta = z.square();
+        let gamma = y.square();
+        let beta = x.mul(&gamma);
+        let product = x.sub(&delta).mul(&x.add(&delta));
+        let alpha = product.double().add(&product);
+        let beta4 = beta.double().double();
+        let x3 = alpha.square().sub(&beta4.double());
+        let z3 = y.add(z).square().sub(&gamma).sub(&delta);
+        let gamma8 = gamma.square().double().double().double();
+        let y3 = alpha.mul(&beta4.sub(&x3)).sub(&gamma8);
+        Self { x: x3, y: y3, z: z3 }
+    }
+
+    /// The sum with a point whose z is 1. 8M + 3S.
+    pub(super) fn add_affine(&self, other: &Affine) -> Self {
+        if self.is_infinity() {
+            return Self::from(*other);
+        }
+        let zz = self.z.square();
+        let u = other.x.mul(&zz);
+        let s = other.y.mul(&zz).mul(&self.z);
+        let h = u.sub(&self.x);
+        let r = s.sub(&self.y);
+        if h.is_zero() {
+            return if r.is_zero() { self.double() } else { Self::INFINITY };
+        }
+        let z = self.z.mul(&h);
+        Self::sum(&self.x, &self.y, &h, &r, z)
+    }
+
+    /// The sum of two points. 12M + 4S.
+    pub(super) fn add(&self, other: &Self) -> Self {
+        if self.is_infinity() {
+            return *other;
+        }
+        if other.is_infinity() {
+            return *self;
+        }
+        let (zz, other_zz) = (self.z.square(), other.z.square());
+        let (u1, u2) = (self.x.mul(&other_zz), other.x.mul(&zz));
+        let s1 = self.y.mul(&other_zz).mul(&other.z);
+        let s2 = other.y.mul(&zz).mul(&self.z);
+        let (h, r) = (u2.sub(&u1), s2.sub(&s1));
+        if h.is_zero() {
+            return if r.is_zero() { self.double() } else { Self::INFINITY };
+        }
+        let z = self.z.mul(&other.z).mul(&h);
+        Self::sum(&u1, &s1, &h, &r, z)
+    }
+
+    /// What both additions end with: the first point over the common denominator, the differences
+    /// of the coordinates and the z of the sum.
+    fn sum(x: &Fe, y: &Fe, h: &Fe, r: &Fe, z: Fe) -> Self {
+        let hh = h.square();
+        let hhh = hh.mul(h);
+        let v = x.mul(&hh);
+        let x3 = r.square().sub(&hhh).sub(&v.double());
+        let y3 = r.mul(&v.sub(&x3)).sub(&y.mul(&hhh));
+        Self { x: x3, y: y3, z }
+    }
+
+    /// Whether this is a point whose affine x is `x`, without a division.
+    pub(super) fn has_x(&self, x: &Fe) -> bool {
+        let right = x.mul(&self.z.square());
+        !self.is_infinity() && right.sub(&self.x).is_zero()
+    }
+
+    /// By its coordinates; `None` at infinity. Costs a division.
+    pub(super) fn to_affine(self) -> Option<Affine> {
+        if self.is_infinity() {
+            return None;
+        }
+        let inverse = self.z.invert();
+        let square = inverse.square();
+        Some(Affine { x: self.x.mul(&square), y: self.y.mul(&square).mul(&inverse) })
+    }
+}
