@@ -59,7 +59,8 @@ pub fn verify_many(backend: Backend, items: &[Item<'_>], verdicts: &mut [Verdict
                 verdicts.copy_from_slice(&[verify::verify(&items[0])]);
                 continue;
             }
-            // SAFETY: the CPU was asked for AVX-512 F when the back end was made, and for IFMA here.
+            // SAFETY: the CPU was asked for AVX-512 F when the back end was made, and for IFMA
+            // here.
             unsafe { avx512::verify(items, verdicts) };
         }
         return;

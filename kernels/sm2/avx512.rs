@@ -7,16 +7,16 @@
 //! two of the four products of a step are a subtraction and an addition. A product is 70 multiply
 //! and add instructions.
 //!
-//! Every [`Fe8`] has limbs below 2^52, the highest below 2^49, and is below 2^256 + 2^231, which is
+//! Every [`Fe8`] has limbs below 2^52, the highest below 2^49, and is below 2^256 + 2^253, which is
 //! less than 2p: going in and coming out of every function here. A value is therefore 0 modulo p
 //! when it is 0 or p.
 //!
 //! # The curve
 //! [t]P by fixed windows of five bits with odd signed digits over a table of the sixteen odd
-//! multiples of each key; [s]G by windows of eight bits over a table of all their multiples, so that
-//! it needs no doublings. An odd digit is never zero; an even scalar is made odd by adding n. No
-//! case is told apart on the way: where two points to be added are equal, opposite or infinite, z
-//! becomes 0 and stays so to the end, and that lane, which nobody meets by chance, is judged by
+//! multiples of each key; [s]G by windows of eight bits over a table of all their multiples, so
+//! that it needs no doublings. An odd digit is never zero; an even scalar is made odd by adding n.
+//! No case is told apart on the way: where two points to be added are equal, opposite or infinite,
+//! z becomes 0 and stays so to the end, and that lane, which nobody meets by chance, is judged by
 //! the portable code. So is one whose x1 may have been reduced modulo n.
 
 use core::arch::x86_64::{
