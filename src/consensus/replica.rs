@@ -252,7 +252,11 @@ impl Replica {
     pub fn step(&mut self, time: Time, input: Input, out: &mut Vec<Effect>) -> Result<(), Error> {
         if !core::mem::replace(&mut self.has_announced, true) {
             let Tip { block, .. } = self.chain.tip();
-            out.push(Effect::AnnounceTip { height: block.height, block: block.digest });
+            // At the genesis only those speak who have signed nothing before this run: that is what
+            // the chain's being new means to a validator with an empty folder.
+            if block.height > 0 || self.probation.is_some() {
+                out.push(Effect::AnnounceTip { height: block.height, block: block.digest });
+            }
         }
         self.take(time, input, out)?;
         self.advance(time, out)?;

@@ -173,8 +173,7 @@ impl Node {
             life.up.insert(peer);
             life.inbox.push_back(Input::PeerUp(address));
             life.dissemination.peer_up(outside.now, address);
-            let height = life.announced;
-            outside.sends.push((peer, Wire::Tip { height }));
+            outside.sends.extend(life.announced.map(|height| (peer, Wire::Tip { height })));
         } else {
             life.up.remove(&peer);
             life.inbox.push_back(Input::PeerDown(address));

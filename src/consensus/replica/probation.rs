@@ -2,8 +2,10 @@
 //! before. Perhaps nothing, because the chain is new; perhaps votes, on a disk that is lost.
 //!
 //! It follows by catch-up and signs nothing until either holds:
-//! - The chain is new: validators with more than two thirds of the power, itself among them, are at
-//!   the genesis.
+//! - The chain is new: validators with more than two thirds of the power, itself among them, say
+//!   that they are at the genesis. Only those say so that began their run on probation, so that
+//!   none of them has ever signed anything in another run. Where power was lost before the first
+//!   block, the others keep silent, and whoever lost its disk then waits for the second rule.
 //! - A block is decided whose time is later than the empty folder by more than twice what clocks
 //!   may differ. An honest quorum prevoted for that block at such a time, so its height is not
 //!   below the last at which this key can have signed, and the next one is above.

@@ -321,6 +321,32 @@ fn a_validator_that_lost_its_disk_follows_until_it_may_vote_again() {
     // The cluster itself checks that no signer signs two things at one position.
 }
 
+/// Found by the simulator: a quorum was at the genesis, so the chain was taken for new, and the
+/// wiped validator proposed for height 1 a second time.
+#[test]
+fn a_disk_lost_before_the_first_block_is_not_a_new_chain() {
+    let mut cluster = Cluster::new(4);
+    cluster.submit();
+    let has_signed =
+        |cluster: &Cluster, place: usize| cluster.nodes[place].replica.counters().signed > 0;
+    cluster.run_until(|cluster| (0..4).all(|place| has_signed(cluster, place)));
+    assert!((0..4).all(|place| cluster.height(place) == 0), "all at height 1, undecided");
+    let lost = 2;
+    for place in 0..4 {
+        if place == lost { cluster.wipe(place) } else { cluster.stop(place) }
+    }
+    for place in 0..4 {
+        cluster.start(place);
+    }
+    cluster.submit();
+    cluster.run_until(|cluster| (0..4).all(|place| cluster.height(place) >= 1));
+    let replica = &cluster.nodes[lost].replica;
+    assert!(replica.is_on_probation() && replica.counters().signed == 0, "it follows the others");
+    cluster.run_for(5_000 * MILLISECOND);
+    run_heights(&mut cluster, 5);
+    assert!(cluster.nodes[lost].replica.counters().signed > 0, "it votes again");
+}
+
 /// Found by the simulator: the block's batches were never asked for, since it has none, and so its
 /// decision after the restart found no bodies.
 #[test]

@@ -59,7 +59,7 @@ impl Node {
             }
             Effect::AnnounceTip { height, .. } => {
                 if let Some(life) = &mut self.life {
-                    life.announced = height;
+                    life.announced = Some(height);
                 }
                 self.tell_all(outside, &Wire::Tip { height });
             }

@@ -66,7 +66,7 @@ pub(crate) struct Life {
     /// The batches of blocks that this node was told are all durable.
     pub(super) bodies: BTreeMap<BlockDigest, Vec<BatchDigest>>,
     pub(super) sealed: u64,
-    pub(super) announced: u64,
+    pub(super) announced: Option<u64>,
     pub(super) inbox: VecDeque<Input>,
     pub(super) up: Peers,
     pub(super) waiters: Waiters,
@@ -138,7 +138,7 @@ impl Life {
             durable_batches,
             bodies: BTreeMap::new(),
             sealed: opened.sealed,
-            announced: height,
+            announced: None,
             inbox: VecDeque::from([Input::Tick]),
             up: Peers::new(),
             waiters: Waiters::new(),

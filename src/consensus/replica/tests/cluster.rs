@@ -39,6 +39,8 @@ pub(super) struct Node {
     pub(super) salt: u8,
     due: Option<u64>,
     pub(super) probation: Option<u64>,
+    /// The height that peers are told of when a link opens.
+    announced: Option<u64>,
 }
 
 pub(super) struct Cluster {
@@ -94,6 +96,7 @@ impl Cluster {
             salt: 0,
             due: Some(0),
             probation: Some(EPOCH_MILLIS),
+            announced: None,
         });
         let mut cluster = Self {
             nodes: nodes.collect(),
@@ -133,11 +136,16 @@ impl Cluster {
         for other in 0..self.nodes.len() {
             if other != place && self.nodes[other].is_up {
                 let (own, others) = (self.address(place), self.address(other));
-                let (own_height, height) = (self.height(place), self.height(other));
+                let announced = [place, other].map(|node| self.nodes[node].announced);
                 self.post(0, other, Input::PeerUp(own));
                 self.post(0, place, Input::PeerUp(others));
-                self.post(MILLISECOND, other, Input::Tip { from: own, height: own_height });
-                self.post(MILLISECOND, place, Input::Tip { from: others, height });
+                for (to, from, height) in
+                    [(other, own, announced[0]), (place, others, announced[1])]
+                {
+                    if let Some(height) = height {
+                        self.post(MILLISECOND, to, Input::Tip { from, height });
+                    }
+                }
             }
         }
     }
@@ -173,6 +181,7 @@ impl Cluster {
     pub(super) fn stop(&mut self, place: usize) {
         let node = &mut self.nodes[place];
         node.is_up = false;
+        node.announced = None;
         node.unsynced.clear();
         node.question = None;
         self.mail.retain(|_, (to, _)| *to != place);
@@ -312,6 +321,7 @@ impl Cluster {
                 }
             }
             Effect::AnnounceTip { height, .. } => {
+                self.nodes[place].announced = Some(height);
                 for to in 0..self.nodes.len() {
                     self.send(place, to, Input::Tip { from: own, height });
                 }
