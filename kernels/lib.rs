@@ -1,6 +1,8 @@
 #![doc = include_str!("README.md")]
 
 pub mod backend;
+#[cfg(test)]
+mod numbers;
 pub mod sm2;
 pub mod sm3;
 
