@@ -83,8 +83,8 @@ fn a_sum_whose_x_wraps_at_n_is_judged_exactly() {
     assert_eq!(verdict(wrapped, other, signature), Verdict::SignatureInvalid);
 }
 
-/// The last digit of t = n - 6 adds -3P to -3P in the lanes; only the portable code tells that apart.
-/// Made with Python's integers for the key of the standard's example.
+/// The last digit of t = n - 6 adds -3P to -3P in the lanes; only the portable code tells that
+/// apart. Made with Python's integers for the key of the standard's example.
 #[test]
 fn a_case_that_the_lanes_do_not_tell_apart_is_judged_exactly() {
     let e = "9e3082cfcd67f740d055f3bbb69a44e777ab4fd5c07d149c4042aad78165d360";
