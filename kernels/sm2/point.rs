@@ -8,7 +8,7 @@
 use super::field::Fe;
 
 /// b of the curve (GB/T 32918.5-2017 A.2), limbs from the lowest.
-const B: [u64; 4] =
+pub(super) const B: [u64; 4] =
     [0xddbc_bd41_4d94_0e93, 0xf397_89f5_15ab_8f92, 0x4d5a_9e4b_cf65_09a7, 0x28e9_fa9e_9d9f_5e34];
 
 /// x and y of the base point G.
