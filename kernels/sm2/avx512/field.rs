@@ -311,17 +311,8 @@ impl<const V: usize, const K: u32> Fe<V, K> {
     /// Where the mask is set, the negated element.
     #[target_feature(enable = "avx512f")]
     #[inline]
-    pub(super) fn negate_where<const C: u32>(self, masks: [__mmask8; V]) -> Loose<V, C> {
-        const { assert!(C >= K) };
-        let multiple = const { times_p(K) };
-        let mut t = self.0;
-        for (limb, multiple) in t.iter_mut().zip(multiple) {
-            for (vector, mask) in limb.iter_mut().zip(masks) {
-                let all = broadcast(multiple);
-                *vector = _mm512_mask_sub_epi64(*vector, mask, all, *vector);
-            }
-        }
-        Loose(t)
+    pub(super) fn negate_where(self, masks: [__mmask8; V]) -> Loose<V, K> {
+        self.loose().negate_where(masks)
     }
 
     /// The limbs of every lane.
@@ -467,6 +458,21 @@ impl<const V: usize, const K: u32> Loose<V, K> {
             }
         }
         Loose(t)
+    }
+
+    /// Where the mask is set, the negated element: K p less the value, which is not 0.
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    pub(super) fn negate_where(self, masks: [__mmask8; V]) -> Self {
+        let multiple = const { times_p(K) };
+        let mut t = self.0;
+        for (limb, multiple) in t.iter_mut().zip(multiple) {
+            for (vector, mask) in limb.iter_mut().zip(masks) {
+                let all = broadcast(multiple);
+                *vector = _mm512_mask_sub_epi64(*vector, mask, all, *vector);
+            }
+        }
+        Self(t)
     }
 
     /// 2^S times the value.

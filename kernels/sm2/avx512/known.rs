@@ -76,7 +76,7 @@ fn column<const V: usize>(
     columns: &[[[Column; COLUMNS]; LANES]; V],
     half: usize,
     number: usize,
-) -> Affine<V> {
+) -> (Affine<V>, [__mmask8; V]) {
     let mut chosen: [[&Entry; LANES]; V] = tables.map(|lanes| lanes.map(|one| &one.points[0][0]));
     let mut negative: [__mmask8; V] = [0; V];
     for v in 0..V {
@@ -86,7 +86,7 @@ fn column<const V: usize>(
             negative[v] |= u8::from(is_negative) << lane;
         }
     }
-    Affine::load(&chosen).negate_where(negative)
+    (Affine::load(&chosen), negative)
 }
 
 /// [t]P by the tables of the keys.
@@ -106,13 +106,16 @@ pub(super) fn multiply<const V: usize>(
         }
     }
     let mut number = HALF_COLUMNS - 1;
-    let mut sum = column(tables, &columns, 0, number).to_point();
+    let (first, negative) = column(tables, &columns, 0, number);
+    let mut sum = first.negate_where(negative).to_point();
     loop {
-        sum = sum.add_affine(&column(tables, &columns, 1, number));
+        let (point, negative) = column(tables, &columns, 1, number);
+        sum = sum.add_signed(&point, negative);
         if number == 0 {
             return sum;
         }
         number -= 1;
-        sum = sum.double().add_affine(&column(tables, &columns, 0, number));
+        let (point, negative) = column(tables, &columns, 0, number);
+        sum = sum.double().add_signed(&point, negative);
     }
 }

@@ -135,13 +135,21 @@ impl<const V: usize> Point<V> {
         Self { x, y, z: z.widen() }
     }
 
-    /// The sums with points whose z is 1: 8M + 3S.
+    /// The sums with points whose z is 1.
     #[target_feature(enable = "avx512f,avx512ifma")]
+    #[inline]
     pub(super) fn add_affine(&self, other: &Affine<V>) -> Self {
+        self.add_signed(other, [0; V])
+    }
+
+    /// The sums with points whose z is 1, or with their opposites where the masks are set: 8M + 3S.
+    #[target_feature(enable = "avx512f,avx512ifma")]
+    pub(super) fn add_signed(&self, other: &Affine<V>, negative: [__mmask8; V]) -> Self {
         let zz: Fe<V, 2> = self.z.square().tight();
         let zzz: Fe<V, 2> = zz.mul(&self.z).tight();
         let h: Fe<V, 4> = other.x.mul::<2, 2>(&zz).minus(self.x.loose()).tight();
-        let r: Fe<V, 6> = other.y.mul::<2, 2>(&zzz).minus(self.y.loose()).tight();
+        let s = other.y.mul::<2, 2>(&zzz).negate_where(negative);
+        let r: Fe<V, 6> = s.minus(self.y.loose()).tight();
         let z: Fe<V, 2> = self.z.mul(&h).tight();
         let hh: Fe<V, 2> = h.square().tight();
         let hhh: Fe<V, 2> = hh.mul(&h).tight();

@@ -155,17 +155,17 @@ impl BaseTable {
         let mut table = vec![Entry([0; 8]); BASE_DIGITS * BASE_MULTIPLES];
         let mut power = Jacobian::from(PortableAffine::generator());
         for rows in table.chunks_mut(LANES * BASE_MULTIPLES) {
-            let mut firsts = [[[0; 4]; LANES]; 2];
-            for lane in 0..LANES {
+            let mut firsts = ([[0; 4]; LANES], [[0; 4]; LANES]);
+            for (x, y) in firsts.0.iter_mut().zip(&mut firsts.1) {
                 let Some(first) = power.to_affine() else {
                     unreachable!("a multiple of G by a power of 2 is not at infinity")
                 };
-                (firsts[0][lane], firsts[1][lane]) = first.coordinates();
+                (*x, *y) = first.coordinates();
                 for _ in 0..BASE_WINDOW {
                     power = power.double();
                 }
             }
-            let [x, y] = firsts.map(|values| Fe::new(words(&[values])));
+            let [x, y] = [firsts.0, firsts.1].map(|values| Fe::new(words(&[values])));
             let first = Affine { x, y }.to_point();
             let twice = first.double().to_multiple();
             let mut multiples = vec![first; BASE_MULTIPLES];
@@ -211,7 +211,7 @@ impl<const V: usize> Chosen<'_, V> {
     #[target_feature(enable = "avx512f,avx512ifma,avx512vbmi2")]
     pub(super) fn add_to(&self, mut sum: Point<V>) -> Point<V> {
         for (entries, negative) in &self.0 {
-            sum = sum.add_affine(&Affine::load(entries).negate_where(*negative));
+            sum = sum.add_signed(&Affine::load(entries), *negative);
         }
         sum
     }
