@@ -1,9 +1,14 @@
 #![doc = include_str!("README.md")]
 #![forbid(unsafe_code)]
 
+mod curve;
+pub mod der;
 pub mod digest;
 pub mod drbg;
+pub mod encryption;
 pub mod entropy;
+pub mod exchange;
+mod kdf;
 pub mod keys;
 pub mod provider;
 pub mod software;
@@ -42,6 +47,36 @@ pub enum Error {
         /// Which test of SP 800-90B 4.4.
         test: &'static str,
     },
+    /// The key is not on the curve.
+    #[error("public key is no point of the SM2 curve")]
+    PublicKeyInvalid,
+    /// The text is not an SM2 public key.
+    #[error("public key file is not an SM2 public key in PEM (SubjectPublicKeyInfo)")]
+    PublicKeyEncoding,
+    /// A ciphertext that is not written as one.
+    #[error("ciphertext is not one: {0}")]
+    CiphertextEncoding(#[source] der::DerError),
+    /// A ciphertext that was changed, cut, or meant for another key.
+    #[error("ciphertext is refused: it was changed, or is for another key")]
+    CiphertextRejected,
+    /// Nothing to encrypt, or too much.
+    #[error("{bytes} bytes to encrypt, there must be 1 to {max}", max = encryption::PLAINTEXT_SIZE_MAX)]
+    PlaintextSize {
+        /// How many.
+        bytes: usize,
+    },
+    /// An agreed key of no size, or too large.
+    #[error("agreed key of {bytes} bytes, there must be 1 to {max}", max = exchange::AGREED_KEY_SIZE_MAX)]
+    AgreedKeySize {
+        /// How many.
+        bytes: usize,
+    },
+    /// The other side of a key exchange has another key, or is someone else.
+    #[error("key exchange is refused: the other side does not hold the same key")]
+    ExchangeRefused,
+    /// Many draws of a random scalar and none that can be used.
+    #[error("the random bit generator gives no usable scalar: it is broken")]
+    NoScalar,
     /// The signer could not sign.
     #[error("signing failed in the provider")]
     Signing,

@@ -182,6 +182,11 @@ impl SoftwareSigner {
         Ok(Signature(made.to_bytes().into()))
     }
 
+    /// d, big-endian, for what else this crate does with the key.
+    pub(crate) fn private_bytes(&self) -> Zeroizing<[u8; 32]> {
+        Zeroizing::new(self.secret.to_bytes().into())
+    }
+
     fn from_secret(secret: sm2::SecretKey) -> Result<Self, Error> {
         // 1 + d must have an inverse (GB/T 32918.2-2016 6.1 step A6): d = n - 1 is no private key.
         if bool::from((*secret.to_nonzero_scalar() + sm2::Scalar::ONE).is_zero()) {
