@@ -1,7 +1,7 @@
 #![doc = include_str!("README.md")]
 #![forbid(unsafe_code)]
 
-mod curve;
+pub mod cipher;
 pub mod der;
 pub mod digest;
 pub mod drbg;
@@ -15,6 +15,7 @@ pub mod software;
 #[cfg(test)]
 mod tests;
 
+pub use cipher::{Aead, Cipher, Sm4Key, Tag};
 pub use digest::{Digest, Sm3};
 pub use drbg::Drbg;
 pub use entropy::Entropy;
@@ -56,9 +57,6 @@ pub enum Error {
     /// A ciphertext that is not written as one.
     #[error("ciphertext is not one: {0}")]
     CiphertextEncoding(#[source] der::DerError),
-    /// A ciphertext that was changed, cut, or meant for another key.
-    #[error("ciphertext is refused: it was changed, or is for another key")]
-    CiphertextRejected,
     /// Nothing to encrypt, or too much.
     #[error("{bytes} bytes to encrypt, there must be 1 to {max}", max = encryption::PLAINTEXT_SIZE_MAX)]
     PlaintextSize {
@@ -80,4 +78,19 @@ pub enum Error {
     /// The signer could not sign.
     #[error("signing failed in the provider")]
     Signing,
+    /// The ciphertext, its tag or its padding is not what was made with this key.
+    #[error("ciphertext rejected: changed, cut short, or made with another key or nonce")]
+    CiphertextRejected,
+    /// A nonce, a tag or the data has a length that the mode does not take.
+    #[error("cipher: {cause}")]
+    CipherInput {
+        /// Which of them.
+        cause: hufu_kernels::sm4::Error,
+    },
+    /// The mode works on whole blocks only.
+    #[error("cipher: {size} bytes are not whole blocks of 16")]
+    CipherBlocks {
+        /// Bytes given.
+        size: usize,
+    },
 }

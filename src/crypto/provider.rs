@@ -4,6 +4,7 @@
 //! kernels and cards differ only behind these traits.
 
 use crate::Error;
+use crate::cipher::Cipher;
 use crate::digest::Digest;
 use crate::entropy::Entropy;
 use crate::keys::{PublicKey, Signature};
@@ -87,6 +88,8 @@ pub struct Provider {
     pub hasher: std::sync::Arc<dyn Hasher>,
     /// Seeds of the random bit generators.
     pub entropy: std::sync::Arc<dyn Entropy>,
+    /// Encryption with keys that the host holds.
+    pub cipher: std::sync::Arc<dyn Cipher>,
 }
 
 impl core::fmt::Debug for Provider {
