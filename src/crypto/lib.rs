@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod digest;
+pub mod drbg;
 pub mod entropy;
 pub mod keys;
 pub mod provider;
@@ -10,6 +11,8 @@ pub mod software;
 mod tests;
 
 pub use digest::{Digest, Sm3};
+pub use drbg::Drbg;
+pub use entropy::Entropy;
 pub use hufu_kernels::Backend;
 pub use keys::{Address, IDENTITY_DEFAULT, PublicKey, Signature, identity_digest, message_digest};
 pub use provider::{Hasher, Provider, Signer, Verdict, Verifier, VerifyItem};
@@ -32,6 +35,12 @@ pub enum Error {
     Entropy {
         /// What the operating system said.
         cause: String,
+    },
+    /// What a source of entropy gives is not random.
+    #[error("the source of entropy failed its health test ({test}): its numbers are not used")]
+    EntropyUnhealthy {
+        /// Which test of SP 800-90B 4.4.
+        test: &'static str,
     },
     /// The signer could not sign.
     #[error("signing failed in the provider")]

@@ -5,6 +5,7 @@
 
 use crate::Error;
 use crate::digest::Digest;
+use crate::entropy::Entropy;
 use crate::keys::{PublicKey, Signature};
 
 /// One signature to verify: e = SM3(ZA || M) with the key and the signature that claims to be over
@@ -84,6 +85,8 @@ pub struct Provider {
     pub verifier: std::sync::Arc<dyn Verifier>,
     /// Digests.
     pub hasher: std::sync::Arc<dyn Hasher>,
+    /// Seeds of the random bit generators.
+    pub entropy: std::sync::Arc<dyn Entropy>,
 }
 
 impl core::fmt::Debug for Provider {

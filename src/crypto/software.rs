@@ -35,6 +35,7 @@ pub fn software_provider_on(backend: Backend) -> Provider {
         name: "software",
         verifier: Arc::new(SoftwareVerifier(backend)),
         hasher: Arc::new(SoftwareHasher(backend)),
+        entropy: entropy::system(),
     }
 }
 
