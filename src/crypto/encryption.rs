@@ -11,12 +11,12 @@
 use hufu_kernels::Backend;
 use zeroize::Zeroizing;
 
-use crate::curve::{multiply, multiply_base};
 use crate::der::{self, CipherParts, DerError, DerFault};
 use crate::digest::Sm3;
 use crate::kdf;
 use crate::keys::PublicKey;
 use crate::{Drbg, Error, SoftwareSigner};
+use hufu_kernels::sm2::{multiply, multiply_base};
 
 /// Bytes of a plaintext at most: whoever has more encrypts it with SM4 and the key with SM2.
 pub const PLAINTEXT_SIZE_MAX: usize = 16 << 20;

@@ -13,11 +13,11 @@
 use hufu_kernels::Backend;
 use zeroize::Zeroizing;
 
-use crate::curve::{add_points, multiply, multiply_base, scalar_multiply_add};
 use crate::digest::{Digest, Sm3};
 use crate::kdf;
 use crate::keys::PublicKey;
 use crate::{Drbg, Error, SoftwareSigner};
+use hufu_kernels::sm2::{add_points, multiply, multiply_base, scalar_multiply_add};
 
 /// Bytes of an agreed key at most.
 pub const AGREED_KEY_SIZE_MAX: usize = 1_024;
