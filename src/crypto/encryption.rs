@@ -8,11 +8,14 @@
 //! For keys and short texts. Constant time in k and d and in what is encrypted, but for its size. A
 //! recipient learns that a ciphertext was refused and never why, so nobody can ask him bit by bit.
 
+#[cfg(test)]
+mod tests;
+
 use hufu_kernels::Backend;
 use zeroize::Zeroizing;
 
 use crate::der::{self, CipherParts, DerError, DerFault};
-use crate::digest::Sm3;
+use crate::digest::{Sm3, decode_hex};
 use crate::kdf;
 use crate::keys::PublicKey;
 use crate::{Drbg, Error, SoftwareSigner};
@@ -199,5 +202,22 @@ const fn check_size(bytes: usize) -> Result<(), Error> {
     Ok(())
 }
 
-#[cfg(test)]
-mod tests;
+/// C3 and C2 of GB/T 32918.5-2017 annex C.2, made and opened again, and refused when changed.
+pub(crate) fn known_answer(
+    backend: Backend,
+    private: &[u8; 32],
+    scalar: &[u8; 32],
+    key: &PublicKey,
+) -> Result<(), ()> {
+    const HASH: &str = "59983c18f809e262923c53aec295d30383b54e39d609d160afcb1908d0bd8766";
+    const TEXT: &str = "21886ca989ca9c7d58087307ca93092d651efa";
+    let plaintext = b"encryption standard";
+    let (mut hash, mut text) = ([0; 32], [0; 19]);
+    decode_hex(HASH, &mut hash).and_then(|()| decode_hex(TEXT, &mut text)).ok_or(())?;
+    let mut made = encrypt_with(backend, scalar, key, plaintext).ok_or(())?;
+    let opened = decrypt_with(backend, private, &made).map_err(drop)?;
+    let is_right = made.hash == hash && made.text == text && opened.as_slice() == plaintext;
+    made.hash[0] ^= 1;
+    let is_refused = decrypt_with(backend, private, &made).is_err();
+    if is_right && is_refused { Ok(()) } else { Err(()) }
+}

@@ -10,6 +10,10 @@
 //! nobody holds a key before the other side has shown that it has the same one. Constant time in
 //! private keys and private scalars; those are overwritten when they are dropped.
 
+mod example;
+#[cfg(test)]
+mod tests;
+
 use hufu_kernels::Backend;
 use zeroize::Zeroizing;
 
@@ -239,5 +243,7 @@ impl Sides<'_> {
     }
 }
 
-#[cfg(test)]
-mod tests;
+/// The example of the standard, both sides.
+pub(crate) fn known_answer(backend: Backend) -> Result<(), ()> {
+    example::meet(backend)
+}

@@ -10,7 +10,9 @@ pub mod entropy;
 pub mod exchange;
 mod kdf;
 pub mod keys;
+mod pem;
 pub mod provider;
+pub mod selftest;
 pub mod software;
 #[cfg(test)]
 mod tests;
@@ -22,6 +24,7 @@ pub use entropy::Entropy;
 pub use hufu_kernels::Backend;
 pub use keys::{Address, IDENTITY_DEFAULT, PublicKey, Signature, identity_digest, message_digest};
 pub use provider::{Hasher, Provider, Signer, Verdict, Verifier, VerifyItem};
+pub use selftest::selftest;
 pub use software::{SoftwareSigner, is_curve_point, software_provider, software_provider_on};
 
 /// What can go wrong with keys and signatures made or read by this host.
@@ -75,6 +78,14 @@ pub enum Error {
     /// Many draws of a random scalar and none that can be used.
     #[error("the random bit generator gives no usable scalar: it is broken")]
     NoScalar,
+    /// An algorithm gave a wrong answer to a known question: nothing may be computed with it.
+    #[error("self-test of {algorithm} failed: {fault}")]
+    SelfTest {
+        /// Which algorithm.
+        algorithm: &'static str,
+        /// What was wrong.
+        fault: &'static str,
+    },
     /// The signer could not sign.
     #[error("signing failed in the provider")]
     Signing,
