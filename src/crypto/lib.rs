@@ -6,6 +6,7 @@ pub mod drbg;
 pub mod entropy;
 pub mod keys;
 pub mod provider;
+pub mod signer;
 pub mod software;
 #[cfg(test)]
 mod tests;
@@ -16,7 +17,8 @@ pub use entropy::Entropy;
 pub use hufu_kernels::Backend;
 pub use keys::{Address, IDENTITY_DEFAULT, PublicKey, Signature, identity_digest, message_digest};
 pub use provider::{Hasher, Provider, Signer, Verdict, Verifier, VerifyItem};
-pub use software::{SoftwareSigner, is_curve_point, software_provider, software_provider_on};
+pub use signer::SoftwareSigner;
+pub use software::{is_curve_point, software_provider, software_provider_on};
 
 /// What can go wrong with keys and signatures made or read by this host.
 #[derive(Debug, thiserror::Error)]
