@@ -55,7 +55,7 @@ const STACK_SIZE: usize = 16 * 1024;
 ///
 /// The caller must have called what had the secrets as a function of its own, not inlined.
 #[inline(never)]
-pub(crate) fn wipe_stack() {
+pub fn wipe_stack() {
     let mut stack = [0_u64; STACK_SIZE / size_of::<u64>()];
     core::hint::black_box(&mut stack);
 }

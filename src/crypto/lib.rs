@@ -13,6 +13,7 @@ pub mod keys;
 mod pem;
 pub mod provider;
 pub mod selftest;
+pub mod signer;
 pub mod software;
 #[cfg(test)]
 mod tests;
@@ -25,7 +26,8 @@ pub use hufu_kernels::Backend;
 pub use keys::{Address, IDENTITY_DEFAULT, PublicKey, Signature, identity_digest, message_digest};
 pub use provider::{Hasher, Provider, Signer, Verdict, Verifier, VerifyItem};
 pub use selftest::selftest;
-pub use software::{SoftwareSigner, is_curve_point, software_provider, software_provider_on};
+pub use signer::SoftwareSigner;
+pub use software::{is_curve_point, software_provider, software_provider_on};
 
 /// What can go wrong with keys and signatures made or read by this host.
 #[derive(Debug, thiserror::Error)]

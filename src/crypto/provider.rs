@@ -60,6 +60,22 @@ pub trait Signer: Send {
     /// [`Error::Signing`] when the provider fails, [`Error::SignatureRejected`] when what came back
     /// is wrong.
     fn sign(&self, digest: &Digest) -> Result<Signature, Error>;
+
+    /// `signatures[i]` becomes a signature of `digests[i]`, all of them verified as in
+    /// [`Signer::sign`]; constant time. A provider that signs many at once overrides this.
+    ///
+    /// # Errors
+    /// As [`Signer::sign`]; no signature must then be used.
+    ///
+    /// # Panics
+    /// If the two slices differ in length, which only our own mistake can bring about.
+    fn sign_many(&self, digests: &[Digest], signatures: &mut [Signature]) -> Result<(), Error> {
+        assert_eq!(digests.len(), signatures.len(), "one signature for each digest");
+        for (digest, signature) in digests.iter().zip(signatures) {
+            *signature = self.sign(digest)?;
+        }
+        Ok(())
+    }
 }
 
 /// Computes many SM3 digests at once, so that a SIMD back end can run them side by side.
