@@ -64,7 +64,12 @@ impl Verifier for SoftwareVerifier {
 }
 
 const fn kernel_item<'a>(item: &'a VerifyItem<'a>) -> kernel::Item<'a> {
-    kernel::Item { key: &item.key.0, digest: &item.digest.0, signature: &item.signature.0 }
+    kernel::Item {
+        key: &item.key.0,
+        digest: &item.digest.0,
+        signature: &item.signature.0,
+        table: None,
+    }
 }
 
 /// Whether the key is a point of the SM2 curve other than the one at infinity (GB/T 32918.1-2016
