@@ -6,9 +6,13 @@ use hufu_crypto::{
     Backend, Digest, Drbg, Error, PublicKey, Signature, Signer as _, Sm3, SoftwareSigner, Verdict,
     VerifyItem, entropy, software_provider_on,
 };
+use hufu_kernels::sm2::{self, KeyTable, tables_many};
 
 /// Signatures verified or made by one call, each of another key where keys are fresh.
 const SIGNATURES: u32 = 256;
+
+/// Known keys of which all have a table, count.
+const KNOWN_KEYS: u32 = 1_024;
 
 /// Bytes of a long message.
 const LONG: u32 = 16 * 1_024;
@@ -53,9 +57,9 @@ struct Signed {
 }
 
 impl Signed {
-    fn new(backend: Backend) -> Result<Self, Error> {
+    fn new(backend: Backend, count: u32) -> Result<Self, Error> {
         let mut signed = Self { keys: Vec::new(), digests: Vec::new(), signatures: Vec::new() };
-        for number in 0..SIGNATURES {
+        for number in 0..count {
             let signer = SoftwareSigner::generate()?.on(backend);
             let digest = Sm3::of(&[&number.to_be_bytes()]);
             signed.signatures.push(signer.sign_unverified(&digest)?);
@@ -75,8 +79,8 @@ impl Signed {
 
 fn signatures(backend: Backend) -> Result<Vec<Work>, Error> {
     let verifier = software_provider_on(backend).verifier;
-    let signed = Signed::new(backend)?;
-    let single = Signed::new(backend)?;
+    let signed = Signed::new(backend, SIGNATURES)?;
+    let single = Signed::new(backend, SIGNATURES)?;
     let single_verifier = std::sync::Arc::clone(&verifier);
     let signer = SoftwareSigner::generate()?.on(backend);
     let one = SoftwareSigner::generate()?.on(backend);
@@ -89,6 +93,7 @@ fn signatures(backend: Backend) -> Result<Vec<Work>, Error> {
             verifier.verify_many(&items, &mut verdicts);
             assert!(verdicts.iter().all(|verdict| *verdict == Verdict::Valid), "all are good");
         }),
+        known_keys(backend)?,
         Work::new("SM2 verify, one at a time", (SIGNATURES, 0), move || {
             for item in single.items() {
                 assert!(single_verifier.verify(item) == Verdict::Valid, "all are good");
@@ -105,6 +110,31 @@ fn signatures(backend: Backend) -> Result<Vec<Work>, Error> {
             assert!(signed.is_ok(), "a good key signs");
         }),
     ])
+}
+
+/// Verification with the tables of all keys at hand, the keys in an order that no cache foresees.
+fn known_keys(backend: Backend) -> Result<Work, Error> {
+    let signed = Signed::new(backend, KNOWN_KEYS)?;
+    let mut tables = vec![KeyTable::empty(); signed.keys.len()];
+    let keys: Vec<&[u8; 64]> = signed.keys.iter().map(|key| &key.0).collect();
+    tables_many(backend, &keys, &mut tables.iter_mut().collect::<Vec<&mut KeyTable>>());
+    let mut order: Vec<usize> = (0..tables.len()).collect();
+    // By digest: as good as shuffled, and the same in every run.
+    order.sort_by_key(|place| signed.digests[*place]);
+    let mut verdicts = vec![sm2::Verdict::KeyInvalid; order.len()];
+    Ok(Work::new("SM2 verify, 1024 known keys", (KNOWN_KEYS, 0), move || {
+        let items: Vec<sm2::Item<'_>> = order
+            .iter()
+            .map(|place| sm2::Item {
+                key: &signed.keys[*place].0,
+                digest: &signed.digests[*place].0,
+                signature: &signed.signatures[*place].0,
+                table: Some(&tables[*place]),
+            })
+            .collect();
+        sm2::verify_many(backend, &items, &mut verdicts);
+        assert!(verdicts.iter().all(|verdict| *verdict == sm2::Verdict::Valid), "all are good");
+    }))
 }
 
 fn agreement(backend: Backend) -> Result<Vec<Work>, Error> {
