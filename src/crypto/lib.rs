@@ -10,6 +10,7 @@ pub mod entropy;
 pub mod exchange;
 mod kdf;
 pub mod keys;
+pub mod known_keys;
 mod pem;
 pub mod provider;
 pub mod selftest;
@@ -24,10 +25,13 @@ pub use drbg::Drbg;
 pub use entropy::Entropy;
 pub use hufu_kernels::Backend;
 pub use keys::{Address, IDENTITY_DEFAULT, PublicKey, Signature, identity_digest, message_digest};
+pub use known_keys::{KnownKeys, KnownKeysCounts};
 pub use provider::{Hasher, Provider, Signer, Verdict, Verifier, VerifyItem};
 pub use selftest::selftest;
 pub use signer::SoftwareSigner;
-pub use software::{is_curve_point, software_provider, software_provider_on};
+pub use software::{
+    is_curve_point, software_provider, software_provider_on, software_provider_with,
+};
 
 /// What can go wrong with keys and signatures made or read by this host.
 #[derive(Debug, thiserror::Error)]
