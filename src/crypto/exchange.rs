@@ -203,6 +203,20 @@ impl Own {
     }
 }
 
+/// [d]P of one's own d and the other side's P: x || y, the secret that both can compute. Alone it
+/// proves nothing: whoever needs to know the other side takes the exchange above. Constant time.
+///
+/// # Errors
+/// [`Error::PublicKeyInvalid`] if P is no point of the curve.
+pub fn diffie_hellman(
+    backend: Backend,
+    private: &SoftwareSigner,
+    peer: &PublicKey,
+) -> Result<Zeroizing<[u8; 64]>, Error> {
+    let shared = multiply(backend, &private.private_bytes(), &peer.0);
+    shared.map(Zeroizing::new).ok_or(Error::PublicKeyInvalid)
+}
+
 /// x' = 2^127 + (x mod 2^127) of a point (step A4: w = 127 for n of 256 bits).
 fn reduced_x(point: &PublicKey) -> [u8; 32] {
     let mut number = [0; 32];

@@ -29,9 +29,10 @@ type Finding = Result<(), &'static str>;
 type Test = (&'static str, fn(&Provider, Backend) -> Finding);
 
 /// What is tested, in this order: what the others build on comes first.
-const TESTS: [Test; 9] = [
+const TESTS: [Test; 10] = [
     ("SM3", digests),
     ("SM2 verification", verification),
+    ("SM2 verification, known keys", known_keys),
     ("SM2 signing", signing),
     ("SM2 encryption", sm2_encryption),
     ("SM2 key exchange", key_exchange),
@@ -210,6 +211,38 @@ fn verification(provider: &Provider, _: Backend) -> Finding {
             let (mut items, mut expected) = ([item; PLACES], [Verdict::Valid; PLACES]);
             (items[place], expected[place]) = (bad, *wanted);
             provider.verifier.verify_many(&items, &mut verdicts);
+            ensure(verdicts == expected, "a bad signature between good ones")?;
+        }
+    }
+    Ok(())
+}
+
+/// The same with the tables of known keys: for all items, and for every second one.
+fn known_keys(_: &Provider, backend: Backend) -> Finding {
+    let good = example();
+    let mut table = Box::new(kernel::KeyTable::empty());
+    kernel::tables_many(backend, &[&good.key.0], &mut [&mut *table]);
+    ensure(table.is_of(backend, &good.key.0), "the table of a key")?;
+    let item = |place: usize, is_mixed: bool| kernel::Item {
+        key: &good.key.0,
+        digest: &good.digest.0,
+        signature: &good.signature.0,
+        table: (!is_mixed || place.is_multiple_of(2)).then_some(&*table),
+    };
+    let bad = bad_items(&good);
+    for is_mixed in [false, true] {
+        let items: [kernel::Item<'_>; PLACES] = core::array::from_fn(|place| item(place, is_mixed));
+        let mut verdicts = [kernel::Verdict::KeyInvalid; PLACES];
+        kernel::verify_many(backend, &items, &mut verdicts);
+        ensure(verdicts == [kernel::Verdict::Valid; PLACES], "good signatures")?;
+        let of_the_key = bad.iter().filter(|(key, ..)| *key == good.key);
+        for (place, (_, digest, signature, _)) in of_the_key.cycle().take(4 * PLACES).enumerate() {
+            let place = place % PLACES;
+            let (mut items, mut expected) = (items, [kernel::Verdict::Valid; PLACES]);
+            items[place].digest = &digest.0;
+            items[place].signature = &signature.0;
+            expected[place] = kernel::Verdict::SignatureInvalid;
+            kernel::verify_many(backend, &items, &mut verdicts);
             ensure(verdicts == expected, "a bad signature between good ones")?;
         }
     }

@@ -18,6 +18,7 @@ use hufu_types::{Address, Genesis};
 use serde_json::{Value, json};
 
 use crate::config::{Cores, LogBackend, NodeConfig, ReactorChoice};
+use crate::kernels;
 use crate::keys_file;
 
 /// File descriptors a node needs beside those of its clients, count.
@@ -242,7 +243,8 @@ fn processor(_config: &NodeConfig, _genesis: &Genesis) -> Finding {
         ];
         let present: Vec<&str> =
             features.iter().filter(|(_, is_there)| *is_there).map(|(name, _)| *name).collect();
-        Finding::kept(rule, format!("x86-64 with {}", present.join(", ")))
+        let (present, backend) = (present.join(", "), kernels::backend().name());
+        Finding::kept(rule, format!("x86-64 with {present}; kernels: {backend}"))
     }
     #[cfg(not(target_arch = "x86_64"))]
     {

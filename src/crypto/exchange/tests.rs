@@ -161,3 +161,15 @@ fn negate(point: &mut [u8; 64]) {
         (*digit, borrow) = (difference, u8::from(under | again));
     }
 }
+
+#[test]
+fn diffie_hellman_is_the_same_from_both_sides() {
+    let [a, b] = Pair::new().private;
+    for backend in backends() {
+        let shared = diffie_hellman(backend, &a, b.public_key()).unwrap();
+        assert_eq!(*shared, *diffie_hellman(Backend::PORTABLE, &b, a.public_key()).unwrap());
+        assert!(crate::is_curve_point(&PublicKey(*shared)));
+        let refused = diffie_hellman(backend, &a, &PublicKey([1; 64])).err();
+        assert!(matches!(refused, Some(Error::PublicKeyInvalid)));
+    }
+}
