@@ -59,16 +59,24 @@ pub enum Verdict {
 pub fn verify_many(backend: Backend, items: &[Item<'_>], verdicts: &mut [Verdict]) {
     assert_eq!(items.len(), verdicts.len(), "one verdict for each item");
     #[cfg(target_arch = "x86_64")]
-    if backend.0 == Instructions::Avx512 && std::is_x86_feature_detected!("avx512ifma") {
-        let parts = items.chunks(avx512::LANES).zip(verdicts.chunks_mut(avx512::LANES));
+    if backend.0 == Instructions::Avx512
+        && std::is_x86_feature_detected!("avx512ifma")
+        && std::is_x86_feature_detected!("avx512vbmi2")
+    {
+        let parts = items.chunks(avx512::ITEMS).zip(verdicts.chunks_mut(avx512::ITEMS));
         for (items, verdicts) in parts {
             if items.len() < LIVE_MIN {
                 verdicts.copy_from_slice(&[verify::verify(&items[0])]);
                 continue;
             }
-            // SAFETY: the CPU was asked for AVX-512 F when the back end was made, and for IFMA
-            // here.
-            unsafe { avx512::verify(items, verdicts) };
+            if items.len() > avx512::ITEMS / 2 {
+                // SAFETY: the CPU was asked for AVX-512 F when the back end was made, and for the
+                // rest here.
+                unsafe { avx512::verify::<2>(items, verdicts) };
+            } else {
+                // SAFETY: as above.
+                unsafe { avx512::verify::<1>(items, verdicts) };
+            }
         }
         return;
     }

@@ -9,8 +9,12 @@
 
 use super::field::{Fe, bytes};
 
-/// b of the curve (GB/T 32918.5-2017 A.2) in Montgomery form.
-const B: Fe = Fe::from_words([
+/// b of the curve (GB/T 32918.5-2017 A.2), limbs from the lowest.
+pub(super) const B: [u64; 4] =
+    [0xddbc_bd41_4d94_0e93, 0xf397_89f5_15ab_8f92, 0x4d5a_9e4b_cf65_09a7, 0x28e9_fa9e_9d9f_5e34];
+
+/// b of the curve in Montgomery form.
+const B_MONTGOMERY: Fe = Fe::from_words([
     0x90d2_3063_2bc0_dd42,
     0x71cf_379a_e9b5_37ab,
     0x5279_8150_5ea5_1c3c,
@@ -26,7 +30,7 @@ pub(super) const G: [[u64; 4]; 2] = [
 /// x^3 - 3x + b.
 fn right_side(x: &Fe) -> Fe {
     let three_x = x.double().add(x);
-    x.square().mul(x).sub(&three_x).add(&B)
+    x.square().mul(x).sub(&three_x).add(&B_MONTGOMERY)
 }
 
 /// A point other than infinity, by its coordinates.
