@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! verify_many(backend, items, verdicts) --one gate--> avx512 (eight side by side) | portable
-//! sign_many(backend, items, signatures) --one gate--> portable, constant time
+//! sign_many(backend, items, signatures) --one gate--> avx512 (up to 64 side by side) | portable
 //! ```
 //!
 //! "Valid" always means that this one signature is valid by GB/T 32918.2-2016 7.1 with e given. All
@@ -99,8 +99,25 @@ pub fn is_on_curve(key: &[u8; 64]) -> bool {
 ///
 /// # Panics
 /// If `items` and `signatures` differ in length.
-pub fn sign_many(_backend: Backend, items: &[SignItem<'_>], signatures: &mut [Option<[u8; 64]>]) {
+pub fn sign_many(backend: Backend, items: &[SignItem<'_>], signatures: &mut [Option<[u8; 64]>]) {
     assert_eq!(items.len(), signatures.len(), "one signature for each item");
+    #[cfg(target_arch = "x86_64")]
+    if backend.0 == Instructions::Avx512
+        && std::is_x86_feature_detected!("avx512ifma")
+        && std::is_x86_feature_detected!("avx512vbmi2")
+    {
+        let parts = items.chunks(avx512::SIGNATURES).zip(signatures.chunks_mut(avx512::SIGNATURES));
+        for (items, signatures) in parts {
+            if items.len() < LIVE_MIN {
+                sign::sign_many(items, signatures);
+            } else {
+                // SAFETY: the CPU was asked for AVX-512 F when the back end was made, and for the
+                // rest here.
+                unsafe { avx512::sign(items, signatures) };
+            }
+        }
+        return;
+    }
     sign::sign_many(items, signatures);
 }
 

@@ -4,6 +4,7 @@
 //! field   elements in lanes; the compiler checks the ranges
 //! point   points in lanes, no case told apart
 //! table   digits of scalars, and the multiples they choose from
+//! sign    up to 64 signatures side by side, constant time
 //! ```
 //! [t]P by windows of five bits over the odd multiples of each key; [s]G by windows over all their
 //! multiples, so that it needs no doublings. What no lane tells apart (z of the sum is 0, which
@@ -12,7 +13,10 @@
 
 mod field;
 mod point;
+mod sign;
 mod table;
+
+pub(super) use self::sign::{SIGNATURES, sign};
 
 use core::arch::x86_64::{__m512i, _mm512_setzero_si512};
 
