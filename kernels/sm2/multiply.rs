@@ -35,8 +35,8 @@ const POINT_DIGITS: usize = 52;
 const POINT_MULTIPLES: usize = 1 << (POINT_WINDOW - 1);
 
 /// A scalar in 1..n made odd.
-struct Odd {
-    limbs: [u64; 4],
+pub(super) struct Odd {
+    pub(super) limbs: [u64; 4],
     /// All ones if n - k stands in for k.
     is_negated: u64,
 }
@@ -48,7 +48,7 @@ struct Digit {
 }
 
 impl Odd {
-    fn new(scalar: &Scalar) -> Self {
+    pub(super) fn new(scalar: &Scalar) -> Self {
         let is_negated = mask(scalar.limbs()[0] & 1 ^ 1);
         let odd = Scalar::select(is_negated, scalar, &scalar.negate());
         Self { limbs: *odd.limbs(), is_negated }
@@ -106,25 +106,41 @@ fn base_table() -> &'static BaseTable {
     static TABLE: OnceLock<Box<BaseTable>> = OnceLock::new();
     TABLE.get_or_init(|| {
         let mut table = Box::new([[[0; 8]; BASE_MULTIPLES]; BASE_DIGITS]);
-        let mut power = Jacobian::from(Affine::generator());
-        for row in table.iter_mut() {
-            let twice = power.double();
-            let mut multiple = power;
-            let multiples: [Jacobian; BASE_MULTIPLES] = core::array::from_fn(|_| {
-                let this = multiple;
-                multiple = multiple.add(&twice);
-                this
-            });
-            for (entry, point) in row.iter_mut().zip(to_affine_many(&multiples)) {
+        for (row, points) in table.iter_mut().zip(BaseRows::<BASE_MULTIPLES>::new()) {
+            for (entry, point) in row.iter_mut().zip(points) {
                 entry[..4].copy_from_slice(&point.x.to_words());
                 entry[4..].copy_from_slice(&point.y.to_words());
-            }
-            for _ in 0..BASE_WINDOW {
-                power = power.double();
             }
         }
         table
     })
+}
+
+/// The rows of a table for the digits of [`Odd`], from the lowest and without end: all
+/// (2 * place + 1) * 2^(W * digit) * G, for windows of W bits with 2^(W-1) `MULTIPLES`.
+pub(super) struct BaseRows<const MULTIPLES: usize>(Jacobian);
+
+impl<const MULTIPLES: usize> BaseRows<MULTIPLES> {
+    pub(super) fn new() -> Self {
+        Self(Jacobian::from(Affine::generator()))
+    }
+}
+
+impl<const MULTIPLES: usize> Iterator for BaseRows<MULTIPLES> {
+    type Item = [Affine; MULTIPLES];
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let twice = self.0.double();
+        let mut multiple = self.0;
+        let multiples: [Jacobian; MULTIPLES] = core::array::from_fn(|_| {
+            let this = multiple;
+            multiple = multiple.add(&twice);
+            this
+        });
+        // After 2^(W-1) steps of 2 from 1 comes 2^W + 1.
+        self.0 = multiple.add(&self.0.negate());
+        Some(to_affine_many(&multiples))
+    }
 }
 
 /// 1 / a of each element, none of which may be 0, by one inversion. Constant time.

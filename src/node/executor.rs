@@ -263,7 +263,8 @@ impl Executor {
         let places = batches
             .iter()
             .flat_map(|batch| (0..batch.entries().len()).map(move |place| (batch, place)));
-        let done = places.zip(receipts).filter(|(_, receipt)| matches!(receipt.outcome(), Ok(Ok(()))));
+        let done =
+            places.zip(receipts).filter(|(_, receipt)| matches!(receipt.outcome(), Ok(Ok(()))));
         let senders: Vec<PublicKey> = done
             .filter_map(|((batch, place), _)| Some(batch.transaction(place)?.header().sender))
             .collect();

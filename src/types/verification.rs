@@ -102,8 +102,10 @@ impl Identified {
         transactions
             .into_iter()
             .zip(identifiers)
-            .map(|(transaction, (id, digest))| {
-                Self { transaction, id: TxId(id), digest: TxDigest(digest) }
+            .map(|(transaction, (id, digest))| Self {
+                transaction,
+                id: TxId(id),
+                digest: TxDigest(digest),
             })
             .collect()
     }
@@ -194,8 +196,10 @@ pub fn verify_batch(
     let items: Vec<VerifyItem<'_>> = views
         .iter()
         .zip(digests)
-        .map(|(view, digest)| {
-            VerifyItem { key: &view.header().sender, digest, signature: view.signature() }
+        .map(|(view, digest)| VerifyItem {
+            key: &view.header().sender,
+            digest,
+            signature: view.signature(),
         })
         .collect();
     let mut verdicts = vec![Verdict::SignatureInvalid; items.len()];
