@@ -103,7 +103,7 @@ fn groups(options: &LogOptions) -> Vec<(u32, u64, u64)> {
             &options.file_system,
             &options.folder,
             options.kind,
-            &options.chain,
+            options.chain_and_keys(),
             segment,
             super::scan::SegmentScan::new_window(),
         )
