@@ -5,5 +5,6 @@ pub mod backend;
 mod numbers;
 pub mod sm2;
 pub mod sm3;
+pub mod sm4;
 
 pub use backend::Backend;

@@ -1,6 +1,7 @@
 #![doc = include_str!("README.md")]
 #![forbid(unsafe_code)]
 
+pub mod cipher;
 pub mod digest;
 pub mod entropy;
 pub mod keys;
@@ -9,6 +10,7 @@ pub mod software;
 #[cfg(test)]
 mod tests;
 
+pub use cipher::{Aead, Cipher, Sm4Key, Tag};
 pub use digest::{Digest, Sm3};
 pub use hufu_kernels::Backend;
 pub use keys::{Address, IDENTITY_DEFAULT, PublicKey, Signature, identity_digest, message_digest};
@@ -36,4 +38,19 @@ pub enum Error {
     /// The signer could not sign.
     #[error("signing failed in the provider")]
     Signing,
+    /// The ciphertext, its tag or its padding is not what was made with this key.
+    #[error("ciphertext rejected: changed, cut short, or not made with this key and nonce")]
+    CiphertextRejected,
+    /// A nonce, a tag or the data has a length that the mode does not take.
+    #[error("cipher: {cause}")]
+    CipherInput {
+        /// Which of them.
+        cause: hufu_kernels::sm4::Error,
+    },
+    /// The mode works on whole blocks only.
+    #[error("cipher: {size} bytes are not whole blocks of 16")]
+    CipherBlocks {
+        /// Bytes given.
+        size: usize,
+    },
 }

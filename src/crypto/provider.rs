@@ -4,6 +4,7 @@
 //! kernels and cards differ only behind these traits.
 
 use crate::Error;
+use crate::cipher::Cipher;
 use crate::digest::Digest;
 use crate::keys::{PublicKey, Signature};
 
@@ -84,6 +85,8 @@ pub struct Provider {
     pub verifier: std::sync::Arc<dyn Verifier>,
     /// Digests.
     pub hasher: std::sync::Arc<dyn Hasher>,
+    /// Encryption with keys that the host holds.
+    pub cipher: std::sync::Arc<dyn Cipher>,
 }
 
 impl core::fmt::Debug for Provider {

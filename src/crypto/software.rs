@@ -12,6 +12,7 @@ use sm2::elliptic_curve::sec1::ToSec1Point;
 use sm2::pkcs8::{DecodePrivateKey, EncodePrivateKey, LineEnding};
 use zeroize::Zeroizing;
 
+use crate::cipher::SoftwareCipher;
 use crate::digest::Digest;
 use crate::keys::{PublicKey, Signature};
 use crate::provider::{Hasher, Provider, Signer, Verdict, Verifier, VerifyItem};
@@ -35,6 +36,7 @@ pub fn software_provider_on(backend: Backend) -> Provider {
         name: "software",
         verifier: Arc::new(SoftwareVerifier(backend)),
         hasher: Arc::new(SoftwareHasher(backend)),
+        cipher: Arc::new(SoftwareCipher(backend)),
     }
 }
 
