@@ -13,8 +13,10 @@
 
 use std::sync::Arc;
 
-use hufu_crypto::{Aead, Cipher, Digest, Hasher, Provider, Sm4Key, hkdf};
+use hufu_crypto::{Aead, Cipher, Digest, Hasher, Provider, Sm4Key};
 use zeroize::Zeroizing;
+
+use crate::hkdf::hkdf;
 
 /// Length of a data key, in bytes.
 pub const DATA_KEY_BYTES: usize = 32;
@@ -185,4 +187,68 @@ impl std::fmt::Debug for Keyring {
 #[must_use]
 pub fn show_id(id: u64) -> String {
     format!("{id:016x}")
+}
+
+/// A ring of keys that follow from small numbers, the first the current one.
+#[cfg(test)]
+pub(crate) fn ring(numbers: &[u8]) -> Keyring {
+    let mut keys = numbers.iter().map(|number| DataKey::new(&[*number; DATA_KEY_BYTES]));
+    let current = keys.next().unwrap();
+    Keyring::new(current, keys.collect(), &hufu_crypto::software_provider())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_follow_from_the_secret_alone_and_differ_by_use() {
+        let (one, same, other) =
+            (DataKey::new(&[1; 32]), DataKey::new(&[1; 32]), DataKey::new(&[2; 32]));
+        assert_eq!((one.id(), *one.log), (same.id(), *same.log));
+        assert_eq!(one.id(), DataKey::id_of(&[1; 32]));
+        assert_ne!(one.id(), other.id());
+        let all = [&one.log, &one.state, &one.names, &other.log, &other.state, &other.names];
+        for (place, key) in all.iter().enumerate() {
+            assert!(all[..place].iter().all(|before| ***before != ***key) && ***key != [0; 32]);
+        }
+        let keys = ring(&[1, 2]);
+        assert!(keys.has(one.id()) && keys.has(other.id()) && !keys.has(0));
+        assert_eq!(keys.current(), one.id());
+        let shown = format!("{keys:?}");
+        assert!(shown.contains(&show_id(other.id())) && shown.len() < 80, "{shown}");
+    }
+
+    #[test]
+    fn a_cipher_is_bound_to_key_salt_and_place() {
+        let keys = ring(&[1, 2]);
+        let (id, other) = (keys.current(), DataKey::id_of(&[2; 32]));
+        let mut sealed = *b"a record";
+        let tag = keys.new_group(&[3; 16], b"here").seal(&[0; 12], &[], &mut sealed);
+        let opens = |id, salt: [u8; 16], place: &[u8]| {
+            let mut bytes = sealed;
+            let aead = keys.group(id, &salt, place).unwrap();
+            aead.open(&[0; 12], &[], &mut bytes, &tag).is_ok() && bytes == *b"a record"
+        };
+        assert!(opens(id, [3; 16], b"here"));
+        assert!(!opens(other, [3; 16], b"here"));
+        assert!(!opens(id, [4; 16], b"here"));
+        assert!(!opens(id, [3; 16], b"there"));
+        assert!(keys.group(7, &[3; 16], b"here").is_none());
+    }
+
+    #[test]
+    fn names_differ_by_key_tag_and_text() {
+        let keys = ring(&[1, 2]);
+        let (id, other) = (keys.current(), DataKey::id_of(&[2; 32]));
+        let texts: [&[u8]; 3] = [b"", b"a", b"a\0"];
+        let mut all = Vec::new();
+        for (id, tag) in [(id, 1), (id, 2), (other, 1)] {
+            all.extend(keys.names(id, tag, &texts).unwrap());
+            assert_eq!(keys.names(id, tag, &texts[1..2]).unwrap()[0], all[all.len() - 2]);
+        }
+        let distinct: std::collections::BTreeSet<_> = all.iter().collect();
+        assert_eq!(distinct.len(), 9);
+        assert!(keys.names(7, 1, &texts).is_none());
+    }
 }

@@ -241,8 +241,7 @@ impl Verification<'_> {
         let used = scan.find_used(offset, scan.facts.segment_bytes)?.is_some();
         if is_last {
             // A group that is whole and does not open is no tail that a crash left behind.
-            let proved =
-                damage == Damage::Tag || self.is_proved_durable(scan, offset, expected)?;
+            let proved = damage == Damage::Tag || self.is_proved_durable(scan, offset, expected)?;
             if !proved {
                 if used && !scan.facts.recycled {
                     let sequence = expected.unwrap_or(0);

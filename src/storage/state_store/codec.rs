@@ -323,7 +323,8 @@ impl Encryption {
         assert!(count < u64::MAX, "a count that came round would use a nonce twice");
         let nonce = Nonce { epoch: U32::new(number), count: U64::new(count) };
         let bytes = zerocopy::transmute!(nonce);
-        let sealed = aead.map(|aead| aead.seal(&bytes, &associated(family, stored_key), &mut value));
+        let sealed =
+            aead.map(|aead| aead.seal(&bytes, &associated(family, stored_key), &mut value));
         if let Some(Tag(tag)) = sealed {
             value.extend_from_slice(Trailer { tag, nonce }.as_bytes());
         }
@@ -347,7 +348,8 @@ impl Encryption {
         let longer: Vec<&[u8]> =
             keys.iter().copied().filter(|key| key.len() > names.prefix).collect();
         let fronts = self.keys.names(self.names_key, 1, &fronts).unwrap_or_default();
-        let mut wholes = self.keys.names(self.names_key, 2, &longer).unwrap_or_default().into_iter();
+        let mut wholes =
+            self.keys.names(self.names_key, 2, &longer).unwrap_or_default().into_iter();
         assert!(fronts.len() == keys.len(), "the key of the names was there when the store opened");
         let stored = keys.iter().zip(fronts).map(|(key, front)| {
             let mut stored = key.get(..names.clear).unwrap_or_default().to_vec();
