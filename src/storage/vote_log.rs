@@ -187,6 +187,14 @@ impl VoteLog {
         BlockLog::exists(&options.log())
     }
 
+    /// As [`BlockLog::check_keys`].
+    ///
+    /// # Errors
+    /// What is encrypted otherwise, and how.
+    pub fn check_keys(options: &VoteLogOptions) -> Result<(), Error> {
+        BlockLog::check_keys(&options.log())
+    }
+
     /// Opens the log and tells what consensus must know before it acts.
     pub fn open(options: &VoteLogOptions) -> Result<(Self, VoteRecovery, RecoveryReport), Error> {
         options.check()?;

@@ -1,12 +1,14 @@
-//! `hufu keys new|show`.
+//! `hufu keys new|show|new-data|show-data`.
 
 use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
-use hufu_crypto::{PublicKey, Signer};
+use hufu_crypto::{PublicKey, Signer, SoftwareSigner, software_provider};
+use hufu_storage::keyring::show_id;
 use serde_json::json;
 
 use super::CliError;
+use crate::data_key;
 use crate::keys_file;
 use crate::output::Output;
 
@@ -31,16 +33,49 @@ pub(super) enum Verb {
         /// The key file.
         file: PathBuf,
     },
+    /// Make a fresh data key in a new file of mode 0600; prints its id.
+    #[command(
+        after_help = "Everything a node stores is encrypted with its data key \
+        (storage.key_file). Each node has its own, made before its first start. Whoever has the \
+        data folder and this file can read everything, and nobody can without it: keep a copy, \
+        and not where copies of the folder are."
+    )]
+    NewData {
+        /// The file to make.
+        #[arg(long)]
+        out: PathBuf,
+    },
+    /// Show the ids of the data keys in a file, the current one first; never a key.
+    ShowData {
+        /// The data key file.
+        file: PathBuf,
+    },
 }
 
 pub(super) fn run(verb: Verb, output: Output) -> Result<(), CliError> {
-    let (signer, file) = match verb {
-        Verb::New { out } => (keys_file::create(&out), out),
-        Verb::Show { file } => (keys_file::load(&file), file),
+    let (made, file) = match verb {
+        Verb::New { out } => (keys_file::create(&out).map(Made::Signer), out),
+        Verb::Show { file } => (keys_file::load(&file).map(Made::Signer), file),
+        Verb::NewData { out } => (data_key::create(&out).map(|id| Made::Data(show_id(id))), out),
+        Verb::ShowData { file } => {
+            let keys = data_key::load(&file, &software_provider());
+            (keys.map(|keys| Made::Data(keys.ids())), file)
+        }
     };
-    let signer = signer.map_err(|error| CliError::key(&error, &file))?;
-    print(signer.public_key(), &file, output);
+    match made.map_err(|error| CliError::key(&error, &file))? {
+        Made::Signer(signer) => print(signer.public_key(), &file, output),
+        Made::Data(ids) => {
+            let value = json!({ "file": file.display().to_string(), "data_key": ids });
+            output.result(&value, format!("data_key = \"{ids}\""));
+        }
+    }
     Ok(())
+}
+
+/// What a file of keys holds.
+enum Made {
+    Signer(SoftwareSigner),
+    Data(String),
 }
 
 fn print(key: &PublicKey, file: &Path, output: Output) {

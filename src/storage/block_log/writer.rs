@@ -108,6 +108,32 @@ impl BlockLog {
         Ok(system.exists(folder)? && !Listing::read(system, folder)?.logs.is_empty())
     }
 
+    /// Whether the log in `options.folder`, if there is one, is encrypted with keys of
+    /// `options.keys`, or in clear if there are none. Looks at the first segment that has a header.
+    ///
+    /// # Errors
+    /// [`Error::KeyMissing`], [`Error::KeyUnknown`], [`Error::NotEncrypted`]; what else is wrong
+    /// with the log is for others to say.
+    pub fn check_keys(options: &LogOptions) -> Result<(), Error> {
+        if !Self::exists(options)? {
+            return Ok(());
+        }
+        let (system, folder) = (&options.file_system, &options.folder);
+        for number in Listing::read(system, folder)?.logs {
+            let common = options.chain_and_keys();
+            match segment::open(system, folder, options.kind, common, number) {
+                Ok(_) => return Ok(()),
+                Err(
+                    error @ (Error::KeyMissing { .. }
+                    | Error::KeyUnknown { .. }
+                    | Error::NotEncrypted { .. }),
+                ) => return Err(error),
+                Err(_) => {}
+            }
+        }
+        Ok(())
+    }
+
     /// Opens the log in `options.folder`, making it if there is none, after recovery.
     ///
     /// A torn tail is cut off and reported; damage, a full disk or another chain is an error. When
