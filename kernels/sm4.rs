@@ -10,6 +10,10 @@
 //! Everything here is constant time in keys and data, on every back end: nothing is looked up by a
 //! secret. Keys overwrite themselves when dropped and are neither printed nor cloned.
 
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod basis;
 mod cbc;
 pub mod ccm;
 pub mod gcm;
@@ -21,6 +25,8 @@ mod tests;
 pub use cbc::CbcStream;
 
 use crate::Backend;
+#[cfg(target_arch = "x86_64")]
+use crate::backend::Instructions;
 
 /// Bytes of a block and of a key.
 pub const BLOCK_SIZE: usize = 16;
@@ -72,8 +78,32 @@ impl core::fmt::Display for Error {
 impl core::error::Error for Error {}
 
 /// The round keys in the form of one back end.
+#[allow(clippy::large_enum_variant, reason = "nothing is allocated here")]
 enum Schedule {
     Portable(portable::Schedule),
+    #[cfg(target_arch = "x86_64")]
+    Avx512(avx512::Schedule),
+}
+
+impl Schedule {
+    /// Asks the CPU for what this back end needs beside that for which it is named, and takes the
+    /// next narrower one if it is missing.
+    fn new(backend: Backend, keys: &[u32; ROUNDS]) -> Self {
+        #[cfg(target_arch = "x86_64")]
+        if backend.0 == Instructions::Avx512 && avx512_is_complete() {
+            // SAFETY: the CPU was asked for AVX-512 F and BW when the back end was made, and for
+            // the rest here.
+            return Self::Avx512(unsafe { avx512::schedule(keys) });
+        }
+        Self::Portable(portable::schedule(keys))
+    }
+}
+
+/// Whether a CPU with AVX-512 F and BW has what the 512-bit back end of SM4 needs besides. Every
+/// CPU with GFNI has both.
+#[cfg(target_arch = "x86_64")]
+fn avx512_is_complete() -> bool {
+    std::is_x86_feature_detected!("gfni") && std::is_x86_feature_detected!("vpclmulqdq")
 }
 
 /// An expanded key; overwritten when dropped.
@@ -84,9 +114,9 @@ pub struct Key {
 impl Key {
     /// Expands a key (GB/T 32907-2016 7.3); constant time.
     #[must_use]
-    pub fn new(_backend: Backend, key: &[u8; BLOCK_SIZE]) -> Self {
+    pub fn new(backend: Backend, key: &[u8; BLOCK_SIZE]) -> Self {
         let mut words = expand(key);
-        let schedule = Schedule::Portable(portable::schedule(&words));
+        let schedule = Schedule::new(backend, &words);
         wipe(&mut words);
         Self { schedule }
     }
@@ -131,6 +161,11 @@ impl Key {
     fn crypt<const DECRYPT: bool>(&self, blocks: &mut [Block]) {
         match &self.schedule {
             Schedule::Portable(schedule) => portable::crypt::<DECRYPT>(schedule, blocks),
+            #[cfg(target_arch = "x86_64")]
+            Schedule::Avx512(schedule) => {
+                // SAFETY: a schedule of this kind is made only where the CPU has what it needs.
+                unsafe { avx512::crypt::<DECRYPT>(schedule, blocks) }
+            }
         }
     }
 
@@ -139,14 +174,27 @@ impl Key {
     fn key_stream(&self, counter: &Block, data: &mut [u8]) {
         match &self.schedule {
             Schedule::Portable(schedule) => portable::key_stream(schedule, counter, data),
+            #[cfg(target_arch = "x86_64")]
+            Schedule::Avx512(schedule) => {
+                // SAFETY: a schedule of this kind is made only where the CPU has what it needs.
+                unsafe { avx512::key_stream(schedule, counter, data) }
+            }
         }
     }
 }
 
 impl Drop for Key {
     fn drop(&mut self) {
+        self.forget();
+    }
+}
+
+impl Key {
+    fn forget(&mut self) {
         match &mut self.schedule {
             Schedule::Portable(schedule) => wipe(schedule.as_flattened_mut()),
+            #[cfg(target_arch = "x86_64")]
+            Schedule::Avx512(schedule) => wipe(schedule),
         }
     }
 }

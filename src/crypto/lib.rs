@@ -4,6 +4,8 @@
 pub mod cipher;
 pub mod digest;
 pub mod entropy;
+pub mod hkdf;
+pub mod hmac;
 pub mod keys;
 pub mod provider;
 pub mod software;
@@ -12,6 +14,8 @@ mod tests;
 
 pub use cipher::{Aead, Cipher, Sm4Key, Tag};
 pub use digest::{Digest, Sm3};
+pub use hkdf::hkdf;
+pub use hmac::{Hmac, hmac};
 pub use hufu_kernels::Backend;
 pub use keys::{Address, IDENTITY_DEFAULT, PublicKey, Signature, identity_digest, message_digest};
 pub use provider::{Hasher, Provider, Signer, Verdict, Verifier, VerifyItem};
