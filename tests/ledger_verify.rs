@@ -632,11 +632,22 @@ fn flipped_bits_in_identity_and_genesis_are_found() {
             let (without, with) =
                 with_flipped(&path.join(name), offset, (offset % 8) as u8, || {
                     if offset % 16 != 0 {
-                        return (verify(&path, Level::Hashes, None, keys(false), &mut |_, _, _| true), None);
+                        return (
+                            verify(&path, Level::Hashes, None, keys(false), &mut |_, _, _| true),
+                            None,
+                        );
                     }
-                    let given =
-                        verify(&path, Level::Hashes, Some(genesis.clone()), keys(false), &mut |_, _, _| true);
-                    (verify(&path, Level::Hashes, None, keys(false), &mut |_, _, _| true), Some(given.unwrap()))
+                    let given = verify(
+                        &path,
+                        Level::Hashes,
+                        Some(genesis.clone()),
+                        keys(false),
+                        &mut |_, _, _| true,
+                    );
+                    (
+                        verify(&path, Level::Hashes, None, keys(false), &mut |_, _, _| true),
+                        Some(given.unwrap()),
+                    )
                 });
             assert!(without.is_err() || !without.unwrap().is_clean(), "{name} byte {offset}");
             if let Some(report) = with {
@@ -742,7 +753,9 @@ fn a_torn_tail_is_named_and_is_no_fault_but_damage_before_it_is() {
 fn folders_that_cannot_be_looked_at_are_refused_with_the_reason() {
     let folder = Folder::new(Crooked::default());
     let path = folder.path();
-    let run = |genesis: Option<Genesis>| verify(&path, Level::Hashes, genesis, keys(false), &mut |_, _, _| true);
+    let run = |genesis: Option<Genesis>| {
+        verify(&path, Level::Hashes, genesis, keys(false), &mut |_, _, _| true)
+    };
     let signer = SoftwareSigner::from_bytes(&[7; 32]).unwrap();
     let identity =
         Identity { chain: genesis(&signer).chain_id().0, node: signer.public_key().address() };

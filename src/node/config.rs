@@ -411,12 +411,7 @@ impl NodeConfig {
                 batch_deadline: Self::millis(reader, "mempool", "batch_deadline_millis"),
             },
             storage: Storage {
-                encryption: reader.choice(
-                    "storage",
-                    "encryption",
-                    ENCRYPTIONS,
-                    Encryption::Sm4Gcm,
-                ),
+                encryption: reader.choice("storage", "encryption", ENCRYPTIONS, Encryption::Sm4Gcm),
                 key_file: reader.path("storage", "key_file"),
             },
             log: BlockLog {

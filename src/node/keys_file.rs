@@ -121,10 +121,8 @@ pub(crate) fn write_new(path: &Path, content: &[u8]) -> Result<(), KeyFileError>
     let mut options = OpenOptions::new();
     let mut file =
         options.write(true).create_new(true).mode(KEY_FILE_MODE).open(path).map_err(failed)?;
-    let written = file
-        .write_all(content)
-        .and_then(|()| file.sync_all())
-        .and_then(|()| sync_folder_of(path));
+    let written =
+        file.write_all(content).and_then(|()| file.sync_all()).and_then(|()| sync_folder_of(path));
     written.map_err(|cause| {
         // Half a key is no key; the error that is reported is the first one.
         drop(std::fs::remove_file(path));

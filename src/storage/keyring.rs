@@ -13,10 +13,8 @@
 
 use std::sync::Arc;
 
-use hufu_crypto::{Aead, Cipher, Digest, Hasher, Provider, Sm4Key};
+use hufu_crypto::{Aead, Cipher, Digest, Hasher, Provider, Sm4Key, hkdf};
 use zeroize::Zeroizing;
-
-use crate::hkdf::hkdf;
 
 /// Length of a data key, in bytes.
 pub const DATA_KEY_BYTES: usize = 32;

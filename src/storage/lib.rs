@@ -4,7 +4,6 @@
 pub mod block_log;
 pub mod data_dir;
 mod error;
-mod hkdf;
 pub mod keyring;
 pub mod state_store;
 pub mod vote_log;

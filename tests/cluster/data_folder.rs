@@ -213,7 +213,11 @@ fn a_data_folder_shows_nothing_and_opens_with_its_key_alone() {
     node.stop();
 
     // The search finds what is there: the same in clear.
-    let config = chain.configure("clear.toml", &chain.path().join("clear"), "[storage]\nencryption = \"none\"");
+    let config = chain.configure(
+        "clear.toml",
+        &chain.path().join("clear"),
+        "[storage]\nencryption = \"none\"",
+    );
     let mut plain = TestNode::new(config, chain.path().join("clear"), logs.path());
     plain.start_ready();
     chain.open_market(&mut chain.connect(&plain));

@@ -34,12 +34,10 @@ pub(super) enum Verb {
         file: PathBuf,
     },
     /// Make a fresh data key in a new file of mode 0600; prints its id.
-    #[command(
-        after_help = "Everything a node stores is encrypted with its data key \
+    #[command(after_help = "Everything a node stores is encrypted with its data key \
         (storage.key_file). Each node has its own, made before its first start. Whoever has the \
         data folder and this file can read everything, and nobody can without it: keep a copy, \
-        and not where copies of the folder are."
-    )]
+        and not where copies of the folder are.")]
     NewData {
         /// The file to make.
         #[arg(long)]

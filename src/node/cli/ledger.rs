@@ -78,7 +78,8 @@ pub(super) fn run(verb: &Verb, output: Output) -> Result<(), CliError> {
         bar.set_position(done);
         matches!(signals.next(), Ok(None))
     };
-    let report = verify_ledger::verify(&verify.folder, verify.level.into(), genesis, keys, progress);
+    let report =
+        verify_ledger::verify(&verify.folder, verify.level.into(), genesis, keys, progress);
     bar.finish_and_clear();
     let report = report.map_err(|error| match error {
         VerifyError::Interrupted => CliError::Interrupted,

@@ -20,8 +20,8 @@ use tempfile::TempDir;
 use super::load::Load;
 use super::{Options, ports};
 use crate::cli::CliError;
-use crate::output::Output;
 use crate::data_key::{self, DATA_KEY_FILE};
+use crate::output::Output;
 use crate::{genesis_file, keys_file};
 
 /// Least time between two blocks: short enough for quick receipts, long enough for full blocks.
