@@ -1,21 +1,28 @@
-//! SM2 signatures over the curve of GB/T 32918.5-2017: verification of many, a verdict for each.
+//! SM2 over the curve of GB/T 32918.5-2017: verification and signing of many, multiples of points.
 //!
 //! ```text
 //! verify_many(backend, items, verdicts) --one gate--> avx512 (eight side by side) | portable
+//! sign_many(backend, items, signatures) --one gate--> avx512 (up to 64 side by side) | portable
 //! ```
 //!
 //! "Valid" always means that this one signature is valid by GB/T 32918.2-2016 7.1 with e given. All
-//! that is verified is public, so nothing here is constant time. Refused on the way: r or s outside
+//! that is verified is public, so verification is not constant time; everything that takes a private
+//! key, a nonce or another secret scalar is, and leaves none of it on the stack. Refused on the way: r or s outside
 //! 1..n, r + s = 0 mod n, a key off the curve, and a sum [s]G + [t]P at infinity, for which other
 //! libraries disagree.
 
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod field;
+mod multiply;
 mod point;
+mod scalar;
+mod sign;
 #[cfg(test)]
 mod tests;
 mod verify;
+
+pub use sign::{PrivateKey, SignItem};
 
 use crate::Backend;
 use crate::backend::Instructions;
@@ -52,16 +59,24 @@ pub enum Verdict {
 pub fn verify_many(backend: Backend, items: &[Item<'_>], verdicts: &mut [Verdict]) {
     assert_eq!(items.len(), verdicts.len(), "one verdict for each item");
     #[cfg(target_arch = "x86_64")]
-    if backend.0 == Instructions::Avx512 && std::is_x86_feature_detected!("avx512ifma") {
-        let parts = items.chunks(avx512::LANES).zip(verdicts.chunks_mut(avx512::LANES));
+    if backend.0 == Instructions::Avx512
+        && std::is_x86_feature_detected!("avx512ifma")
+        && std::is_x86_feature_detected!("avx512vbmi2")
+    {
+        let parts = items.chunks(avx512::ITEMS).zip(verdicts.chunks_mut(avx512::ITEMS));
         for (items, verdicts) in parts {
             if items.len() < LIVE_MIN {
                 verdicts.copy_from_slice(&[verify::verify(&items[0])]);
                 continue;
             }
-            // SAFETY: the CPU was asked for AVX-512 F when the back end was made, and for IFMA
-            // here.
-            unsafe { avx512::verify(items, verdicts) };
+            if items.len() > avx512::ITEMS / 2 {
+                // SAFETY: the CPU was asked for AVX-512 F when the back end was made, and for the
+                // rest here.
+                unsafe { avx512::verify::<2>(items, verdicts) };
+            } else {
+                // SAFETY: as above.
+                unsafe { avx512::verify::<1>(items, verdicts) };
+            }
         }
         return;
     }
@@ -75,4 +90,77 @@ pub fn verify_many(backend: Backend, items: &[Item<'_>], verdicts: &mut [Verdict
 #[must_use]
 pub fn is_on_curve(key: &[u8; 64]) -> bool {
     verify::point(key).is_some()
+}
+
+/// Signs each item (GB/T 32918.2-2016 6.1 steps A4 to A6). Constant time.
+///
+/// `None` where the nonce cannot be used and another must be drawn: it is 0 or not below n, or
+/// r = 0, r + k = n or s = 0 follows from it. The signatures are not verified.
+///
+/// # Panics
+/// If `items` and `signatures` differ in length.
+pub fn sign_many(backend: Backend, items: &[SignItem<'_>], signatures: &mut [Option<[u8; 64]>]) {
+    assert_eq!(items.len(), signatures.len(), "one signature for each item");
+    #[cfg(target_arch = "x86_64")]
+    if backend.0 == Instructions::Avx512
+        && std::is_x86_feature_detected!("avx512ifma")
+        && std::is_x86_feature_detected!("avx512vbmi2")
+    {
+        let parts = items.chunks(avx512::SIGNATURES).zip(signatures.chunks_mut(avx512::SIGNATURES));
+        for (items, signatures) in parts {
+            if items.len() < LIVE_MIN {
+                sign::sign_many(items, signatures);
+            } else {
+                // SAFETY: the CPU was asked for AVX-512 F when the back end was made, and for the
+                // rest here.
+                unsafe { avx512::sign(items, signatures) };
+            }
+        }
+        return;
+    }
+    sign::sign_many(items, signatures);
+}
+
+/// \[scalar\]P of a point x || y, all big-endian. Constant time in the scalar.
+///
+/// `None` unless the scalar is in 1..n and P is a point of the curve. One multiple has no lanes to
+/// fill: every back end computes it in the portable way.
+#[must_use]
+pub fn multiply(_backend: Backend, scalar: &[u8; 32], point: &[u8; 64]) -> Option<[u8; 64]> {
+    sign::multiply_point(scalar, point)
+}
+
+/// \[scalar\]G, big-endian; `None` unless the scalar is in 1..n. Constant time.
+#[must_use]
+pub fn multiply_base(_backend: Backend, scalar: &[u8; 32]) -> Option<[u8; 64]> {
+    sign::multiply_base(scalar)
+}
+
+/// P + Q of two points x || y, big-endian; `None` unless both are points of the curve and the sum is
+/// not at infinity. Variable time, public data only.
+#[must_use]
+pub fn add_points(p: &[u8; 64], q: &[u8; 64]) -> Option<[u8; 64]> {
+    sign::add_points(p, q)
+}
+
+/// a * b + c mod n, big-endian; `None` unless all three are below n. Constant time.
+#[must_use]
+pub fn scalar_multiply_add(a: &[u8; 32], b: &[u8; 32], c: &[u8; 32]) -> Option<[u8; 32]> {
+    sign::scalar_multiply_add(a, b, c)
+}
+
+/// The points with these x, big-endian, and an odd y or an even one (GB/T 32918.1-2016 A.5.2); `None`
+/// where there is none. Variable time, public data only.
+///
+/// # Panics
+/// If `items` and `points` differ in length.
+pub fn decompress_many(
+    _backend: Backend,
+    items: &[(&[u8; 32], bool)],
+    points: &mut [Option<[u8; 64]>],
+) {
+    assert_eq!(items.len(), points.len(), "one point for each item");
+    for ((x, is_odd), point) in items.iter().zip(points) {
+        *point = sign::decompress(x, *is_odd);
+    }
 }

@@ -1,6 +1,7 @@
 //! The keys of a run: operator, clearing house and brokers.
 //!
-//! Real SM2 keys, derived from one seed so that a run can be repeated. Whoever knows the seed has
+//! Real SM2 keys, derived from one seed so that a run can be repeated, and signing the same bytes
+//! in each. Whoever knows the seed has
 //! the keys: they are for chains that exist to be measured or shown.
 
 use std::fmt;
@@ -46,6 +47,11 @@ impl Actor {
     #[must_use]
     pub fn public_key(&self) -> &PublicKey {
         self.signer.public_key()
+    }
+
+    /// What signs, and ZA: what it signs is SM3(ZA || unsigned bytes).
+    pub(crate) const fn signing(&self) -> (&SoftwareSigner, &Digest) {
+        (&self.signer, &self.identity)
     }
 
     /// Signs the unsigned bytes of a transaction. Constant time.
@@ -147,7 +153,7 @@ fn derive_actor(seed: &[u8; 32], part: u8, index: u16) -> Result<Actor, Error> {
         let scalar = Sm3::of(&[DERIVATION, seed, &[part], &index.to_le_bytes(), &[attempt]]);
         // A digest out of the scalar's range (probability 2^-32) is passed over, as a fresh draw
         // would be.
-        if let Ok(signer) = SoftwareSigner::from_bytes(scalar.as_bytes()) {
+        if let Ok(signer) = SoftwareSigner::repeatable(scalar.as_bytes()) {
             return Ok(Actor::new(signer));
         }
     }

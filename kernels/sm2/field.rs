@@ -5,8 +5,13 @@
 //! additions of shifted words and no multiplication.
 //!
 //! # Ranges
-//! Every [`Fe`] is below p, going in and coming out, so that equal values have equal limbs. Nothing
-//! here is constant time on purpose, though little depends on the values.
+//! Every [`Fe`] is below p, going in and coming out, so that equal values have equal limbs.
+//!
+//! # Time
+//! The arithmetic and `select` are constant time: carries are added, never asked for, and what is
+//! chosen is chosen by masks. What answers with a `bool` or an `Option` is for public data only.
+
+use crate::secret::{are_zero, mask, select_four};
 
 /// A field element a, held as a * 2^256 mod p; limbs from the lowest, all of it below p.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,7 +67,7 @@ fn sub_borrow(a: u64, b: u64, borrow: bool) -> (u64, bool) {
 /// a * b + c + d as (low, high); cannot overflow.
 #[inline(always)]
 #[allow(clippy::cast_possible_truncation, reason = "the low half is what is asked for")]
-fn multiply_add(a: u64, b: u64, c: u64, d: u64) -> (u64, u64) {
+pub(super) fn multiply_add(a: u64, b: u64, c: u64, d: u64) -> (u64, u64) {
     let wide = u128::from(a) * u128::from(b) + u128::from(c) + u128::from(d);
     (wide as u64, (wide >> 64) as u64)
 }
@@ -75,6 +80,15 @@ pub(super) fn limbs(bytes: &[u8; 32]) -> [u64; 4] {
         u64::from_be_bytes(word)
     };
     [word(24), word(16), word(8), word(0)]
+}
+
+/// 32 big-endian bytes of limbs from the lowest.
+pub(super) fn bytes(limbs: &[u64; 4]) -> [u8; 32] {
+    let mut bytes = [0; 32];
+    for (word, limb) in bytes.as_chunks_mut::<8>().0.iter_mut().zip(limbs.iter().rev()) {
+        *word = limb.to_be_bytes();
+    }
+    bytes
 }
 
 /// a + b and whether it left 2^256.
@@ -99,14 +113,8 @@ pub(super) fn sub_limbs(a: &[u64; 4], b: &[u64; 4]) -> ([u64; 4], bool) {
 #[inline(always)]
 fn reduce_once(a: [u64; 4], carry: bool) -> Fe {
     let (less, is_below) = sub_limbs(&a, &P);
-    // All ones to keep a.
     let keep = u64::from(is_below & !carry).wrapping_neg();
-    Fe([
-        (a[0] & keep) | (less[0] & !keep),
-        (a[1] & keep) | (less[1] & !keep),
-        (a[2] & keep) | (less[2] & !keep),
-        (a[3] & keep) | (less[3] & !keep),
-    ])
+    Fe(select_four(keep, &less, &a))
 }
 
 /// (t / 2^256) mod p for t below p * 2^256: four steps, each of which adds the multiple of p that
@@ -245,16 +253,82 @@ impl Fe {
         reduce([t0, t1, t2, t3, t4, t5, t6, t7])
     }
 
-    /// 1 / self, or 0 for 0: self^(p-2), bit by bit; for tables, not for the hot path.
+    /// self^(2^count).
+    fn square_times(&self, count: u32) -> Self {
+        (0..count).fold(*self, |power, _| power.square())
+    }
+
+    /// What the chains below have in common: self to the powers of 30, 31 and 32 bits of ones, and
+    /// of the 160 bits of p + 1 or p - 2 that are highest: 31 ones, a zero, 128 ones.
+    fn powers(&self) -> (Self, Self, Self) {
+        let ones2 = self.square().mul(self);
+        let ones3 = ones2.square().mul(self);
+        let ones6 = ones3.square_times(3).mul(&ones3);
+        let ones12 = ones6.square_times(6).mul(&ones6);
+        let ones15 = ones12.square_times(3).mul(&ones3);
+        let ones30 = ones15.square_times(15).mul(&ones15);
+        let ones31 = ones30.square().mul(self);
+        let ones32 = ones31.square().mul(self);
+        let high = ones31.square_times(33).mul(&ones32);
+        let high = high.square_times(32).mul(&ones32);
+        let high = high.square_times(32).mul(&ones32);
+        (ones30, ones32, high.square_times(32).mul(&ones32))
+    }
+
+    /// 1 / self, or 0 for 0: self^(p-2). Constant time; 255 squarings and 15 products.
     pub(super) fn invert(&self) -> Self {
-        let (exponent, _) = sub_limbs(&P, &[2, 0, 0, 0]);
-        let mut power = Self::ONE;
-        for bit in (0..256).rev() {
-            power = power.square();
-            if exponent[bit / 64] >> (bit % 64) & 1 == 1 {
-                power = power.mul(self);
-            }
-        }
-        power
+        let (ones30, ones32, high) = self.powers();
+        // 32 zeros, 62 ones, a zero, a one.
+        let power = high.square_times(64).mul(&ones32);
+        power.square_times(30).mul(&ones30).square_times(2).mul(self)
+    }
+
+    /// A square root of self if it has one, or anything: self^((p+1)/4). Constant time.
+    pub(super) fn root(&self) -> Self {
+        let (_, _, high) = self.powers();
+        // 31 zeros, a one, 62 zeros.
+        high.square_times(32).mul(self).square_times(62)
+    }
+
+    /// Half of the value.
+    #[inline(always)]
+    pub(super) fn halve(&self) -> Self {
+        // p is odd: an odd value becomes even by adding it.
+        let odd = (self.0[0] & 1).wrapping_neg();
+        let (sum, carry) = add_limbs(&self.0, &[P[0] & odd, P[1] & odd, P[2] & odd, P[3] & odd]);
+        Self([
+            sum[0] >> 1 | sum[1] << 63,
+            sum[1] >> 1 | sum[2] << 63,
+            sum[2] >> 1 | sum[3] << 63,
+            sum[3] >> 1 | u64::from(carry) << 63,
+        ])
+    }
+
+    /// `set` where the mask is all ones, `unset` where it is 0.
+    #[inline(always)]
+    pub(super) const fn select(mask: u64, unset: &Self, set: &Self) -> Self {
+        Self(select_four(mask, &unset.0, &set.0))
+    }
+
+    /// The negative where the mask is all ones.
+    #[inline(always)]
+    pub(super) fn negate_if(&self, mask: u64) -> Self {
+        Self::select(mask, self, &self.negate())
+    }
+
+    /// All ones if this is 0, else 0.
+    #[inline(always)]
+    pub(super) fn zero_mask(&self) -> u64 {
+        mask(are_zero(&self.0))
+    }
+
+    /// The limbs as they lie in tables: of the Montgomery form.
+    pub(super) const fn to_words(self) -> [u64; 4] {
+        self.0
+    }
+
+    /// The element that lay in a table.
+    pub(super) const fn from_words(words: [u64; 4]) -> Self {
+        Self(words)
     }
 }

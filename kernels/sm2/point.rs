@@ -1,15 +1,25 @@
-//! Points of the SM2 curve y^2 = x^3 - 3x + b in Jacobian coordinates, portable, variable time: for
-//! public data only.
+//! Points of the SM2 curve y^2 = x^3 - 3x + b in Jacobian coordinates, portable.
 //!
-//! Formulas: doubling "dbl-2001-b", mixed addition "madd-2004-hmv", addition "add-1998-cmo-2" of
-//! Bernstein and Lange's Explicit-Formulas Database, with the exceptional cases (equal points,
-//! opposite points, infinity) told apart before they are wrong.
+//! Formulas: doubling "dbl-2001-b" with 2y in the place of y, mixed addition "madd-2004-hmv",
+//! addition "add-1998-cmo-2" of Bernstein and Lange's Explicit-Formulas Database.
+//!
+//! `add` and `add_affine` tell the exceptional cases (equal points, opposite points, infinity) apart
+//! before they are wrong and are variable time: for public data only. `double`, the additions of
+//! distinct points and `add_affine_complete` are constant time.
 
-use super::field::Fe;
+use super::field::{Fe, bytes};
 
 /// b of the curve (GB/T 32918.5-2017 A.2), limbs from the lowest.
-const B: [u64; 4] =
+pub(super) const B: [u64; 4] =
     [0xddbc_bd41_4d94_0e93, 0xf397_89f5_15ab_8f92, 0x4d5a_9e4b_cf65_09a7, 0x28e9_fa9e_9d9f_5e34];
+
+/// b of the curve in Montgomery form.
+const B_MONTGOMERY: Fe = Fe::from_words([
+    0x90d2_3063_2bc0_dd42,
+    0x71cf_379a_e9b5_37ab,
+    0x5279_8150_5ea5_1c3c,
+    0x240f_e188_ba20_e2c8,
+]);
 
 /// x and y of the base point G.
 pub(super) const G: [[u64; 4]; 2] = [
@@ -17,19 +27,33 @@ pub(super) const G: [[u64; 4]; 2] = [
     [0x02df_32e5_2139_f0a0, 0xd0a9_877c_c62a_4740, 0x59bd_cee3_6b69_2153, 0xbc37_36a2_f4f6_779c],
 ];
 
+/// x^3 - 3x + b.
+fn right_side(x: &Fe) -> Fe {
+    let three_x = x.double().add(x);
+    x.square().mul(x).sub(&three_x).add(&B_MONTGOMERY)
+}
+
 /// A point other than infinity, by its coordinates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Affine {
-    x: Fe,
-    y: Fe,
+    pub(super) x: Fe,
+    pub(super) y: Fe,
 }
 
 /// (x / z^2, y / z^3), or infinity where z is 0.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Jacobian {
-    x: Fe,
-    y: Fe,
-    z: Fe,
+    pub(super) x: Fe,
+    pub(super) y: Fe,
+    pub(super) z: Fe,
+}
+
+/// A point with the powers of its z that every addition wants.
+#[derive(Clone, Copy)]
+pub(super) struct Multiple {
+    pub(super) point: Jacobian,
+    pub(super) zz: Fe,
+    pub(super) zzz: Fe,
 }
 
 impl Affine {
@@ -43,10 +67,31 @@ impl Affine {
 
     /// The point with these coordinates; `None` unless they are below p and on the curve.
     pub(super) fn on_curve(x: [u64; 4], y: [u64; 4]) -> Option<Self> {
-        let (x, y, b) = (Fe::from_limbs(x)?, Fe::from_limbs(y)?, Fe::from_limbs(B)?);
-        let three_x = x.double().add(&x);
-        let right = x.square().mul(&x).sub(&three_x).add(&b);
-        (y.square() == right).then_some(Self { x, y })
+        let (x, y) = (Fe::from_limbs(x)?, Fe::from_limbs(y)?);
+        (y.square() == right_side(&x)).then_some(Self { x, y })
+    }
+
+    /// The point with this x whose y is odd or not; `None` unless x is below p and has a point.
+    /// Variable time, public data only (GB/T 32918.1-2016 A.5.2).
+    pub(super) fn decompress(x: [u64; 4], is_odd: bool) -> Option<Self> {
+        let x = Fe::from_limbs(x)?;
+        let right = right_side(&x);
+        let y = right.root();
+        if y.square() != right {
+            return None;
+        }
+        // There is no point with y = 0: it would have order 2.
+        let is_other = (y.to_limbs()[0] & 1 == 1) != is_odd;
+        Some(Self { x, y: if is_other { y.negate() } else { y } })
+    }
+
+    /// x || y, big-endian.
+    pub(super) fn to_bytes(self) -> [u8; 64] {
+        let (x, y) = self.coordinates();
+        let mut both = [0; 64];
+        both[..32].copy_from_slice(&bytes(&x));
+        both[32..].copy_from_slice(&bytes(&y));
+        both
     }
 
     pub(super) fn negate(&self) -> Self {
@@ -76,20 +121,20 @@ impl Jacobian {
         Self { x: self.x, y: self.y.negate(), z: self.z }
     }
 
-    /// Twice the point; right for infinity too, and there is no point of order 2. 3M + 5S.
+    /// Twice the point; right for infinity too, and there is no point of order 2. 4M + 4S. Constant
+    /// time.
+    #[inline(always)]
     pub(super) fn double(&self) -> Self {
         let Self { x, y, z } = self;
-        let delta = z.square();
-        let gamma = y.square();
-        let beta = x.mul(&gamma);
-        let product = x.sub(&delta).mul(&x.add(&delta));
-        let alpha = product.double().add(&product);
-        let beta4 = beta.double().double();
-        let x3 = alpha.square().sub(&beta4.double());
-        let z3 = y.add(z).square().sub(&gamma).sub(&delta);
-        let gamma8 = gamma.square().double().double().double();
-        let y3 = alpha.mul(&beta4.sub(&x3)).sub(&gamma8);
-        Self { x: x3, y: y3, z: z3 }
+        let zz = z.square();
+        let y2 = y.double();
+        let yy4 = y2.square();
+        let s = x.mul(&yy4);
+        let product = x.sub(&zz).mul(&x.add(&zz));
+        let slope = product.double().add(&product);
+        let x3 = slope.square().sub(&s.double());
+        let y3 = slope.mul(&s.sub(&x3)).sub(&yy4.square().halve());
+        Self { x: x3, y: y3, z: y2.mul(z) }
     }
 
     /// The sum with a point whose z is 1. 8M + 3S.
@@ -131,6 +176,7 @@ impl Jacobian {
 
     /// What both additions end with: the first point over the common denominator, the differences
     /// of the coordinates and the z of the sum.
+    #[inline(always)]
     fn sum(x: &Fe, y: &Fe, h: &Fe, r: &Fe, z: Fe) -> Self {
         let hh = h.square();
         let hhh = hh.mul(h);
@@ -138,6 +184,52 @@ impl Jacobian {
         let x3 = r.square().sub(&hhh).sub(&v.double());
         let y3 = r.mul(&v.sub(&x3)).sub(&y.mul(&hhh));
         Self { x: x3, y: y3, z }
+    }
+
+    /// The sum with a point that is neither this one nor its opposite; this one is not infinity.
+    /// Constant time; z is 0 if the points are not as they should be. 8M + 3S.
+    #[inline(always)]
+    pub(super) fn add_affine_distinct(&self, other: &Affine) -> Self {
+        let zz = self.z.square();
+        let h = other.x.mul(&zz).sub(&self.x);
+        let r = other.y.mul(&zz.mul(&self.z)).sub(&self.y);
+        Self::sum(&self.x, &self.y, &h, &r, self.z.mul(&h))
+    }
+
+    /// [`Self::add_affine_distinct`] with a point of a table. 11M + 3S.
+    #[inline(always)]
+    pub(super) fn add_distinct(&self, other: &Multiple) -> Self {
+        self.add_telling(other).0
+    }
+
+    /// The sum with a point of a table, which may be this one or its opposite; neither is infinity.
+    /// Constant time.
+    pub(super) fn add_complete(&self, other: &Multiple) -> Self {
+        let (sum, is_same) = self.add_telling(other);
+        let double = self.double();
+        Self {
+            x: Fe::select(is_same, &sum.x, &double.x),
+            y: Fe::select(is_same, &sum.y, &double.y),
+            z: Fe::select(is_same, &sum.z, &double.z),
+        }
+    }
+
+    /// The sum of distinct points, and all ones if they are the same.
+    #[inline(always)]
+    fn add_telling(&self, other: &Multiple) -> (Self, u64) {
+        let zz = self.z.square();
+        let (u1, u2) = (self.x.mul(&other.zz), other.point.x.mul(&zz));
+        let s1 = self.y.mul(&other.zzz);
+        let s2 = other.point.y.mul(&zz.mul(&self.z));
+        let (h, r) = (u2.sub(&u1), s2.sub(&s1));
+        let z = self.z.mul(&other.point.z).mul(&h);
+        (Self::sum(&u1, &s1, &h, &r, z), h.zero_mask() & r.zero_mask())
+    }
+
+    /// With the powers of z.
+    pub(super) fn to_multiple(self) -> Multiple {
+        let zz = self.z.square();
+        Multiple { point: self, zz, zzz: zz.mul(&self.z) }
     }
 
     /// Whether this is a point whose affine x is `x`, without a division.
@@ -151,8 +243,12 @@ impl Jacobian {
         if self.is_infinity() {
             return None;
         }
-        let inverse = self.z.invert();
+        Some(self.divide(&self.z.invert()))
+    }
+
+    /// By its coordinates, with 1 / z at hand. Constant time.
+    pub(super) fn divide(&self, inverse: &Fe) -> Affine {
         let square = inverse.square();
-        Some(Affine { x: self.x.mul(&square), y: self.y.mul(&square).mul(&inverse) })
+        Affine { x: self.x.mul(&square), y: self.y.mul(&square).mul(inverse) }
     }
 }

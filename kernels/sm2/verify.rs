@@ -56,18 +56,21 @@ impl Parsed {
     }
 }
 
-/// Steps B1, B2 and B5, and whether the key is one.
+/// Steps B1, B2 and B5. That the key is on the curve is left to be looked at, but where the numbers
+/// are bad.
 pub(super) fn parse(item: &Item<'_>) -> Result<Parsed, Verdict> {
-    if point(item.key).is_none() {
+    let key = halves(item.key).map(limbs);
+    if key.iter().any(|coordinate| !sub_limbs(coordinate, &P).1) {
         return Err(Verdict::KeyInvalid);
     }
     let [r, s] = halves(item.signature).map(limbs);
     let t = add_mod_n(&r, &s);
     if !is_scalar(&r) || !is_scalar(&s) || t == [0; 4] {
-        return Err(Verdict::SignatureInvalid);
+        let is_key = point(item.key).is_some();
+        return Err(if is_key { Verdict::SignatureInvalid } else { Verdict::KeyInvalid });
     }
     let e = reduce_mod_n(&limbs(item.digest));
-    Ok(Parsed { key: halves(item.key).map(limbs), s, t, x: sub_mod_n(&r, &e) })
+    Ok(Parsed { key, s, t, x: sub_mod_n(&r, &e) })
 }
 
 /// The verdict on one item.

@@ -20,6 +20,9 @@ pub const DATA_BYTES_MAX: u64 = (1 << 36) - 32;
 /// Most bytes of associated data, and of a nonce: 2^64 - 1 bits, so whole bytes below 2^61.
 const OTHER_BYTES_MAX: u64 = (1 << 61) - 1;
 
+/// Bytes that are encrypted, then hashed while they are still close to the CPU: whole blocks.
+const PIECE_SIZE: usize = 256 * BLOCK_SIZE;
+
 /// Bytes of the nonce that is not hashed.
 const NONCE_SIZE: usize = 12;
 
@@ -108,12 +111,15 @@ impl Key {
             // SAFETY: a schedule of this kind is made only where the CPU has what it needs.
             return unsafe { avx512::crypt::<OPEN>(schedule, powers, ends, sum, data) };
         }
-        if OPEN {
-            self.hash.update_padded(&mut sum, data);
-        }
-        self.blocks.ctr32(&next(first), data);
-        if !OPEN {
-            self.hash.update_padded(&mut sum, data);
+        let mut counter = next(first);
+        for piece in data.chunks_mut(PIECE_SIZE) {
+            if OPEN {
+                self.hash.update_padded(&mut sum, piece);
+            }
+            counter = self.blocks.ctr32(&counter, piece);
+            if !OPEN {
+                self.hash.update_padded(&mut sum, piece);
+            }
         }
         self.hash.update(&mut sum, &[lengths]);
         let mut tag = sum.to_be_bytes();

@@ -4,18 +4,21 @@
 //! one place too low.
 
 #[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
 pub(super) mod avx512;
 mod portable;
 
-use super::{BLOCK_SIZE, Block, wipe};
+use super::{BLOCK_SIZE, Block, instructions, wipe};
 use crate::Backend;
-#[cfg(target_arch = "x86_64")]
 use crate::backend::Instructions;
 
 /// The hash key H in the form of one back end; overwritten when dropped.
 #[allow(clippy::large_enum_variant, reason = "nothing is allocated here")]
 pub(super) enum Key {
     Portable(portable::Point),
+    #[cfg(target_arch = "x86_64")]
+    Avx2(avx2::Powers),
     #[cfg(target_arch = "x86_64")]
     Avx512(avx512::Powers),
 }
@@ -24,13 +27,19 @@ impl Key {
     /// The key for H, the encrypted zero block.
     pub(super) fn new(backend: Backend, point: &Block) -> Self {
         let point = u128::from_be_bytes(*point);
-        #[cfg(target_arch = "x86_64")]
-        if backend.0 == Instructions::Avx512 && super::avx512_is_complete() {
-            // SAFETY: the CPU was asked for AVX-512 F and BW when the back end was made, and for
-            // the rest here.
-            return Self::Avx512(unsafe { avx512::Powers::new(point) });
+        match instructions(backend) {
+            Instructions::Portable => Self::Portable(portable::Point::new(point)),
+            #[cfg(target_arch = "x86_64")]
+            Instructions::Avx2 => {
+                // SAFETY: the CPU was asked for AVX2 and PCLMULQDQ.
+                Self::Avx2(unsafe { avx2::Powers::new(point) })
+            }
+            #[cfg(target_arch = "x86_64")]
+            Instructions::Avx512 => {
+                // SAFETY: the CPU was asked for AVX-512 F and BW, GFNI and VPCLMULQDQ.
+                Self::Avx512(unsafe { avx512::Powers::new(point) })
+            }
         }
-        Self::Portable(portable::Point::new(point))
     }
 
     /// Hashes bytes, with zeros up to a whole block, behind what `sum` has seen.
@@ -49,6 +58,11 @@ impl Key {
         match self {
             Self::Portable(point) => portable::update(point, sum, blocks),
             #[cfg(target_arch = "x86_64")]
+            Self::Avx2(powers) => {
+                // SAFETY: powers of this kind are made only where the CPU has what it needs.
+                unsafe { powers.update(sum, blocks) }
+            }
+            #[cfg(target_arch = "x86_64")]
             Self::Avx512(powers) => {
                 // SAFETY: powers of this kind are made only where the CPU has what it needs.
                 unsafe { powers.update(sum, blocks) }
@@ -61,6 +75,8 @@ impl Drop for Key {
     fn drop(&mut self) {
         match self {
             Self::Portable(point) => wipe(core::slice::from_mut(point)),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2(powers) => wipe(core::slice::from_mut(powers)),
             #[cfg(target_arch = "x86_64")]
             Self::Avx512(powers) => wipe(core::slice::from_mut(powers)),
         }

@@ -3,23 +3,28 @@
 
 pub mod cipher;
 pub mod digest;
+pub mod drbg;
 pub mod entropy;
 pub mod hkdf;
 pub mod hmac;
 pub mod keys;
 pub mod provider;
+pub mod signer;
 pub mod software;
 #[cfg(test)]
 mod tests;
 
 pub use cipher::{Aead, Cipher, Sm4Key, Tag};
 pub use digest::{Digest, Sm3};
+pub use drbg::Drbg;
+pub use entropy::Entropy;
 pub use hkdf::hkdf;
 pub use hmac::{Hmac, hmac};
 pub use hufu_kernels::Backend;
 pub use keys::{Address, IDENTITY_DEFAULT, PublicKey, Signature, identity_digest, message_digest};
 pub use provider::{Hasher, Provider, Signer, Verdict, Verifier, VerifyItem};
-pub use software::{SoftwareSigner, is_curve_point, software_provider, software_provider_on};
+pub use signer::SoftwareSigner;
+pub use software::{is_curve_point, software_provider, software_provider_on};
 
 /// What can go wrong with keys and signatures made or read by this host.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +43,12 @@ pub enum Error {
     Entropy {
         /// What the operating system said.
         cause: String,
+    },
+    /// What a source of entropy gives is not random.
+    #[error("the source of entropy failed its health test ({test}): its numbers are not used")]
+    EntropyUnhealthy {
+        /// Which test of SP 800-90B 4.4.
+        test: &'static str,
     },
     /// The signer could not sign.
     #[error("signing failed in the provider")]

@@ -6,6 +6,7 @@
 use crate::Error;
 use crate::cipher::Cipher;
 use crate::digest::Digest;
+use crate::entropy::Entropy;
 use crate::keys::{PublicKey, Signature};
 
 /// One signature to verify: e = SM3(ZA || M) with the key and the signature that claims to be over
@@ -59,6 +60,22 @@ pub trait Signer: Send {
     /// [`Error::Signing`] when the provider fails, [`Error::SignatureRejected`] when what came back
     /// is wrong.
     fn sign(&self, digest: &Digest) -> Result<Signature, Error>;
+
+    /// `signatures[i]` becomes a signature of `digests[i]`, all of them verified as in
+    /// [`Signer::sign`]; constant time. A provider that signs many at once overrides this.
+    ///
+    /// # Errors
+    /// As [`Signer::sign`]; no signature must then be used.
+    ///
+    /// # Panics
+    /// If the two slices differ in length, which only our own mistake can bring about.
+    fn sign_many(&self, digests: &[Digest], signatures: &mut [Signature]) -> Result<(), Error> {
+        assert_eq!(digests.len(), signatures.len(), "one signature for each digest");
+        for (digest, signature) in digests.iter().zip(signatures) {
+            *signature = self.sign(digest)?;
+        }
+        Ok(())
+    }
 }
 
 /// Computes many SM3 digests at once, so that a SIMD back end can run them side by side.
@@ -85,6 +102,8 @@ pub struct Provider {
     pub verifier: std::sync::Arc<dyn Verifier>,
     /// Digests.
     pub hasher: std::sync::Arc<dyn Hasher>,
+    /// Seeds of the random bit generators.
+    pub entropy: std::sync::Arc<dyn Entropy>,
     /// Encryption with keys that the host holds.
     pub cipher: std::sync::Arc<dyn Cipher>,
 }

@@ -13,6 +13,9 @@ use sm2::{AffinePoint, ProjectivePoint, Scalar};
 
 use super::*;
 
+mod cipher;
+mod kernels;
+
 /// Order n of the base point (GB/T 32918.5-2017 A.1).
 const ORDER: [u8; 32] = hex("FFFFFFFEFFFFFFFFFFFFFFFFFFFFFFFF7203DF6B21C6052B53BBF40939D54123");
 /// Prime p of the field (GB/T 32918.5-2017 A.1).
@@ -174,7 +177,7 @@ mod vectors {
 
     /// Blocks of `name = value` lines, each ended by a blank line, of a file outside the project;
     /// `None`, with a message, when the file is not there.
-    fn blocks(name: &str) -> Option<Vec<Vec<(String, String)>>> {
+    pub(super) fn blocks(name: &str) -> Option<Vec<Vec<(String, String)>>> {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/vectors").join(name);
         let Ok(text) = std::fs::read_to_string(&path) else {
             println!("skipped: no {}", path.display());
@@ -194,7 +197,7 @@ mod vectors {
         Some(blocks)
     }
 
-    fn find<'a>(block: &'a [(String, String)], name: &str) -> Option<&'a str> {
+    pub(super) fn find<'a>(block: &'a [(String, String)], name: &str) -> Option<&'a str> {
         block.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str())
     }
 
@@ -515,8 +518,8 @@ mod private_keys {
         let again = SoftwareSigner::from_pkcs8_pem(&pem).unwrap();
         assert_eq!(again.public_key(), signer.public_key());
         assert_eq!(*again.to_pkcs8_pem().unwrap(), *pem);
-        let signature = signer.sign(&EXAMPLE_DIGEST).unwrap();
-        assert_eq!(again.sign(&EXAMPLE_DIGEST).unwrap(), signature);
+        let signature = again.sign(&EXAMPLE_DIGEST).unwrap();
+        assert_eq!(judge(signer.public_key(), EXAMPLE_DIGEST, &signature), Verdict::Valid);
         assert_ne!(SoftwareSigner::generate().unwrap().public_key(), signer.public_key());
     }
 
@@ -551,27 +554,32 @@ mod private_keys {
         assert_eq!(format!("{:?}", software_provider()), "Provider { name: \"software\", .. }");
     }
 
-    /// RFC 6979: the nonce follows from key and digest, so no signature gives the key away by
-    /// chance.
+    /// Random nonces, so that no signature gives the key away: two of one digest differ, but for a
+    /// signer that is made to repeat.
     #[test]
-    fn signing_is_deterministic_and_nonces_differ() {
+    fn nonces_differ() {
         let signer = SoftwareSigner::from_bytes(&EXAMPLE_SECRET).unwrap();
-        let again = SoftwareSigner::from_bytes(&EXAMPLE_SECRET).unwrap();
+        let repeatable = SoftwareSigner::repeatable(&EXAMPLE_SECRET).unwrap();
+        let again = SoftwareSigner::repeatable(&EXAMPLE_SECRET).unwrap();
         let mut nonces = Vec::new();
-        for number in 0..32_u8 {
-            let e = Sm3::of(&[&[number]]);
-            let signature = signer.sign(&e).unwrap();
-            assert_eq!(again.sign(&e).unwrap(), signature);
-            assert_eq!(signer.sign_unverified(&e).unwrap(), signature);
+        let mut push = |signature: Signature| {
             // k = s(1 + d) + r d is the nonce behind the signature.
             let (r, s) = signature.0.split_at(32);
             let (r, s) = (scalar(r.try_into().unwrap()), scalar(s.try_into().unwrap()));
             let d = scalar(&EXAMPLE_SECRET);
             nonces.push(bytes(s * (Scalar::ONE + d) + r * d));
+        };
+        for number in 0..32_u8 {
+            let e = Sm3::of(&[&[number]]);
+            push(signer.sign(&e).unwrap());
+            push(signer.sign_unverified(&e).unwrap());
+            let signature = repeatable.sign(&e).unwrap();
+            push(signature);
+            assert_eq!(again.sign_unverified(&e).unwrap(), signature);
         }
         nonces.sort_unstable();
         nonces.dedup();
-        assert_eq!(nonces.len(), 32, "no nonce is used twice");
+        assert_eq!(nonces.len(), 96, "no nonce is used twice");
     }
 }
 

@@ -84,7 +84,8 @@ pub struct Material {
 fn signer(kind: u8, number: u8) -> Result<SoftwareSigner, MaterialError> {
     let mut scalar = [kind; 32];
     scalar[31] = number + 1;
-    SoftwareSigner::from_bytes(&scalar).map_err(|error| MaterialError(error.to_string()))
+    // A seed must give the same run, signatures included.
+    SoftwareSigner::repeatable(&scalar).map_err(|error| MaterialError(error.to_string()))
 }
 
 impl Material {
