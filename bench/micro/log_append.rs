@@ -9,7 +9,8 @@
 //! size, each with its own fdatasync after it, as many in flight. The disk of a shared machine
 //! varies by a factor within the hour, so only the ratio of interleaved rounds says anything. Our log
 //! is encrypted, as a node's is; what that costs shows beside it.
-//! `--gate` makes a ratio below 80 % at depth 1 an error; without `fio` our figures stand alone.
+//! `--gate` makes a ratio below 80 % in clear, or below 65 % for what encryption leaves of that, an
+//! error at depth 1; without `fio` our figures stand alone.
 //! The log hashes every 4 KiB with SM3 on the way, which fio does not: with io_uring it does so
 //! while the device has the group before, and with the synchronous back end, which the gate leaves
 //! out, before each write. A round of ours begins new segments too, fio's stays in one file.
@@ -42,8 +43,11 @@ const BYTES: u64 = 192 << 20;
 /// Measurements of each side; odd, so that there is a median.
 const ROUNDS: usize = 5;
 
-/// Ratio in percent that the gate asks for.
+/// Ratio in percent that the gate asks of the log in clear to fio: both move the same bytes.
 const GATE_PERCENT: u64 = 80;
+
+/// Ratio in percent that the gate asks of the encrypted log to the log in clear.
+const GATE_ENCRYPTED_PERCENT: u64 = 65;
 
 /// Room in a group for its header and that of the one record.
 const HEADERS_SIZE: u32 = 512;
@@ -83,7 +87,8 @@ fn main() -> ExitCode {
     if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Measures one case and prints its line; whether the ratio is what the gate asks for.
+/// Measures one case and prints its line: ours in percent of the same in clear, and that in percent
+/// of fio. Whether both are what the gate asks for.
 fn compare(folder: &Path, name: &str, size_kib: u32, way: (u32, Backend), has_fio: bool) -> bool {
     let (mut ours, mut clear, mut theirs) = (Vec::new(), Vec::new(), Vec::new());
     let provider = software_provider();
@@ -99,22 +104,24 @@ fn compare(folder: &Path, name: &str, size_kib: u32, way: (u32, Backend), has_fi
     let rate = median(&mut ours);
     let (clear_rate, percent, best) = ratios(&ours, &mut clear);
     print!("{name:<58} {:>10} {clear_rate:>10} {percent:>6}% {best:>6}%", rate / 1_000_000);
+    let is_good = percent >= GATE_ENCRYPTED_PERCENT;
     if !has_fio {
         println!();
-        return true;
+        return is_good;
     }
-    let (reference, percent, best) = ratios(&ours, &mut theirs);
+    let (reference, percent, best) = ratios(&clear, &mut theirs);
     println!(" {reference:>10} {percent:>6}% {best:>6}%");
-    percent >= GATE_PERCENT
+    is_good && percent >= GATE_PERCENT
 }
 
 /// The median of the others in MB/s, and ours, which are sorted, in percent of it: median to median
-/// and best to best. What others do to a shared host only ever slows a round down, so that the best
+/// and best to best. What else runs on a shared host only ever slows a round down, so that the best
 /// ones say more there.
 fn ratios(ours: &[u64], others: &mut [u64]) -> (u64, u64, u64) {
     let median_of_others = median(others).max(1);
     let middle = ours.get(ours.len() / 2).copied().unwrap_or(0);
-    let [best, best_of_others] = [ours.last(), others.last()].map(|best| best.copied().unwrap_or(0));
+    let [best, best_of_others] =
+        [ours.last(), others.last()].map(|best| best.copied().unwrap_or(0));
     let percent = middle * 100 / median_of_others;
     (median_of_others / 1_000_000, percent, best * 100 / best_of_others.max(1))
 }
