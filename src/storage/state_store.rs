@@ -146,6 +146,9 @@ const MARK_VERSION: u32 = crate::data_dir::DATA_FORMAT_VERSION;
 /// A key and its new value, or `None` to remove it.
 type Change = (Vec<u8>, Option<Vec<u8>>);
 
+/// The same with what the key is stored as in between.
+type StoredChange = (Vec<u8>, Vec<u8>, Option<Vec<u8>>);
+
 /// Changes to the state, in any order; the last change to a key wins.
 #[derive(Debug, Default)]
 pub struct StateBatch {
@@ -348,11 +351,7 @@ impl StateStore {
     }
 
     /// Changes with what their keys are stored as, in the order of the store.
-    fn ascending(
-        &self,
-        family: Family,
-        changes: Vec<Change>,
-    ) -> Vec<(Vec<u8>, Vec<u8>, Option<Vec<u8>>)> {
+    fn ascending(&self, family: Family, changes: Vec<Change>) -> Vec<StoredChange> {
         let keys: Vec<&[u8]> = changes.iter().map(|(key, _)| key.as_slice()).collect();
         let stored_keys = self.codec.stored_keys(family, &keys);
         assert!(stored_keys.len() == changes.len());

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::CliError;
 use crate::data_key;
-use crate::keys_file;
+use crate::keys_file::{self, KeyFileError};
 use crate::output::Output;
 
 #[derive(Debug, Subcommand)]
@@ -51,29 +51,36 @@ pub(super) enum Verb {
 }
 
 pub(super) fn run(verb: Verb, output: Output) -> Result<(), CliError> {
-    let (made, file) = match verb {
-        Verb::New { out } => (keys_file::create(&out).map(Made::Signer), out),
-        Verb::Show { file } => (keys_file::load(&file).map(Made::Signer), file),
-        Verb::NewData { out } => (data_key::create(&out).map(|id| Made::Data(show_id(id))), out),
+    match verb {
+        Verb::New { out } => show_signer(keys_file::create(&out), &out, output),
+        Verb::Show { file } => show_signer(keys_file::load(&file), &file, output),
+        Verb::NewData { out } => show_data(data_key::create(&out).map(show_id), &out, output),
         Verb::ShowData { file } => {
             let keys = data_key::load(&file, &software_provider());
-            (keys.map(|keys| Made::Data(keys.ids())), file)
-        }
-    };
-    match made.map_err(|error| CliError::key(&error, &file))? {
-        Made::Signer(signer) => print(signer.public_key(), &file, output),
-        Made::Data(ids) => {
-            let value = json!({ "file": file.display().to_string(), "data_key": ids });
-            output.result(&value, format!("data_key = \"{ids}\""));
+            show_data(keys.map(|keys| keys.ids()), &file, output)
         }
     }
+}
+
+fn show_signer(
+    signer: Result<SoftwareSigner, KeyFileError>,
+    file: &Path,
+    output: Output,
+) -> Result<(), CliError> {
+    let signer = signer.map_err(|error| CliError::key(&error, file))?;
+    print(signer.public_key(), file, output);
     Ok(())
 }
 
-/// What a file of keys holds.
-enum Made {
-    Signer(SoftwareSigner),
-    Data(String),
+fn show_data(
+    ids: Result<String, KeyFileError>,
+    file: &Path,
+    output: Output,
+) -> Result<(), CliError> {
+    let ids = ids.map_err(|error| CliError::key(&error, file))?;
+    let value = json!({ "file": file.display().to_string(), "data_key": ids });
+    output.result(&value, format!("data_key = \"{ids}\""));
+    Ok(())
 }
 
 fn print(key: &PublicKey, file: &Path, output: Output) {
