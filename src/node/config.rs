@@ -22,6 +22,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use hufu_crypto::KnownKeys;
 use hufu_mempool::{MempoolConfig, Recent};
 use hufu_network::SessionConfig;
 use hufu_runtime::placement::CoreSet;
@@ -58,6 +59,8 @@ pub struct NodeConfig {
     pub verify: Verify,
     /// Pending transactions.
     pub mempool: Mempool,
+    /// Encryption of what is stored.
+    pub storage: Storage,
     /// The block log.
     pub log: BlockLog,
     /// The state store.
@@ -230,6 +233,32 @@ impl Mempool {
     }
 }
 
+/// `[storage]`: encryption of what is stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Storage {
+    /// How logs and state are encrypted.
+    pub encryption: Encryption,
+    /// The data key.
+    pub key_file: PathBuf,
+}
+
+impl Storage {
+    /// The data key's file, if anything is encrypted.
+    #[must_use]
+    pub fn key_file(&self) -> Option<&Path> {
+        (self.encryption == Encryption::Sm4Gcm).then_some(&*self.key_file)
+    }
+}
+
+/// How logs and state are encrypted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encryption {
+    /// SM4-GCM under the data key.
+    Sm4Gcm,
+    /// Stored in clear: for measuring what encryption costs, and nothing else.
+    None,
+}
+
 /// `[log]`: the block log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BlockLog {
@@ -311,6 +340,8 @@ const REACTORS: &[(&str, ReactorChoice)] = &[
 ];
 const MERGES: &[(&str, MergeChoice)] =
     &[("auto", MergeChoice::Auto), ("never", MergeChoice::Never), ("always", MergeChoice::Always)];
+const ENCRYPTIONS: &[(&str, Encryption)] =
+    &[("sm4-gcm", Encryption::Sm4Gcm), ("none", Encryption::None)];
 const LOG_BACKENDS: &[(&str, LogBackend)] =
     &[("auto", LogBackend::Auto), ("uring", LogBackend::Uring), ("sync", LogBackend::Sync)];
 
@@ -384,6 +415,10 @@ impl NodeConfig {
                 transactions_max: reader.integer_u32("mempool", "transactions_max"),
                 bytes_max: reader.integer("mempool", "bytes_max"),
                 batch_deadline: Self::millis(reader, "mempool", "batch_deadline_millis"),
+            },
+            storage: Storage {
+                encryption: reader.choice("storage", "encryption", ENCRYPTIONS, Encryption::Sm4Gcm),
+                key_file: reader.path("storage", "key_file"),
             },
             log: BlockLog {
                 segment_bytes: reader.integer("log", "segment_bytes"),

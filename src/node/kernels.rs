@@ -10,7 +10,8 @@
 use std::ffi::OsStr;
 use std::sync::OnceLock;
 
-use hufu_crypto::{Backend, Provider, software_provider_on};
+use hufu_crypto::{Backend, Provider, software_provider_on, software_provider_with};
+use hufu_types::codec::index;
 
 /// The environment variable that forces a back end.
 pub const VARIABLE: &str = "HUFU_KERNELS";
@@ -81,6 +82,12 @@ pub fn backend() -> Backend {
 #[must_use]
 pub fn provider() -> Provider {
     software_provider_on(backend())
+}
+
+/// As [`provider`], with a cache of so many public keys that come again.
+#[must_use]
+pub fn provider_knowing(keys_max: u32) -> Provider {
+    software_provider_with(backend(), index(keys_max))
 }
 
 /// The back end of this name among `available`; the last of them without a name.

@@ -152,6 +152,8 @@ pub const KEYS: &[KeySpec] = &[
     integer("mempool", "transactions_max", 1_024, 16_777_216),
     integer("mempool", "bytes_max", 4 * BATCH_SIZE_MAX as u64, 64 * GIB),
     integer("mempool", "batch_deadline_millis", 1, 10_000),
+    key("storage", "encryption", Kind::Choice(&["sm4-gcm", "none"])),
+    key("storage", "key_file", Kind::Path),
     blocks("log", "segment_bytes", 16 * MIB, 4 * GIB - 4 * KIB),
     blocks("log", "group_bytes_max", 4 * KIB, 8 * MIB),
     integer("log", "depth", 1, 4),
