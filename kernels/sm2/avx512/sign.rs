@@ -40,7 +40,7 @@ use super::super::sign::{SignItem, finish, parse_nonce, sign_one};
 use super::field::{Fe, LANES, broadcast, join, split, store};
 use super::point::{Affine, ONE};
 use super::words;
-use crate::secret::wipe_stack;
+use crate::secret::wipe_stack_deep;
 
 /// Most signatures side by side.
 pub(in super::super) const SIGNATURES: usize = 2 * LANES * GROUPS_MAX;
@@ -124,7 +124,8 @@ fn sign_lanes<const V: usize, const GROUPS: usize, const LEVELS: usize>(
         *product = nothing;
     }
     core::hint::black_box(&mut workspace);
-    wipe_stack();
+    // What is kept of each group takes less than 16 KB, and so does the rest.
+    wipe_stack_deep(GROUPS + 1);
 }
 
 #[target_feature(enable = "avx512f,avx512ifma,avx512vbmi2")]
