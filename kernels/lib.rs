@@ -6,5 +6,6 @@ mod numbers;
 pub mod secret;
 pub mod sm2;
 pub mod sm3;
+pub mod sm4;
 
 pub use backend::Backend;

@@ -4,6 +4,7 @@
 //! kernels and cards differ only behind these traits.
 
 use crate::Error;
+use crate::cipher::Cipher;
 use crate::digest::Digest;
 use crate::entropy::Entropy;
 use crate::keys::{PublicKey, Signature};
@@ -103,6 +104,10 @@ pub struct Provider {
     pub hasher: std::sync::Arc<dyn Hasher>,
     /// Seeds of the random bit generators.
     pub entropy: std::sync::Arc<dyn Entropy>,
+    /// Encryption with keys that the host holds.
+    pub cipher: std::sync::Arc<dyn Cipher>,
+    /// Public keys that the verifier knows; it may know none.
+    pub known_keys: std::sync::Arc<crate::known_keys::KnownKeys>,
 }
 
 impl core::fmt::Debug for Provider {

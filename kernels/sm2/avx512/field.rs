@@ -33,7 +33,7 @@ use core::arch::x86_64::{
 use super::super::field::P;
 
 /// Elements in a vector.
-pub(super) const LANES: usize = 8;
+pub(in super::super) const LANES: usize = 8;
 
 pub(super) const LIMB_BITS: u32 = 52;
 pub(super) const LIMB_MASK: u64 = (1 << LIMB_BITS) - 1;
@@ -49,11 +49,6 @@ pub(super) const fn split(a: &[u64; 4]) -> Limbs {
         (a[2] >> 28 | a[3] << 36) & LIMB_MASK,
         a[3] >> 16,
     ]
-}
-
-/// The limbs of `split`, put together again; the number is below 2^256.
-pub(super) const fn join(a: &Limbs) -> [u64; 4] {
-    [a[0] | a[1] << 52, a[1] >> 12 | a[2] << 40, a[2] >> 24 | a[3] << 28, a[3] >> 36 | a[4] << 16]
 }
 
 /// `count` * p, its highest limb above 52 bits where need be.
@@ -316,17 +311,8 @@ impl<const V: usize, const K: u32> Fe<V, K> {
     /// Where the mask is set, the negated element.
     #[target_feature(enable = "avx512f")]
     #[inline]
-    pub(super) fn negate_where<const C: u32>(self, masks: [__mmask8; V]) -> Loose<V, C> {
-        const { assert!(C >= K) };
-        let multiple = const { times_p(K) };
-        let mut t = self.0;
-        for (limb, multiple) in t.iter_mut().zip(multiple) {
-            for (vector, mask) in limb.iter_mut().zip(masks) {
-                let all = broadcast(multiple);
-                *vector = _mm512_mask_sub_epi64(*vector, mask, all, *vector);
-            }
-        }
-        Loose(t)
+    pub(super) fn negate_where(self, masks: [__mmask8; V]) -> Loose<V, K> {
+        self.loose().negate_where(masks)
     }
 
     /// The limbs of every lane.
@@ -474,6 +460,21 @@ impl<const V: usize, const K: u32> Loose<V, K> {
         Loose(t)
     }
 
+    /// Where the mask is set, the negated element: K p less the value, which is not 0.
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    pub(super) fn negate_where(self, masks: [__mmask8; V]) -> Self {
+        let multiple = const { times_p(K) };
+        let mut t = self.0;
+        for (limb, multiple) in t.iter_mut().zip(multiple) {
+            for (vector, mask) in limb.iter_mut().zip(masks) {
+                let all = broadcast(multiple);
+                *vector = _mm512_mask_sub_epi64(*vector, mask, all, *vector);
+            }
+        }
+        Self(t)
+    }
+
     /// 2^S times the value.
     #[target_feature(enable = "avx512f")]
     #[inline]
@@ -580,7 +581,10 @@ mod tests {
     #[test]
     fn limbs_of_52_bits_are_those_of_64() {
         for a in [P, N, [u64::MAX; 4], [1, 2, 3, 4]] {
-            assert_eq!(join(&split(&a)), a);
+            let [b0, b1, b2, b3, b4] = split(&a);
+            let words =
+                [b0 | b1 << 52, b1 >> 12 | b2 << 40, b2 >> 24 | b3 << 28, b3 >> 36 | b4 << 16];
+            assert_eq!(words, a);
         }
     }
 }

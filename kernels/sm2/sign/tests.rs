@@ -91,7 +91,8 @@ fn private_keys_are_in_their_range() {
         let key = key(&good);
         let signature = sign(&key, &hex(DIGEST), &hex(NONCE)).unwrap();
         let digest = hex(DIGEST);
-        let item = Item { key: key.public_key(), digest: &digest, signature: &signature };
+        let item =
+            Item { key: key.public_key(), digest: &digest, signature: &signature, table: None };
         let mut verdicts = [Verdict::KeyInvalid];
         verify_many(Backend::PORTABLE, &[item], &mut verdicts);
         assert_eq!(verdicts, [Verdict::Valid]);
