@@ -31,10 +31,6 @@ pub use self::sign::{PrivateKey, SignItem};
 use crate::Backend;
 use crate::backend::Instructions;
 
-/// Below this number of items to sign the lanes do not pay.
-#[cfg(target_arch = "x86_64")]
-const SIGNED_MIN: usize = 2;
-
 /// What is verified.
 #[derive(Clone, Copy)]
 pub struct Item<'a> {
@@ -110,7 +106,8 @@ pub fn sign_many(backend: Backend, items: &[SignItem<'_>], signatures: &mut [Opt
     if has_lanes(backend) {
         let parts = items.chunks(avx512::SIGNATURES).zip(signatures.chunks_mut(avx512::SIGNATURES));
         for (items, signatures) in parts {
-            if items.len() < SIGNED_MIN {
+            // One alone is not worth the lanes.
+            if items.len() == 1 {
                 sign::sign_many(items, signatures);
             } else {
                 // SAFETY: the CPU was asked for what the lanes need.

@@ -52,7 +52,8 @@ pub(super) const fn split(a: &[u64; 4]) -> Limbs {
 }
 
 /// The limbs of `split`, put together again; the number is below 2^256.
-pub(super) const fn join(a: &Limbs) -> [u64; 4] {
+#[cfg(test)]
+const fn join(a: &Limbs) -> [u64; 4] {
     [a[0] | a[1] << 52, a[1] >> 12 | a[2] << 40, a[2] >> 24 | a[3] << 28, a[3] >> 36 | a[4] << 16]
 }
 
