@@ -10,7 +10,7 @@
 use std::ffi::OsStr;
 use std::sync::OnceLock;
 
-use hufu_crypto::{Backend, Provider, software_provider_on};
+use hufu_crypto::{Backend, Provider, software_provider_on, software_provider_with};
 
 /// The environment variable that forces a back end.
 pub const VARIABLE: &str = "HUFU_KERNELS";
@@ -81,6 +81,12 @@ pub fn backend() -> Backend {
 #[must_use]
 pub fn provider() -> Provider {
     software_provider_on(backend())
+}
+
+/// The same with a cache of so many public keys that sign again and again.
+#[must_use]
+pub fn provider_with(known_keys_max: usize) -> Provider {
+    software_provider_with(backend(), known_keys_max)
 }
 
 /// The back end of this name among `available`; the last of them without a name.
