@@ -6,8 +6,8 @@
 //! ```
 //!
 //! A line that is faulty gets its error and spoils nothing else. Memory is bounded whatever is
-//! streamed: a batch, a line of [`LINE_BYTES_MAX`], and tables of keys that sign again and again. An
-//! answer never waits for lines that have not come: the batch ends where the input pauses.
+//! streamed: a batch, a line of [`LINE_BYTES_MAX`], and tables of keys that come again and again.
+//! An answer never waits for lines that have not come: the batch ends where the input pauses.
 
 mod line;
 
