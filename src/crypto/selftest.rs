@@ -19,7 +19,8 @@ use crate::keys::{PublicKey, Signature};
 use crate::provider::{Provider, Verdict, VerifyItem};
 use crate::{Drbg, Error, Signer as _, SoftwareSigner, drbg, encryption, exchange};
 
-/// Items side by side, count: every lane of the widest back end (sixteen), and some of a batch more.
+/// Items side by side, count: every lane of the widest back end (sixteen), and some of a batch
+/// more.
 const PLACES: usize = 20;
 
 /// What is wrong with an algorithm, if anything is.
