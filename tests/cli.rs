@@ -1,6 +1,7 @@
 //! The command line: exit codes, faults, files, JSON, and what must never happen.
 //!
-//! It runs the binary as an operator would: here without a node, in `cli/running.rs` beside one.
+//! It runs the binary as an operator would: here without a node, in `cli/running.rs` beside one, in
+//! `cli/crypto.rs` with files and keys only.
 
 #![allow(clippy::unwrap_used, reason = "what a test's helper cannot do fails the test")]
 
@@ -11,6 +12,8 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
+#[path = "cli/crypto.rs"]
+mod crypto;
 #[path = "cli/running.rs"]
 mod running;
 
@@ -82,7 +85,7 @@ fn help_and_version_are_there_and_nonsense_is_usage() {
     assert!(stdout(&version).starts_with("hufu 0."), "{}", stdout(&version));
     for noun in [
         "node", "account", "ledger", "config", "genesis", "keys", "tx", "query", "receipt",
-        "events", "localnet",
+        "events", "localnet", "crypto",
     ] {
         let help = hufu(folder.path(), &[noun, "--help"]);
         assert_eq!(code(&help), 0, "{noun}");

@@ -172,6 +172,15 @@ impl Fe {
         reduce([a, b, c, d, 0, 0, 0, 0]).0
     }
 
+    /// The limbs as they are held, in Montgomery form, and back; the form is below p.
+    pub(super) const fn montgomery(self) -> [u64; 4] {
+        self.0
+    }
+
+    pub(super) const fn from_montgomery(limbs: [u64; 4]) -> Self {
+        Self(limbs)
+    }
+
     pub(super) fn is_zero(&self) -> bool {
         let [a, b, c, d] = self.0;
         (a | b | c | d) == 0

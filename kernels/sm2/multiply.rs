@@ -79,10 +79,14 @@ fn scan<const COUNT: usize, const WORDS: usize>(
     table: &[[u64; WORDS]; COUNT],
     place: u64,
 ) -> [u64; WORDS] {
-    let place = core::hint::black_box(place);
+    let mut masks = [0; COUNT];
+    for (number, mask) in (0_u64..).zip(&mut masks) {
+        *mask = is_zero(number ^ place).wrapping_neg();
+    }
+    // A compiler that knows what the masks are made of branches on them, and has done so.
+    let masks = core::hint::black_box(masks);
     let mut chosen = [0; WORDS];
-    for (number, entry) in (0_u64..).zip(table) {
-        let mask = is_zero(number ^ place).wrapping_neg();
+    for (mask, entry) in masks.iter().zip(table) {
         for (word, other) in chosen.iter_mut().zip(entry) {
             *word |= other & mask;
         }

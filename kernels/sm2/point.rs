@@ -98,6 +98,15 @@ impl Affine {
         Self { x: self.x, y: self.y.negate() }
     }
 
+    /// x and y in Montgomery form, and back from it.
+    pub(super) const fn montgomery(&self) -> ([u64; 4], [u64; 4]) {
+        (self.x.montgomery(), self.y.montgomery())
+    }
+
+    pub(super) const fn from_montgomery(x: [u64; 4], y: [u64; 4]) -> Self {
+        Self { x: Fe::from_montgomery(x), y: Fe::from_montgomery(y) }
+    }
+
     /// x and y, limbs from the lowest.
     pub(super) fn coordinates(&self) -> ([u64; 4], [u64; 4]) {
         (self.x.to_limbs(), self.y.to_limbs())
@@ -250,5 +259,30 @@ impl Jacobian {
     pub(super) fn divide(&self, inverse: &Fe) -> Affine {
         let square = inverse.square();
         Affine { x: self.x.mul(&square), y: self.y.mul(&square).mul(inverse) }
+    }
+
+    /// By their coordinates, with one division for all; no point is at infinity.
+    ///
+    /// # Panics
+    /// If the two slices differ in length.
+    pub(super) fn normalise(points: &[Self], affine: &mut [Affine]) {
+        assert_eq!(points.len(), affine.len(), "a place for each point");
+        // The product of the z of all points up to each stands in x of its place for a while.
+        let mut product = Fe::ONE;
+        for (place, point) in affine.iter_mut().zip(points) {
+            product = product.mul(&point.z);
+            place.x = product;
+        }
+        let mut inverse = product.invert();
+        for number in (0..points.len()).rev() {
+            let own = match number.checked_sub(1) {
+                Some(before) => inverse.mul(&affine[before].x),
+                None => inverse,
+            };
+            let point = &points[number];
+            inverse = inverse.mul(&point.z);
+            let square = own.square();
+            affine[number] = Affine { x: point.x.mul(&square), y: point.y.mul(&square).mul(&own) };
+        }
     }
 }

@@ -11,7 +11,8 @@ use std::sync::OnceLock;
 
 use super::field::{Fe, P, add_limbs, limbs, sub_limbs};
 use super::point::{Affine, G, Jacobian};
-use super::{Item, Verdict};
+use super::{Item, Verdict, known};
+use crate::Backend;
 
 /// The order n of G (GB/T 32918.5-2017 A.2), limbs from the lowest.
 pub(super) const N: [u64; 4] =
@@ -80,13 +81,18 @@ pub(super) fn verify(item: &Item<'_>) -> Verdict {
         Err(verdict) => return verdict,
     };
     let Some(key) = point(item.key) else { return Verdict::KeyInvalid };
-    let sum = add_multiples(&parsed.s, &parsed.t, &key);
+    let sum = match item.table {
+        Some(table) if table.is_of(Backend::PORTABLE, item.key) => {
+            known::add_base(known::multiply(table, &parsed.t), &parsed.s)
+        }
+        _ => add_multiples(&parsed.s, &parsed.t, &key),
+    };
     let has = |x: [u64; 4]| Fe::from_limbs(x).is_some_and(|x| sum.has_x(&x));
     let is_valid = has(parsed.x) || (parsed.has_second_lift() && has(add_limbs(&parsed.x, &N).0));
     if is_valid { Verdict::Valid } else { Verdict::SignatureInvalid }
 }
 
-fn halves(bytes: &[u8; 64]) -> [&[u8; 32]; 2] {
+pub(super) fn halves(bytes: &[u8; 64]) -> [&[u8; 32]; 2] {
     match bytes.as_chunks() {
         ([first, second], []) => [first, second],
         _ => unreachable!("64 bytes are twice 32"),

@@ -22,6 +22,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use hufu_crypto::KnownKeys;
 use hufu_mempool::{MempoolConfig, Recent};
 use hufu_network::SessionConfig;
 use hufu_runtime::placement::CoreSet;
@@ -181,6 +182,8 @@ pub struct Verify {
     pub batch_max: u32,
     /// How long the first signature of a batch waits for company.
     pub batch_deadline: Duration,
+    /// Public keys whose multiples are kept at most, count.
+    pub known_keys_max: u32,
 }
 
 impl Verify {
@@ -196,9 +199,11 @@ impl Verify {
         (Self::REMEMBERED_DIGESTS_MAX / tiles_count).max(1)
     }
 
-    /// Bytes that the memory of digests takes, all tiles together; a tile rounds its table up.
-    fn memory_bytes() -> u64 {
-        2 * Recent::<TxDigest, ()>::memory_bytes(Self::REMEMBERED_DIGESTS_MAX)
+    /// Bytes that the memory of digests and the known keys take, all tiles together; a tile rounds
+    /// its table of digests up.
+    fn memory_bytes(&self) -> u64 {
+        let known_keys = u64::from(self.known_keys_max) * KnownKeys::KEY_SIZE as u64;
+        2 * Recent::<TxDigest, ()>::memory_bytes(Self::REMEMBERED_DIGESTS_MAX) + known_keys
     }
 }
 
@@ -404,6 +409,7 @@ impl NodeConfig {
                 batch_deadline: Duration::from_micros(
                     reader.integer("verify", "batch_deadline_micros"),
                 ),
+                known_keys_max: reader.integer_u32("verify", "known_keys_max"),
             },
             mempool: Mempool {
                 transactions_max: reader.integer_u32("mempool", "transactions_max"),
@@ -461,7 +467,7 @@ impl NodeConfig {
         let store = StateStoreOptions::memory_bytes(half, state.write_buffer_bytes);
         u64::from(self.placement.ingress_count).saturating_mul(clients)
             + self.mempool.pool().memory_bytes()
-            + Verify::memory_bytes()
+            + self.verify.memory_bytes()
             + execute::memory_bytes()
             + log
             + VoteLogOptions::memory_bytes()

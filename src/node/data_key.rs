@@ -21,7 +21,7 @@ use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use zeroize::{Zeroize, Zeroizing};
 
-use crate::keys_file::{KeyFileError, read_checked, write_new};
+use crate::keys_file::{KeyFileError, read_private, write_new};
 
 /// Name of the file where the configuration names no other.
 pub const DATA_KEY_FILE: &str = "data.key";
@@ -104,7 +104,7 @@ fn encode(secrets: &[&[u8; DATA_KEY_BYTES]]) -> Zeroizing<Vec<u8>> {
 /// # Errors
 /// If the file is not safe to use or holds no keys of this build.
 pub fn load(path: &Path, provider: &Provider) -> Result<Keyring, KeyFileError> {
-    let content = read_checked(path)?;
+    let content = read_private(path)?;
     decode(&content, provider).map_err(|reason| KeyFileError::DataKey { reason })
 }
 

@@ -8,7 +8,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 
-use hufu_crypto::{Signer, software_provider};
+use hufu_crypto::Signer;
 use hufu_runtime::clock;
 use hufu_runtime::file::{Backend, FileRing, FileSystem, RingOptions};
 use hufu_runtime::placement::available_cores;
@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 
 use crate::config::{Cores, LogBackend, NodeConfig, ReactorChoice};
 use crate::recovery::StorageOptions;
-use crate::{data_key, keys_file};
+use crate::{data_key, kernels, keys_file};
 
 /// File descriptors a node needs beside those of its clients, count.
 const OPEN_FILES_RESERVE: u64 = 512;
@@ -147,7 +147,7 @@ fn own_address(config: &NodeConfig) -> Result<Address, keys_file::KeyFileError> 
 }
 
 fn data_key_rule(config: &NodeConfig, genesis: &Genesis) -> Finding {
-    let (rule, provider) = ("data key", software_provider());
+    let (rule, provider) = ("data key", kernels::provider());
     let keys = match config.storage.key_file().map(|path| data_key::load(path, &provider)) {
         Some(Ok(keys)) => Some(keys),
         Some(Err(error)) => return Finding::broken(rule, error.to_string(), error.remedy()),
@@ -265,7 +265,8 @@ fn processor(_config: &NodeConfig, _genesis: &Genesis) -> Finding {
         ];
         let present: Vec<&str> =
             features.iter().filter(|(_, is_there)| *is_there).map(|(name, _)| *name).collect();
-        Finding::kept(rule, format!("x86-64 with {}", present.join(", ")))
+        let (present, backend) = (present.join(", "), kernels::backend().name());
+        Finding::kept(rule, format!("x86-64 with {present}; kernels: {backend}"))
     }
     #[cfg(not(target_arch = "x86_64"))]
     {

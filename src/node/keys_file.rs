@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 use hufu_crypto::SoftwareSigner;
 use zeroize::Zeroizing;
 
+use crate::kernels;
+
 /// Bytes of a key file at most; the encoding of an SM2 key takes about 300.
 const KEY_FILE_SIZE_MAX: u64 = 16 * 1_024;
 
@@ -96,7 +98,7 @@ impl KeyFileError {
 /// # Errors
 /// If the file exists or cannot be made durable; a file that was begun is removed.
 pub fn create(path: &Path) -> Result<SoftwareSigner, KeyFileError> {
-    let signer = SoftwareSigner::generate()?;
+    let signer = SoftwareSigner::generate()?.on(kernels::backend());
     store(path, &signer)?;
     Ok(signer)
 }
@@ -135,16 +137,16 @@ pub(crate) fn write_new(path: &Path, content: &[u8]) -> Result<(), KeyFileError>
 /// # Errors
 /// If the file is not safe to use or holds no key.
 pub fn load(path: &Path) -> Result<SoftwareSigner, KeyFileError> {
-    let content = read_checked(path)?;
+    let content = read_private(path)?;
     let text = std::str::from_utf8(&content).map_err(|_| hufu_crypto::Error::PrivateKeyEncoding)?;
-    Ok(SoftwareSigner::from_pkcs8_pem(text)?)
+    Ok(SoftwareSigner::from_pkcs8_pem(text)?.on(kernels::backend()))
 }
 
-/// Reads a secret from a file that only its owner may use.
+/// Reads a file with a secret that only its owner may use; overwritten when dropped.
 ///
 /// # Errors
 /// If the file is not safe to use or cannot be read.
-pub(crate) fn read_checked(path: &Path) -> Result<Zeroizing<Vec<u8>>, KeyFileError> {
+pub fn read_private(path: &Path) -> Result<Zeroizing<Vec<u8>>, KeyFileError> {
     let (file, bytes) = open_checked(path)?;
     // The buffer has its full size at once: a buffer that grew would leave copies behind.
     let mut content = Zeroizing::new(vec![0; bytes]);

@@ -15,6 +15,7 @@ pub mod genesis_file;
 pub mod health;
 pub mod history;
 pub mod host_check;
+pub mod kernels;
 pub mod keys_file;
 pub mod localnet;
 pub mod log;

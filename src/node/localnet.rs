@@ -175,7 +175,7 @@ fn verify(
     options: &Options,
     signals: &Signals,
 ) -> Result<Vec<Held>, CliError> {
-    let provider = hufu_crypto::software_provider();
+    let provider = crate::kernels::provider();
     let chains = (0..options.nodes_count).map(|index| {
         let keys = data_key::load(&folder.data_key(index), &provider);
         let keys = keys.map_err(|error| error.to_string());
@@ -212,7 +212,7 @@ fn raw_rate() -> Result<u64, CliError> {
         .map_err(|cause| CliError::failed(cause, "the cores of this process", remedy))?;
     let threads = u16::try_from(cores.cores().len()).unwrap_or(u16::MAX);
     let cast = hufu_load::Cast::generate(8).map_err(failed)?;
-    let provider = hufu_crypto::software_provider();
+    let provider = crate::kernels::provider();
     hufu_load::verification::rate(&provider, &cast, threads, RAW_RATE_SPAN).map_err(failed)
 }
 

@@ -25,7 +25,7 @@ mod votes;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use hufu_crypto::{Provider, software_provider};
+use hufu_crypto::Provider;
 use hufu_storage::data_dir::DataDir;
 use hufu_storage::keyring::Keyring;
 use hufu_storage::state_store::{AppliedMark, StateStore};
@@ -33,6 +33,7 @@ use hufu_types::Genesis;
 
 pub use report::{Counts, FAULTS_LISTED_MAX, Fault, Part, Report};
 
+use crate::kernels;
 use crate::recovery::StorageOptions;
 
 /// How deep a verification looks; each level includes the ones before it.
@@ -184,7 +185,7 @@ pub fn verify(
     let held = DataDir::hold(folder)?;
     let mut report = Report::new(level, String::new());
     let genesis = genesis::find(folder, genesis, &mut report)?;
-    let (chain_id, provider) = (genesis.chain_id(), software_provider());
+    let (chain_id, provider) = (genesis.chain_id(), kernels::provider());
     report.chain_id = chain_id.to_string();
     let options = StorageOptions::new(folder, chain_id, &provider).with_keys(keys);
     // Without the key nothing else that is said of the folder would be worth anything.

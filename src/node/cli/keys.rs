@@ -3,12 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
-use hufu_crypto::{PublicKey, Signer, SoftwareSigner, software_provider};
+use hufu_crypto::{PublicKey, Signer, SoftwareSigner};
 use hufu_storage::keyring::show_id;
 use serde_json::json;
 
 use super::CliError;
 use crate::data_key;
+use crate::kernels;
 use crate::keys_file::{self, KeyFileError};
 use crate::output::Output;
 
@@ -56,7 +57,7 @@ pub(super) fn run(verb: Verb, output: Output) -> Result<(), CliError> {
         Verb::Show { file } => show_signer(keys_file::load(&file), &file, output),
         Verb::NewData { out } => show_data(data_key::create(&out).map(show_id), &out, output),
         Verb::ShowData { file } => {
-            let keys = data_key::load(&file, &software_provider());
+            let keys = data_key::load(&file, &kernels::provider());
             show_data(keys.map(|keys| keys.ids()), &file, output)
         }
     }

@@ -3,13 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand, ValueEnum};
-use hufu_crypto::software_provider;
 use hufu_runtime::process::Signals;
 use hufu_storage::keyring::Keyring;
 
 use super::CliError;
 use crate::data_key;
 use crate::genesis_file;
+use crate::kernels;
 use crate::output::Output;
 use crate::verify_ledger::{self, Level, VerifyError};
 
@@ -90,5 +90,5 @@ pub(super) fn run(verb: &Verb, output: Output) -> Result<(), CliError> {
 }
 
 fn load_keys(path: &Path) -> Result<Keyring, CliError> {
-    data_key::load(path, &software_provider()).map_err(|error| CliError::key(&error, path))
+    data_key::load(path, &kernels::provider()).map_err(|error| CliError::key(&error, path))
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use hufu_crypto::{PublicKey, Signer as _, software_provider};
+use hufu_crypto::{PublicKey, Signer as _};
 use hufu_types::Genesis;
 use hufu_types::genesis::Validator;
 
@@ -21,7 +21,7 @@ pub(super) fn check(config: &NodeConfig, text: &str) -> Vec<Fault> {
         .as_ref()
         .and_then(|peer| public_key("peer.key_file", &peer.key_file, &mut faults));
     if let Some(path) = config.storage.key_file().filter(|path| !path.as_os_str().is_empty())
-        && let Err(fault) = data_key::load(path, &software_provider())
+        && let Err(fault) = data_key::load(path, &crate::kernels::provider())
     {
         faults.push(named("storage.key_file", path, &fault.to_string(), fault.remedy()));
     }

@@ -148,6 +148,7 @@ pub const KEYS: &[KeySpec] = &[
     integer("placement", "spin_micros", 0, 1_000_000),
     integer("verify", "batch_max", 1, 4_096),
     integer("verify", "batch_deadline_micros", 0, 1_000_000),
+    integer("verify", "known_keys_max", 0, 1_048_576),
     integer("mempool", "transactions_max", 1_024, 16_777_216),
     integer("mempool", "bytes_max", 4 * BATCH_SIZE_MAX as u64, 64 * GIB),
     integer("mempool", "batch_deadline_millis", 1, 10_000),

@@ -163,6 +163,7 @@ impl VerifyTile {
             self.metrics.verify_signatures.add_count(count);
             self.metrics.verify_batches.add(1);
             self.verdicts.push_back(FromVerify::Judged { digest: batch.digest(), is_valid });
+            self.make_tables();
             return true;
         }
         let next = self.from_peers.as_mut().and_then(Consumer::pop);
@@ -192,9 +193,11 @@ impl VerifyTile {
     }
 
     fn verify(&mut self) {
+        let (all_sources, transactions): (Vec<_>, Vec<_>) =
+            self.gathered.drain(..).map(|one| (one.source, one.transaction)).unzip();
+        let identified = Identified::many(&*self.provider.hasher, self.chain_id, transactions);
         let (mut sources, mut fresh) = (Vec::new(), Vec::new());
-        for Submitted { transaction, source } in self.gathered.drain(..) {
-            let identified = Identified::new(transaction, self.chain_id);
+        for (source, identified) in all_sources.into_iter().zip(identified) {
             if self.remembered.get(&identified.digest()).is_some() {
                 self.refused.push_back(Status { source, result: Err(RefusalCode::Duplicate) });
                 self.metrics.verify_duplicates.add(1);
@@ -217,6 +220,13 @@ impl VerifyTile {
         }
         self.metrics.verify_signatures.add_count(count);
         self.metrics.verify_batches.add(1);
+        self.make_tables();
+    }
+
+    /// Makes tables of a few keys that wait for them; whether any did. Once after each batch, so
+    /// that a tile that is never idle comes to have them too.
+    fn make_tables(&self) -> bool {
+        self.provider.known_keys.make(&*self.provider.hasher) > 0
     }
 
     fn is_finished(&self) -> bool {
@@ -261,7 +271,8 @@ impl Tile for VerifyTile {
         if self.is_finished() {
             return Ok(Progress::Done);
         }
-        Ok(if has_gathered || has_learned { Progress::Busy } else { Progress::Idle })
+        let is_busy = has_gathered || has_learned || self.make_tables();
+        Ok(if is_busy { Progress::Busy } else { Progress::Idle })
     }
 
     fn deadline(&self) -> Option<Nanos> {
