@@ -13,7 +13,11 @@
 
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod digits;
 mod field;
+mod known;
+#[cfg(target_arch = "x86_64")]
+mod lanes;
 mod multiply;
 mod point;
 mod scalar;
@@ -22,16 +26,13 @@ mod sign;
 mod tests;
 mod verify;
 
-pub use sign::{PrivateKey, SignItem};
-
+pub use self::known::{KeyTable, tables_many};
+pub use self::sign::{PrivateKey, SignItem};
 use crate::Backend;
 use crate::backend::Instructions;
 
-/// Below this number of items the lanes do not pay.
-const LIVE_MIN: usize = 2;
-
 /// What is verified.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Item<'a> {
     /// The public key x || y, big-endian.
     pub key: &'a [u8; 64],
@@ -39,6 +40,8 @@ pub struct Item<'a> {
     pub digest: &'a [u8; 32],
     /// r || s, big-endian.
     pub signature: &'a [u8; 64],
+    /// The multiples of the key, if they stand ready.
+    pub table: Option<&'a KeyTable>,
 }
 
 /// What was found.
@@ -55,34 +58,32 @@ pub enum Verdict {
 /// Gives each item its verdict; a bad item has no influence on the others.
 ///
 /// # Panics
-/// If `items` and `verdicts` differ in length.
+/// If `items` and `verdicts` differ in length, or an item comes with the table of another key or of
+/// another back end.
 pub fn verify_many(backend: Backend, items: &[Item<'_>], verdicts: &mut [Verdict]) {
     assert_eq!(items.len(), verdicts.len(), "one verdict for each item");
+    for item in items {
+        let is_own = item.table.is_none_or(|table| table.is_of(backend, item.key));
+        assert!(is_own, "a table serves its own key and the back end that made it");
+    }
     #[cfg(target_arch = "x86_64")]
-    if backend.0 == Instructions::Avx512
-        && std::is_x86_feature_detected!("avx512ifma")
-        && std::is_x86_feature_detected!("avx512vbmi2")
-    {
-        let parts = items.chunks(avx512::ITEMS).zip(verdicts.chunks_mut(avx512::ITEMS));
-        for (items, verdicts) in parts {
-            if items.len() < LIVE_MIN {
-                verdicts.copy_from_slice(&[verify::verify(&items[0])]);
-                continue;
-            }
-            if items.len() > avx512::ITEMS / 2 {
-                // SAFETY: the CPU was asked for AVX-512 F when the back end was made, and for the
-                // rest here.
-                unsafe { avx512::verify::<2>(items, verdicts) };
-            } else {
-                // SAFETY: as above.
-                unsafe { avx512::verify::<1>(items, verdicts) };
-            }
-        }
+    if has_lanes(backend) {
+        lanes::verify_many(items, verdicts);
         return;
     }
     for (item, verdict) in items.iter().zip(verdicts) {
         *verdict = verify::verify(item);
     }
+}
+
+/// Whether the back end works in lanes: AVX-512 IFMA is asked for beyond what makes the back end.
+fn has_lanes(backend: Backend) -> bool {
+    #[cfg(target_arch = "x86_64")]
+    if backend.0 == Instructions::Avx512 {
+        return std::is_x86_feature_detected!("avx512ifma")
+            && std::is_x86_feature_detected!("avx512vbmi2");
+    }
+    false
 }
 
 /// Whether x || y, big-endian, is a point of the curve other than the one at infinity (GB/T
@@ -102,17 +103,14 @@ pub fn is_on_curve(key: &[u8; 64]) -> bool {
 pub fn sign_many(backend: Backend, items: &[SignItem<'_>], signatures: &mut [Option<[u8; 64]>]) {
     assert_eq!(items.len(), signatures.len(), "one signature for each item");
     #[cfg(target_arch = "x86_64")]
-    if backend.0 == Instructions::Avx512
-        && std::is_x86_feature_detected!("avx512ifma")
-        && std::is_x86_feature_detected!("avx512vbmi2")
-    {
+    if has_lanes(backend) {
         let parts = items.chunks(avx512::SIGNATURES).zip(signatures.chunks_mut(avx512::SIGNATURES));
         for (items, signatures) in parts {
-            if items.len() < LIVE_MIN {
+            // One alone is not worth the lanes.
+            if items.len() == 1 {
                 sign::sign_many(items, signatures);
             } else {
-                // SAFETY: the CPU was asked for AVX-512 F when the back end was made, and for the
-                // rest here.
+                // SAFETY: the CPU was asked for what the lanes need.
                 unsafe { avx512::sign(items, signatures) };
             }
         }

@@ -3,7 +3,8 @@
 //! ```text
 //! field   elements in lanes; the compiler checks the ranges
 //! point   points in lanes, no case told apart
-//! table   digits of scalars, and the multiples they choose from
+//! table   multiples of fresh keys and of G
+//! known   multiples of keys that come again and again
 //! sign    up to 64 signatures side by side, constant time
 //! ```
 //! [t]P by windows of five bits over the odd multiples of each key; [s]G by windows over all their
@@ -12,6 +13,7 @@
 //! code.
 
 mod field;
+mod known;
 mod point;
 mod sign;
 mod table;
@@ -20,14 +22,16 @@ pub(super) use self::sign::{SIGNATURES, sign};
 
 use core::arch::x86_64::{__m512i, _mm512_setzero_si512};
 
-use self::field::{Fe, LANES, Limbs, load};
+pub(super) use self::field::LANES;
+use self::field::{Fe, Limbs, load};
 use self::point::{Affine, Point, montgomery};
-use self::table::{BaseTable, KeyTable, Odd};
+use self::table::{BaseTable, FreshTable};
+use super::digits::Odd;
+use super::field::limbs;
+use super::known::KeyTable;
+use super::point::G;
 use super::verify::{self, Parsed};
 use super::{Item, Verdict};
-
-/// Signatures side by side.
-pub(super) const ITEMS: usize = 2 * LANES;
 
 /// b of the curve in Montgomery form.
 const B: Limbs = montgomery(super::point::B);
@@ -57,7 +61,36 @@ fn are_on_curve<const V: usize>(points: &Affine<V>) -> [[bool; LANES]; V] {
     rest.are_zero()
 }
 
-/// The verdicts on up to 8 * V items.
+/// The keys, which are below p in every coordinate.
+#[target_feature(enable = "avx512f,avx512ifma,avx512vbmi2")]
+#[inline]
+fn keys<const V: usize>(parsed: &[[Parsed; LANES]; V]) -> Affine<V> {
+    let coordinate = |number: usize| {
+        words(&parsed.each_ref().map(|lanes| lanes.each_ref().map(|one| one.key[number])))
+    };
+    Affine { x: Fe::new(coordinate(0)), y: Fe::new(coordinate(1)) }
+}
+
+/// Makes the tables of up to eight keys; those of points off the curve come to hold anything.
+///
+/// # Panics
+/// If there are more keys, or not as many tables.
+#[target_feature(enable = "avx512f,avx512ifma,avx512vbmi2")]
+pub(super) fn make_tables(keys: &[&[u8; 64]], tables: &mut [&mut KeyTable]) {
+    assert!(keys.len() <= LANES && keys.len() == tables.len());
+    let mut coordinates = [[G; LANES]];
+    for (place, key) in coordinates.as_flattened_mut().iter_mut().zip(keys) {
+        if verify::point(key).is_some() {
+            *place = verify::halves(key).map(limbs);
+        }
+    }
+    let of = |number: usize| {
+        words(&coordinates.each_ref().map(|lanes| lanes.each_ref().map(|one| one[number])))
+    };
+    known::make_tables(&Affine { x: Fe::new(of(0)), y: Fe::new(of(1)) }, tables);
+}
+
+/// The verdicts on up to 8 * V items, of which all or none come with the tables of their keys.
 ///
 /// # Panics
 /// If there are more, or not as many verdicts.
@@ -77,26 +110,35 @@ pub(super) fn verify<const V: usize>(items: &[Item<'_>], verdicts: &mut [Verdict
     if is_open == [[false; LANES]; V] {
         return;
     }
-    let key = Affine {
-        x: Fe::new(words(&parsed.each_ref().map(|lanes| lanes.each_ref().map(|one| one.key[0])))),
-        y: Fe::new(words(&parsed.each_ref().map(|lanes| lanes.each_ref().map(|one| one.key[1])))),
-    };
     let of = |pick: fn(&Parsed) -> [u64; 4]| {
         parsed.each_ref().map(|lanes| lanes.each_ref().map(|one| Odd::new(&pick(one))))
     };
-    let is_on_curve = are_on_curve(&key);
-    let sum = KeyTable::new(&key).multiply(&of(|one| one.t));
-    let sum: Point<V> = BaseTable::get().add(sum, &of(|one| one.s));
+    let of_base = BaseTable::get().choose(&of(|one| one.s));
+    let (sum, is_on_curve) = match items.iter().find_map(|item| item.table) {
+        Some(any) => {
+            let mut tables = [[any; LANES]; V];
+            for (table, item) in tables.as_flattened_mut().iter_mut().zip(items) {
+                *table = item.table.unwrap_or(any);
+            }
+            (known::multiply(&tables, &of(|one| one.t)), [[true; LANES]; V])
+        }
+        None => {
+            let keys = keys(&parsed);
+            (FreshTable::new(&keys).multiply(&of(|one| one.t)), are_on_curve(&keys))
+        }
+    };
+    let sum: Point<V> = of_base.add_to(sum);
     let x = Fe::new(words(&parsed.each_ref().map(|lanes| lanes.each_ref().map(|one| one.x))));
     let (is_same, is_degenerate) = (sum.have_x(&x), sum.z.are_zero());
     for (lane, (item, verdict)) in items.iter().zip(verdicts).enumerate() {
         if !is_open.as_flattened()[lane] {
             continue;
         }
-        let parsed = &parsed.as_flattened()[lane];
         *verdict = if !is_on_curve.as_flattened()[lane] {
             Verdict::KeyInvalid
-        } else if is_degenerate.as_flattened()[lane] || parsed.has_second_lift() {
+        } else if is_degenerate.as_flattened()[lane]
+            || parsed.as_flattened()[lane].has_second_lift()
+        {
             verify::verify(item)
         } else if is_same.as_flattened()[lane] {
             Verdict::Valid

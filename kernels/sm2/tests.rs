@@ -14,23 +14,40 @@ fn verdict(key: &str, digest: &str, signature: &str) -> Verdict {
     judge(&key, &digest, &signature)
 }
 
-/// What every back end says of the item, alone and in every lane among good ones; all must agree.
+/// What every back end says of the item, alone and in every lane among good ones, with the table of
+/// its key and without; all must agree.
 fn judge(key: &[u8; 64], digest: &[u8; 32], signature: &[u8; 64]) -> Verdict {
-    let item = Item { key, digest, signature };
+    let item = Item { key, digest, signature, table: None };
     let mut verdicts = [Verdict::KeyInvalid];
     verify_many(Backend::PORTABLE, &[item], &mut verdicts);
     let [expected] = verdicts;
     let good = (hex(KEY), hex(DIGEST), hex(SIGNATURE));
-    let good = Item { key: &good.0, digest: &good.1, signature: &good.2 };
+    let good = Item { key: &good.0, digest: &good.1, signature: &good.2, table: None };
     for backend in [Backend::PORTABLE, Backend::best()] {
-        for lane in 0..9 {
-            let mut items = [good; 9];
-            items[lane] = item;
-            let mut verdicts = [Verdict::KeyInvalid; 9];
-            verify_many(backend, &items, &mut verdicts);
-            for (place, verdict) in verdicts.into_iter().enumerate() {
-                let expected = if place == lane { expected } else { Verdict::Valid };
-                assert_eq!(verdict, expected, "{} {place} of {lane}", backend.name());
+        let mut tables = [KeyTable::empty(), KeyTable::empty()];
+        let [own, others] = &mut tables;
+        tables_many(backend, &[key, good.key], &mut [own, others]);
+        let [own, others] = &tables;
+        assert_eq!(own.is_of(backend, key), expected != Verdict::KeyInvalid);
+        let with_table = Item { table: own.is_of(backend, key).then_some(own), ..item };
+        let good_with_table = Item { table: Some(others), ..good };
+        for (item, [even, odd]) in [
+            (item, [good, good]),
+            (item, [good_with_table, good]),
+            (with_table, [good_with_table, good_with_table]),
+            (with_table, [good, good_with_table]),
+        ] {
+            // The portable code has no lanes.
+            for lane in 0..if backend == Backend::PORTABLE { 1 } else { 17 } {
+                let mut items: [Item<'_>; 17] =
+                    core::array::from_fn(|place| if place % 2 == 0 { even } else { odd });
+                items[lane] = item;
+                let mut verdicts = [Verdict::KeyInvalid; 17];
+                verify_many(backend, &items, &mut verdicts);
+                for (place, verdict) in verdicts.into_iter().enumerate() {
+                    let expected = if place == lane { expected } else { Verdict::Valid };
+                    assert_eq!(verdict, expected, "{} {place} of {lane}", backend.name());
+                }
             }
         }
     }

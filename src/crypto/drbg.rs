@@ -1,8 +1,8 @@
 //! The random bit generator: SM3 Hash_DRBG of GM/T 0105-2021 (NIST SP 800-90A 10.1.1 with SM3).
 //!
 //! ```text
-//! Entropy --seed, tested for health--> Drbg --fill----> keys, ephemeral scalars
-//!                                           '-nonce(s)-> SM2 signing, hedged with d and e
+//! Entropy --seed, tested for health--> Drbg --fill----> keys, nonces of signatures
+//!                                           '-nonce---> ephemeral scalars of SM2, hedged
 //! ```
 //!
 //! **One generator has one owner.** It is neither `Clone` nor shared: everyone who draws has an
@@ -25,7 +25,7 @@ mod tests;
 
 use std::sync::Arc;
 
-use hufu_kernels::{Backend, sm3};
+use hufu_kernels::sm3;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::Error;
@@ -42,13 +42,6 @@ pub const REQUESTS_PER_SEED: u64 = 1_024;
 /// Bytes of a seed: half of the entropy claimed for them ([`health`]) is the 256 bits of security
 /// the generator has.
 const SEED_SIZE: usize = 128;
-
-/// Nonces that one request serves, count: bounds the stack of [`Drbg::nonces`] and gives every
-/// lane of the widest back end something to do.
-const NONCES_PER_REQUEST: usize = 64;
-
-/// Bytes hashed to one of many nonces: a secret of the request, d, e and the place.
-const NONCE_MESSAGE_SIZE: usize = 32 + 32 + 32 + 4;
 
 /// A generator with its source of seeds, its state overwritten when it is dropped.
 pub struct Drbg {
@@ -103,9 +96,9 @@ impl Drbg {
         Ok(())
     }
 
-    /// A number for one SM2 signature over `digest` with `private`, hedged: bound to both, so
-    /// that a state that comes twice gives the same number for the same message only, as RFC 6979
-    /// would. It may be out of range (probability 2^-32): the signer then asks again.
+    /// A secret number for one use of `private` with `digest`, hedged: bound to both, so that a
+    /// state that comes twice gives the same number for the same use only, as RFC 6979 would. It
+    /// may be out of the range of scalars (probability 2^-32): draw another then.
     ///
     /// # Errors
     /// As [`Drbg::fill`].
@@ -115,42 +108,6 @@ impl Drbg {
         digest: &[u8; 32],
     ) -> Result<Zeroizing<[u8; 32]>, Error> {
         self.request(&[private, digest])
-    }
-
-    /// `nonces[i]` becomes a number for a signature over `digests[i]` with `private`, hedged like
-    /// [`Drbg::nonce`]: SM3(secret || d || e || i) side by side, with a fresh secret of this
-    /// generator for every 64 of them.
-    ///
-    /// # Errors
-    /// As [`Drbg::fill`]; the nonces must not be used then.
-    ///
-    /// # Panics
-    /// If the two slices differ in length.
-    pub fn nonces(
-        &mut self,
-        backend: Backend,
-        private: &[u8; 32],
-        digests: &[Digest],
-        nonces: &mut [[u8; 32]],
-    ) -> Result<(), Error> {
-        assert_eq!(digests.len(), nonces.len(), "one nonce for each digest");
-        let mut messages = Zeroizing::new([[0; NONCE_MESSAGE_SIZE]; NONCES_PER_REQUEST]);
-        let parts = digests.chunks(NONCES_PER_REQUEST).zip(nonces.chunks_mut(NONCES_PER_REQUEST));
-        for (digests, nonces) in parts {
-            let secret = self.request(&[private])?;
-            for (place, (message, digest)) in (0_u32..).zip(messages.iter_mut().zip(digests)) {
-                message[..32].copy_from_slice(&*secret);
-                message[32..64].copy_from_slice(private);
-                message[64..96].copy_from_slice(&digest.0);
-                message[96..].copy_from_slice(&place.to_be_bytes());
-            }
-            let mut parts: [&[u8]; NONCES_PER_REQUEST] = [&[]; NONCES_PER_REQUEST];
-            for (part, message) in parts.iter_mut().zip(messages.iter()) {
-                *part = message;
-            }
-            sm3::digest_many(backend, &parts[..digests.len()], nonces);
-        }
-        Ok(())
     }
 
     /// 32 bytes, after a new seed if one is due.
@@ -236,4 +193,28 @@ fn add(sum: &mut [u8; STATE_SIZE], number: &[u8]) {
         let [high, low] = total.to_be_bytes();
         (*byte, carry) = (low, u16::from(high));
     }
+}
+
+/// The first draws of a generator with a known seed (see the tests for where they come from).
+pub(crate) fn known_answer() -> Result<(), ()> {
+    /// SM3 of a counter, block by block.
+    struct Counted(std::sync::atomic::AtomicU32);
+    impl Entropy for Counted {
+        fn fill(&self, bytes: &mut [u8]) -> Result<(), Error> {
+            for part in bytes.chunks_mut(32) {
+                let number = self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                part.copy_from_slice(&Sm3::of(&[&number.to_be_bytes()]).0[..part.len()]);
+            }
+            Ok(())
+        }
+    }
+    const DRAWN: &str = "3fa378a6f0a1331c4aebf9ef9818136ff577637221a9aa9328b05079dd492191";
+    const NONCE: &str = "6f7ca0ad75beb7418bdde9cd623bb72c5f4e99121d0ef84b84b14ac1f53e7c46";
+    let mut drbg = Drbg::new(Arc::new(Counted(0.into())), "test").map_err(drop)?;
+    let mut drawn = [0; 32];
+    drbg.fill(&mut drawn).map_err(drop)?;
+    let nonce = drbg.nonce(&[7; 32], &[9; 32]).map_err(drop)?;
+    let is_right = Digest::from_hex(DRAWN) == Some(Digest(drawn))
+        && Digest::from_hex(NONCE) == Some(Digest(*nonce));
+    if is_right { Ok(()) } else { Err(()) }
 }

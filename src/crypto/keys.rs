@@ -9,6 +9,7 @@ use core::fmt;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::digest::{Digest, Sm3, decode_hex, write_hex};
+use crate::provider::Hasher;
 
 /// The default distinguishing identifier of a signer (GM/T 0009-2012 10).
 pub const IDENTITY_DEFAULT: &[u8] = b"1234567812345678";
@@ -120,11 +121,33 @@ impl PublicKey {
 /// chosen by us.
 #[must_use]
 pub fn identity_digest(identity: &[u8], key: &PublicKey) -> Digest {
+    Sm3::of(&[&entl(identity), identity, &CURVE_BYTES, &key.0])
+}
+
+/// ZA of many keys, side by side; `digests[i]` belongs to `keys[i]`.
+///
+/// # Panics
+/// If the two slices differ in length, or as [`identity_digest`].
+pub fn identity_digests(
+    hasher: &dyn Hasher,
+    identity: &[u8],
+    keys: &[&PublicKey],
+    digests: &mut [Digest],
+) {
+    let messages: Vec<Vec<u8>> = keys
+        .iter()
+        .map(|key| [&entl(identity)[..], identity, &CURVE_BYTES, &key.0].concat())
+        .collect();
+    let messages: Vec<&[u8]> = messages.iter().map(Vec::as_slice).collect();
+    hasher.digest_many(&messages, digests);
+}
+
+/// ENTL: the bits of the identity, count, big-endian.
+fn entl(identity: &[u8]) -> [u8; 2] {
     let bits = identity.len().saturating_mul(8);
     assert!(bits <= usize::from(u16::MAX), "identity does not fit ENTL");
-    let entl =
-        [bits.to_be_bytes()[size_of::<usize>() - 2], bits.to_be_bytes()[size_of::<usize>() - 1]];
-    Sm3::of(&[&entl, identity, &CURVE_BYTES, &key.0])
+    let [.., high, low] = bits.to_be_bytes();
+    [high, low]
 }
 
 /// e = SM3(ZA || M), the digest an SM2 signature is made over (GB/T 32918.2-2016 6.1 steps A1, A2).

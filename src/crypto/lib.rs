@@ -2,13 +2,20 @@
 #![forbid(unsafe_code)]
 
 pub mod cipher;
+pub mod der;
 pub mod digest;
 pub mod drbg;
+pub mod encryption;
 pub mod entropy;
+pub mod exchange;
 pub mod hkdf;
 pub mod hmac;
+mod kdf;
 pub mod keys;
+pub mod known_keys;
+mod pem;
 pub mod provider;
+pub mod selftest;
 pub mod signer;
 pub mod software;
 #[cfg(test)]
@@ -22,9 +29,13 @@ pub use hkdf::hkdf;
 pub use hmac::{Hmac, hmac};
 pub use hufu_kernels::Backend;
 pub use keys::{Address, IDENTITY_DEFAULT, PublicKey, Signature, identity_digest, message_digest};
+pub use known_keys::{KnownKeys, KnownKeysCounts};
 pub use provider::{Hasher, Provider, Signer, Verdict, Verifier, VerifyItem};
+pub use selftest::selftest;
 pub use signer::SoftwareSigner;
-pub use software::{is_curve_point, software_provider, software_provider_on};
+pub use software::{
+    is_curve_point, software_provider, software_provider_on, software_provider_with,
+};
 
 /// What can go wrong with keys and signatures made or read by this host.
 #[derive(Debug, thiserror::Error)]
@@ -50,11 +61,46 @@ pub enum Error {
         /// Which test of SP 800-90B 4.4.
         test: &'static str,
     },
+    /// The key is not on the curve.
+    #[error("public key is no point of the SM2 curve")]
+    PublicKeyInvalid,
+    /// The text is not an SM2 public key.
+    #[error("public key file is not an SM2 public key in PEM (SubjectPublicKeyInfo)")]
+    PublicKeyEncoding,
+    /// A ciphertext that is not written as one.
+    #[error("ciphertext is not one: {0}")]
+    CiphertextEncoding(#[source] der::DerError),
+    /// Nothing to encrypt, or too much.
+    #[error("{bytes} bytes to encrypt, there must be 1 to {max}", max = encryption::PLAINTEXT_SIZE_MAX)]
+    PlaintextSize {
+        /// How many.
+        bytes: usize,
+    },
+    /// An agreed key of no size, or too large.
+    #[error("agreed key of {bytes} bytes, there must be 1 to {max}", max = exchange::AGREED_KEY_SIZE_MAX)]
+    AgreedKeySize {
+        /// How many.
+        bytes: usize,
+    },
+    /// The other side of a key exchange has another key, or is someone else.
+    #[error("key exchange is refused: the other side does not hold the same key")]
+    ExchangeRefused,
+    /// Many draws of a random scalar and none that can be used.
+    #[error("the random bit generator gives no usable scalar: it is broken")]
+    NoScalar,
+    /// An algorithm gave a wrong answer to a known question: nothing may be computed with it.
+    #[error("self-test of {algorithm} failed: {fault}")]
+    SelfTest {
+        /// Which algorithm.
+        algorithm: &'static str,
+        /// What was wrong.
+        fault: &'static str,
+    },
     /// The signer could not sign.
     #[error("signing failed in the provider")]
     Signing,
     /// The ciphertext, its tag or its padding is not what was made with this key.
-    #[error("ciphertext rejected: changed, cut short, or not made with this key and nonce")]
+    #[error("ciphertext rejected: changed, cut short, or made with another key or nonce")]
     CiphertextRejected,
     /// A nonce, a tag or the data has a length that the mode does not take.
     #[error("cipher: {cause}")]

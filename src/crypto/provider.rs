@@ -106,6 +106,8 @@ pub struct Provider {
     pub entropy: std::sync::Arc<dyn Entropy>,
     /// Encryption with keys that the host holds.
     pub cipher: std::sync::Arc<dyn Cipher>,
+    /// Public keys that the verifier knows; it may know none.
+    pub known_keys: std::sync::Arc<crate::known_keys::KnownKeys>,
 }
 
 impl core::fmt::Debug for Provider {

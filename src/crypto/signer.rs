@@ -13,7 +13,8 @@
 //!
 //! [`repeatable`]: SoftwareSigner::repeatable
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use hufu_kernels::sm2 as kernel;
 use hufu_kernels::{Backend, secret, sm3};
@@ -22,13 +23,15 @@ use zeroize::{Zeroize, Zeroizing};
 
 use crate::digest::Digest;
 use crate::keys::{PublicKey, Signature};
-use crate::provider::{Signer, Verdict, Verifier, VerifyItem};
-use crate::software::SoftwareVerifier;
+use crate::provider::Signer;
 use crate::{Drbg, Error, entropy};
 
 /// Signatures made at once, count: enough to fill any number of lanes, and little enough for the
 /// stack.
 const ITEMS_PER_CALL: usize = 64;
+
+/// From this number of signatures on, the signer keeps a table of its own key to check them with.
+const TABLE_PAYS_FROM: u64 = 8;
 
 /// Nonces tried for one signature, count: each fails with probability 2^-32, so that none is found
 /// only where something is broken.
@@ -46,6 +49,9 @@ pub struct SoftwareSigner {
     nonces: Nonces,
     public: PublicKey,
     backend: Backend,
+    /// Signatures checked, count, and the table that makes it cheap from the eighth on.
+    checked_count: AtomicU64,
+    table: OnceLock<Box<kernel::KeyTable>>,
 }
 
 struct Secret {
@@ -221,7 +227,14 @@ impl SoftwareSigner {
         secret::wipe_stack();
         let secret = built.ok_or(Error::PrivateKeyRange)?;
         let public = PublicKey(*secret.key.public_key());
-        Ok(Self { secret, nonces, public, backend: Backend::best() })
+        Ok(Self {
+            secret,
+            nonces,
+            public,
+            backend: Backend::best(),
+            checked_count: AtomicU64::new(0),
+            table: OnceLock::new(),
+        })
     }
 
     /// Leaves copies on the stack, which the caller overwrites.
@@ -302,20 +315,38 @@ impl Signer for SoftwareSigner {
 impl SoftwareSigner {
     /// Verifies up to [`ITEMS_PER_CALL`] signatures just made.
     fn check(&self, digests: &[Digest], signatures: &[Signature]) -> Result<(), Error> {
-        let mut items =
-            [VerifyItem { key: &self.public, digest: Digest::ZERO, signature: &signatures[0] };
-                ITEMS_PER_CALL];
+        let first = kernel::Item {
+            key: &self.public.0,
+            digest: &Digest::ZERO.0,
+            signature: &signatures[0].0,
+            table: self.table(digests.len()),
+        };
+        let mut items = [first; ITEMS_PER_CALL];
         for (item, (digest, signature)) in items.iter_mut().zip(digests.iter().zip(signatures)) {
-            (item.digest, item.signature) = (*digest, signature);
+            (item.digest, item.signature) = (&digest.0, &signature.0);
         }
-        let mut verdicts = [Verdict::SignatureInvalid; ITEMS_PER_CALL];
+        let mut verdicts = [kernel::Verdict::SignatureInvalid; ITEMS_PER_CALL];
         let verdicts = &mut verdicts[..digests.len()];
-        SoftwareVerifier(self.backend).verify_many(&items[..digests.len()], verdicts);
-        if verdicts.iter().all(|verdict| *verdict == Verdict::Valid) {
+        kernel::verify_many(self.backend, &items[..digests.len()], verdicts);
+        if verdicts.iter().all(|verdict| *verdict == kernel::Verdict::Valid) {
             Ok(())
         } else {
             Err(Error::SignatureRejected)
         }
+    }
+
+    /// The table of the own key, once `more` checks make it pay.
+    fn table(&self, more: usize) -> Option<&kernel::KeyTable> {
+        let count = self.checked_count.fetch_add(more as u64, Ordering::Relaxed);
+        if count < TABLE_PAYS_FROM {
+            return None;
+        }
+        let table = self.table.get_or_init(|| {
+            let mut table = Box::new(kernel::KeyTable::empty());
+            kernel::tables_many(self.backend, &[&self.public.0], &mut [&mut table]);
+            table
+        });
+        table.is_of(self.backend, &self.public.0).then_some(table)
     }
 }
 

@@ -12,6 +12,7 @@ use crate::cipher::SoftwareCipher;
 use crate::digest::Digest;
 use crate::entropy;
 use crate::keys::PublicKey;
+use crate::known_keys::KnownKeys;
 use crate::provider::{Hasher, Provider, Verdict, Verifier, VerifyItem};
 
 /// The provider without any device, on the widest instructions this CPU has.
@@ -24,16 +25,28 @@ pub fn software_provider() -> Provider {
 /// the same answers.
 #[must_use]
 pub fn software_provider_on(backend: Backend) -> Provider {
+    software_provider_with(backend, 0)
+}
+
+/// As [`software_provider_on`], with a cache of so many public keys whose owners sign again and
+/// again; see [`KnownKeys`].
+#[must_use]
+pub fn software_provider_with(backend: Backend, known_keys_max: usize) -> Provider {
+    let known_keys = Arc::new(KnownKeys::new(backend, known_keys_max));
     Provider {
         name: "software",
-        verifier: Arc::new(SoftwareVerifier(backend)),
+        verifier: Arc::new(SoftwareVerifier { backend, known_keys: Arc::clone(&known_keys) }),
         hasher: Arc::new(SoftwareHasher(backend)),
         entropy: entropy::system(),
         cipher: Arc::new(SoftwareCipher(backend)),
+        known_keys,
     }
 }
 
-pub(crate) struct SoftwareVerifier(pub(crate) Backend);
+pub(crate) struct SoftwareVerifier {
+    backend: Backend,
+    known_keys: Arc<KnownKeys>,
+}
 
 /// Items handed to the kernel at once, count: enough to fill any number of lanes, and little enough
 /// for the stack.
@@ -43,15 +56,17 @@ impl Verifier for SoftwareVerifier {
     fn verify_many(&self, items: &[VerifyItem<'_>], verdicts: &mut [Verdict]) {
         assert_eq!(items.len(), verdicts.len(), "one verdict for each item");
         let Some(first) = items.first() else { return };
-        let mut asked = [kernel_item(first); ITEMS_PER_CALL];
+        let mut tables = [const { None }; ITEMS_PER_CALL];
         let mut found = [kernel::Verdict::SignatureInvalid; ITEMS_PER_CALL];
         let parts = items.chunks(ITEMS_PER_CALL).zip(verdicts.chunks_mut(ITEMS_PER_CALL));
         for (items, verdicts) in parts {
-            for (place, item) in asked.iter_mut().zip(items) {
-                *place = kernel_item(item);
+            self.known_keys.tables(items.iter().map(|item| item.key), &mut tables);
+            let mut asked = [kernel_item(first, None); ITEMS_PER_CALL];
+            for ((place, item), table) in asked.iter_mut().zip(items).zip(&tables) {
+                *place = kernel_item(item, table.as_deref());
             }
             let found = &mut found[..items.len()];
-            kernel::verify_many(self.0, &asked[..items.len()], found);
+            kernel::verify_many(self.backend, &asked[..items.len()], found);
             for (verdict, found) in verdicts.iter_mut().zip(found) {
                 *verdict = match found {
                     kernel::Verdict::Valid => Verdict::Valid,
@@ -63,8 +78,11 @@ impl Verifier for SoftwareVerifier {
     }
 }
 
-const fn kernel_item<'a>(item: &'a VerifyItem<'a>) -> kernel::Item<'a> {
-    kernel::Item { key: &item.key.0, digest: &item.digest.0, signature: &item.signature.0 }
+const fn kernel_item<'a>(
+    item: &'a VerifyItem<'a>,
+    table: Option<&'a kernel::KeyTable>,
+) -> kernel::Item<'a> {
+    kernel::Item { key: &item.key.0, digest: &item.digest.0, signature: &item.signature.0, table }
 }
 
 /// Whether the key is a point of the SM2 curve other than the one at infinity (GB/T 32918.1-2016

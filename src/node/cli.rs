@@ -10,6 +10,7 @@
 mod account;
 mod config;
 mod consensus;
+mod crypto;
 mod error;
 mod events;
 mod genesis;
@@ -28,6 +29,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub use error::CliError;
 
+use crate::kernels;
 use crate::output::Output;
 
 /// Exit code of a check or command that failed.
@@ -44,7 +46,9 @@ pub const EXIT_CONFIG: u8 = 78;
     name = "hufu",
     version,
     about = "A financial-grade consortium-ledger node: SM2, SM3, BFT, receipts that verify offline",
-    after_help = "Exit codes: 0 fine, 1 the check or command failed, 2 usage, 78 configuration."
+    after_help = "Exit codes: 0 fine, 1 the check or command failed, 2 usage, 78 configuration.\n\
+        HUFU_KERNELS=portable|avx2|avx512 forces the instructions that SM2, SM3 and SM4 run on; without it \
+        the fastest of this CPU are taken."
 )]
 struct Cli {
     /// Print results and errors as JSON, one value a line.
@@ -88,6 +92,9 @@ enum Noun {
     /// Say what a running node's consensus waits for.
     #[command(subcommand)]
     Consensus(consensus::Verb),
+    /// Sign, verify, encrypt and hash with SM2, SM3 and SM4; test and measure the kernels here.
+    #[command(subcommand)]
+    Crypto(Box<crypto::Verb>),
     /// Check the data folder of a stopped node.
     #[command(subcommand)]
     Ledger(ledger::Verb),
@@ -135,12 +142,14 @@ fn follow(parent: Option<u32>) -> Result<(), CliError> {
 }
 
 fn run(noun: Noun, output: Output) -> Result<(), CliError> {
+    choose_kernels(&noun)?;
     match noun {
         Noun::Account(verb) => account::run(&verb, output),
         Noun::Config(verb) => config::run(verb, output),
         Noun::Genesis(verb) => genesis::run(verb, output),
         Noun::Keys(verb) => keys::run(verb, output),
         Noun::Consensus(verb) => consensus::run(&verb, output),
+        Noun::Crypto(verb) => crypto::run(*verb, output),
         Noun::Ledger(verb) => ledger::run(&verb, output),
         Noun::Node(verb) => node::run(&verb, output),
         Noun::Localnet(verb) => localnet::run(verb, output),
@@ -149,6 +158,20 @@ fn run(noun: Noun, output: Output) -> Result<(), CliError> {
         Noun::Events(events) => events::run(&events, output),
         Noun::Receipt(verb) => receipt::run(&verb, output),
     }
+}
+
+/// Fixes the back end of the kernels before anything computes: for a node its name is a part of the
+/// configuration, for everything else of the command line.
+fn choose_kernels(noun: &Noun) -> Result<(), CliError> {
+    let refused = match kernels::choose() {
+        Ok(_) => return Ok(()),
+        Err(refused) => refused,
+    };
+    let remedy = refused.remedy();
+    if matches!(noun, Noun::Node(_)) {
+        return Err(CliError::misconfigured(refused, "the environment", remedy));
+    }
+    Err(CliError::usage(refused, remedy))
 }
 
 /// Prints help, version or a usage error where clap wants it; an error as JSON where that is asked

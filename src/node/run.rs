@@ -2,7 +2,7 @@
 //! them in order.
 //!
 //! ```text
-//! config, genesis, key -> data folder (locked) -> recovery -> tiles -> ready file
+//! self-test -> config, genesis, key -> data folder (locked) -> recovery -> tiles -> ready file
 //!   -> SIGTERM or SIGINT -> drain -> end, or at once when the same signal comes again
 //! ```
 
@@ -11,20 +11,23 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use hufu_crypto::{Provider, Signer, software_provider};
+use hufu_crypto::{Backend, Provider, Signer, selftest};
 use hufu_runtime::process::{self, Signal, Signals};
 use hufu_runtime::thread::{Failure, Group, abort_process};
 use hufu_storage::data_dir::{DataDir, Identity};
+use hufu_storage::keyring::Keyring;
 use hufu_types::Genesis;
 
 use crate::admin::Admin;
 use crate::assemble::{self, Parts};
 use crate::config::NodeConfig;
+use crate::data_key;
 use crate::explain::Explanation;
 use crate::genesis_copy;
 use crate::genesis_file;
 use crate::health::{Health, NodeState};
 use crate::host_check;
+use crate::kernels;
 use crate::keys_file;
 use crate::log;
 use crate::metrics::Metrics;
@@ -51,6 +54,15 @@ pub enum RunError {
         /// What the host said.
         cause: io::Error,
     },
+    /// An algorithm of the chosen back end gave a wrong answer: this machine must not sign or
+    /// verify anything.
+    #[error("{cause} (back end {backend})")]
+    SelfTest {
+        /// The back end.
+        backend: &'static str,
+        /// Which algorithm and what was wrong.
+        cause: hufu_crypto::Error,
+    },
     /// A tile failed.
     #[error(transparent)]
     Tile(#[from] Failure),
@@ -67,15 +79,43 @@ impl RunError {
     #[must_use]
     pub const fn is_configuration(&self) -> bool {
         use hufu_storage::Error as Storage;
+        let storage = match self {
+            Self::Configuration(_) => return true,
+            Self::DataFolder(error) | Self::Recover(RecoverError::Storage(error)) => error,
+            _ => return false,
+        };
         matches!(
-            self,
-            Self::Configuration(_)
-                | Self::DataFolder(
-                    Storage::OtherChain { .. }
-                        | Storage::OtherNode { .. }
-                        | Storage::OtherVersion { .. }
-                )
+            storage,
+            Storage::OtherChain { .. }
+                | Storage::OtherNode { .. }
+                | Storage::OtherVersion { .. }
+                | Storage::KeyMissing { .. }
+                | Storage::KeyUnknown { .. }
+                | Storage::NotEncrypted { .. }
         )
+    }
+}
+
+/// A provider that has given the known answers on this machine: only with one does a node start.
+#[derive(Debug)]
+pub struct Proven(Provider);
+
+impl Proven {
+    /// Tests every algorithm of the provider and of the back end it stands on.
+    ///
+    /// # Errors
+    /// [`RunError::SelfTest`] with the first wrong answer.
+    pub fn new(provider: Provider, backend: Backend) -> Result<Self, RunError> {
+        let name = backend.name();
+        let passed = selftest(&provider, backend)
+            .map_err(|cause| RunError::SelfTest { backend: name, cause })?;
+        let tests: &str = &passed.len().to_string();
+        let forced = if kernels::is_forced() { kernels::VARIABLE } else { "the CPU" };
+        log::info(
+            "kernels passed their self-test",
+            &[("backend", name), ("chosen_by", forced), ("algorithms", tests)],
+        );
+        Ok(Self(provider))
     }
 }
 
@@ -84,6 +124,12 @@ impl RunError {
 /// # Errors
 /// What kept it from starting or from ending well.
 pub fn run(config: &NodeConfig) -> Result<(), RunError> {
+    let provider = kernels::provider_knowing(config.verify.known_keys_max);
+    run_with(config, Proven::new(provider, kernels::backend())?)
+}
+
+fn run_with(config: &NodeConfig, provider: Proven) -> Result<(), RunError> {
+    let Proven(provider) = provider;
     // Blocked before any thread exists, so that every thread inherits the mask.
     let signals = Signals::block().map_err(RunError::host("signals"))?;
     process::forbid_core_dumps().map_err(RunError::host("core dumps"))?;
@@ -96,6 +142,7 @@ pub fn run(config: &NodeConfig) -> Result<(), RunError> {
         let lines: Vec<String> = broken.iter().map(ToString::to_string).collect();
         return Err(RunError::Configuration(lines.join("\n")));
     }
+    let keys = load_data_keys(config, &provider)?;
     let address = signer.public_key().address();
     let identity = Identity { chain: genesis.chain_id().0, node: address };
     let folder = DataDir::open(&config.node.data_dir, &identity)?;
@@ -106,9 +153,8 @@ pub fn run(config: &NodeConfig) -> Result<(), RunError> {
     let shared = (Arc::clone(&metrics), Arc::clone(&health), Arc::clone(&explanation));
     let admin = Admin::start(config.admin.listen, shared.0, shared.1, shared.2)
         .map_err(RunError::host(format!("admin.listen {}", config.admin.listen)))?;
-    let provider = software_provider();
     health.set(NodeState::Recovering);
-    let options = storage_options(config, &folder, &genesis, &provider);
+    let options = storage_options(config, &folder, &genesis, &provider).with_keys(keys);
     let mut go_on = |_| !matches!(next_stop(&signals), Ok(Some(_)));
     let recovered = recovery::recover(&genesis, &provider, &metrics, options, &mut go_on);
     let recovered = match recovered {
@@ -163,7 +209,22 @@ fn load_key(path: &Path) -> Result<Box<dyn Signer>, RunError> {
     Ok(Box::new(signer))
 }
 
-/// The storage options that the configuration asks for.
+/// The keys that the data folder is encrypted with; none where it is stored in clear.
+fn load_data_keys(config: &NodeConfig, provider: &Provider) -> Result<Option<Keyring>, RunError> {
+    let Some(path) = config.storage.key_file() else {
+        let reason = "storage.encryption is \"none\"";
+        log::warn("the data folder is not encrypted", &[("reason", reason)]);
+        return Ok(None);
+    };
+    let keys = data_key::load(path, provider);
+    let keys = keys.map_err(|fault| {
+        let (path, remedy) = (path.display(), fault.remedy());
+        RunError::Configuration(format!("storage.key_file {path}: {fault}; {remedy}"))
+    })?;
+    Ok(Some(keys))
+}
+
+/// The storage options that the configuration asks for, but for the keys.
 #[must_use]
 pub fn storage_options(
     config: &NodeConfig,
@@ -262,5 +323,37 @@ fn stop(signal: Signal) -> Option<Signal> {
 fn remove_ready(data_dir: &Path) {
     if let Err(cause) = Ready::withdraw(data_dir) {
         log::warn("old ready file cannot be removed", &[("cause", &cause.to_string())]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use hufu_crypto::{Verdict, Verifier, VerifyItem};
+
+    use super::*;
+
+    /// Takes every signature for good.
+    struct Gullible;
+
+    impl Verifier for Gullible {
+        fn verify_many(&self, _: &[VerifyItem<'_>], verdicts: &mut [Verdict]) {
+            verdicts.fill(Verdict::Valid);
+        }
+    }
+
+    /// A node runs with a [`Proven`] provider only, and one that lies never becomes that.
+    #[test]
+    fn a_provider_that_gives_a_wrong_answer_starts_no_node() {
+        for backend in kernels::available() {
+            let good = hufu_crypto::software_provider_on(backend);
+            let lying = Provider { verifier: Arc::new(Gullible), ..good.clone() };
+            let refused = Proven::new(lying, backend).unwrap_err();
+            assert!(!refused.is_configuration(), "no configuration mends it");
+            let text = refused.to_string();
+            assert!(text.contains("SM2 verification") && text.contains(backend.name()), "{text}");
+            assert!(Proven::new(good, backend).is_ok());
+        }
     }
 }

@@ -12,6 +12,7 @@ const UNSAFE_MODULES: &[(&str, &str)] = &[
     ("kernels/sm2.rs", "the gate to vector instructions the CPU was asked for"),
     ("kernels/sm2/avx512/field.rs", "loads and stores of vectors"),
     ("kernels/sm2/avx512/point.rs", "loads of table entries"),
+    ("kernels/sm2/avx512/sign.rs", "loads of table rows"),
     ("kernels/sm2/avx512/table.rs", "stores of table entries"),
     ("kernels/sm3.rs", "the gate to vector instructions the CPU was asked for"),
     ("kernels/sm3/avx2.rs", "loads and stores of vectors"),

@@ -33,7 +33,7 @@ use core::arch::x86_64::{
 use super::super::field::P;
 
 /// Elements in a vector.
-pub(super) const LANES: usize = 8;
+pub(in super::super) const LANES: usize = 8;
 
 pub(super) const LIMB_BITS: u32 = 52;
 pub(super) const LIMB_MASK: u64 = (1 << LIMB_BITS) - 1;
@@ -52,7 +52,8 @@ pub(super) const fn split(a: &[u64; 4]) -> Limbs {
 }
 
 /// The limbs of `split`, put together again; the number is below 2^256.
-pub(super) const fn join(a: &Limbs) -> [u64; 4] {
+#[cfg(test)]
+const fn join(a: &Limbs) -> [u64; 4] {
     [a[0] | a[1] << 52, a[1] >> 12 | a[2] << 40, a[2] >> 24 | a[3] << 28, a[3] >> 36 | a[4] << 16]
 }
 
@@ -316,17 +317,8 @@ impl<const V: usize, const K: u32> Fe<V, K> {
     /// Where the mask is set, the negated element.
     #[target_feature(enable = "avx512f")]
     #[inline]
-    pub(super) fn negate_where<const C: u32>(self, masks: [__mmask8; V]) -> Loose<V, C> {
-        const { assert!(C >= K) };
-        let multiple = const { times_p(K) };
-        let mut t = self.0;
-        for (limb, multiple) in t.iter_mut().zip(multiple) {
-            for (vector, mask) in limb.iter_mut().zip(masks) {
-                let all = broadcast(multiple);
-                *vector = _mm512_mask_sub_epi64(*vector, mask, all, *vector);
-            }
-        }
-        Loose(t)
+    pub(super) fn negate_where(self, masks: [__mmask8; V]) -> Loose<V, K> {
+        self.loose().negate_where(masks)
     }
 
     /// The limbs of every lane.
@@ -472,6 +464,21 @@ impl<const V: usize, const K: u32> Loose<V, K> {
             }
         }
         Loose(t)
+    }
+
+    /// Where the mask is set, the negated element: K p less the value, which is not 0.
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    pub(super) fn negate_where(self, masks: [__mmask8; V]) -> Self {
+        let multiple = const { times_p(K) };
+        let mut t = self.0;
+        for (limb, multiple) in t.iter_mut().zip(multiple) {
+            for (vector, mask) in limb.iter_mut().zip(masks) {
+                let all = broadcast(multiple);
+                *vector = _mm512_mask_sub_epi64(*vector, mask, all, *vector);
+            }
+        }
+        Self(t)
     }
 
     /// 2^S times the value.

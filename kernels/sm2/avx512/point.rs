@@ -10,6 +10,7 @@
 use core::arch::x86_64::{__m512i, __mmask8, _mm512_loadu_si512, _mm512_setzero_si512};
 
 use super::super::field::P;
+use super::super::known::Entry;
 use super::field::{Fe, LANES, Limbs, split, transpose};
 
 /// a * 2^260 mod p for a below p: Montgomery form.
@@ -60,17 +61,11 @@ pub(super) struct Multiple<const V: usize> {
     pub(super) zzz: Fe<V, 2>,
 }
 
-/// x and y of one point in Montgomery form, four words each from the lowest: what tables are made
-/// of. It fills a cache line.
-#[derive(Clone, Copy)]
-#[repr(C, align(64))]
-pub(super) struct Entry(pub(super) [u64; 8]);
-
 impl<const V: usize> Affine<V> {
     /// The entries, one a lane.
     #[target_feature(enable = "avx512f,avx512vbmi2")]
     #[inline]
-    pub(super) fn load(entries: [[&Entry; LANES]; V]) -> Self {
+    pub(super) fn load(entries: &[[&Entry; LANES]; V]) -> Self {
         let mut words = [[_mm512_setzero_si512(); V]; 8];
         for (v, entries) in entries.iter().enumerate() {
             let mut rows = [_mm512_setzero_si512(); LANES];
@@ -140,13 +135,21 @@ impl<const V: usize> Point<V> {
         Self { x, y, z: z.widen() }
     }
 
-    /// The sums with points whose z is 1: 8M + 3S.
+    /// The sums with points whose z is 1.
     #[target_feature(enable = "avx512f,avx512ifma")]
+    #[inline]
     pub(super) fn add_affine(&self, other: &Affine<V>) -> Self {
+        self.add_signed(other, [0; V])
+    }
+
+    /// The sums with points whose z is 1, or with their opposites where the masks are set: 8M + 3S.
+    #[target_feature(enable = "avx512f,avx512ifma")]
+    pub(super) fn add_signed(&self, other: &Affine<V>, negative: [__mmask8; V]) -> Self {
         let zz: Fe<V, 2> = self.z.square().tight();
         let zzz: Fe<V, 2> = zz.mul(&self.z).tight();
         let h: Fe<V, 4> = other.x.mul::<2, 2>(&zz).minus(self.x.loose()).tight();
-        let r: Fe<V, 6> = other.y.mul::<2, 2>(&zzz).minus(self.y.loose()).tight();
+        let s = other.y.mul::<2, 2>(&zzz).negate_where(negative);
+        let r: Fe<V, 6> = s.minus(self.y.loose()).tight();
         let z: Fe<V, 2> = self.z.mul(&h).tight();
         let hh: Fe<V, 2> = h.square().tight();
         let hhh: Fe<V, 2> = hh.mul(&h).tight();
@@ -163,6 +166,12 @@ impl<const V: usize> Point<V> {
     pub(super) fn to_multiple(self) -> Multiple<V> {
         let zz: Fe<V, 2> = self.z.square().tight();
         Multiple { point: self, zz, zzz: zz.mul(&self.z).tight() }
+    }
+
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    pub(super) fn negate(self) -> Self {
+        Self { x: self.x, y: self.y.negate_where([!0; V]).tight(), z: self.z }
     }
 
     /// Whether x1 of the points, which is below p, is `x`; whatever it says where z is 0 is wrong.

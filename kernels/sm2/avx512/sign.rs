@@ -37,10 +37,10 @@ use super::super::field::Fe as PortableFe;
 use super::super::multiply::{BaseRows, Odd};
 use super::super::scalar::Scalar;
 use super::super::sign::{SignItem, finish, parse_nonce, sign_one};
-use super::field::{Fe, LANES, broadcast, join, split, store};
+use super::field::{Fe, LANES, broadcast, split, store};
 use super::point::{Affine, ONE};
 use super::words;
-use crate::secret::wipe_stack;
+use crate::secret::wipe_stack_deep;
 
 /// Most signatures side by side.
 pub(in super::super) const SIGNATURES: usize = 2 * LANES * GROUPS_MAX;
@@ -79,7 +79,7 @@ fn to_lanes_form(mut element: PortableFe) -> [u64; 4] {
     for _ in 0..4 {
         element = element.double();
     }
-    element.to_words()
+    element.montgomery()
 }
 
 /// What is summed up, and the products of a level's divisors up to each.
@@ -124,7 +124,8 @@ fn sign_lanes<const V: usize, const GROUPS: usize, const LEVELS: usize>(
         *product = nothing;
     }
     core::hint::black_box(&mut workspace);
-    wipe_stack();
+    // What is kept of each group takes less than 16 KB, and so does the rest.
+    wipe_stack_deep(GROUPS + 1);
 }
 
 #[target_feature(enable = "avx512f,avx512ifma,avx512vbmi2")]
@@ -356,14 +357,14 @@ fn invert_lanes(elements: &Fe<1, 2>) -> Fe<1, 2> {
     let swapped1 = Fe(two.0.map(|[a]| [_mm512_permutex_epi64::<0b10_11_00_01>(a)]));
     let one: Fe<1, 2> = two.mul::<2, 2>(&swapped1).tight();
     // The same product in every lane.
-    let [[product, ..]] = one.reduced().to_lanes();
-    let mut inverse = PortableFe::from_words(join(&product)).invert();
+    let product = one.reduced().to_words().map(|[word]| store(word)[0]);
+    let mut inverse = PortableFe::from_montgomery(product).invert();
     // The product is a * 2^260, which the portable code takes for 16 a; the inverse is to be
     // 2^260 / a and comes as 2^256 / 16 a.
     for _ in 0..8 {
         inverse = inverse.double();
     }
-    let inverse = Fe::<1, 1>::all(&split(&inverse.to_words())).widen::<2>();
+    let inverse = Fe::<1, 1>::all(&split(&inverse.montgomery())).widen::<2>();
     let inverse: Fe<1, 2> = inverse.mul(&swapped1).tight();
     let inverse: Fe<1, 2> = inverse.mul(&swapped2).tight();
     inverse.mul(&swapped4).tight()

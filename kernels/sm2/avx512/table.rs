@@ -1,20 +1,16 @@
-//! Tables of multiples, and the digits that choose from them.
-//!
-//! A scalar is written with digits that are odd and signed, so that none is zero and every lane
-//! adds at every step. Only odd scalars can be written so: of t and n - t, of which one is odd, the
-//! odd one is taken, and all its digits change their sign when it is the second.
+//! Tables of multiples, chosen from by the digits of [`Odd`].
 
-use core::arch::x86_64::{__m512i, __mmask8, _mm512_setzero_si512, _mm512_storeu_si512};
+use core::arch::x86_64::{
+    __m512i, __mmask8, _MM_HINT_T0, _mm_prefetch, _mm512_setzero_si512, _mm512_storeu_si512,
+};
 use std::sync::OnceLock;
 
-use super::super::field::sub_limbs;
+use super::super::digits::{BITS, Odd};
+use super::super::known::Entry;
 use super::super::point::{Affine as PortableAffine, Jacobian};
-use super::super::verify::N;
-use super::field::{Fe, LANES, join, load, store, transpose};
-use super::point::{Affine, Entry, Multiple, ONE, Point, montgomery};
-
-/// Bits of a scalar that are written with digits.
-const BITS: usize = 256;
+use super::field::{Fe, LANES, load, store, transpose};
+use super::point::{Affine, Multiple, ONE, Point};
+use super::words;
 
 /// Bits and count of the windows of a fresh key, and its multiples.
 const KEY_WINDOW: usize = 5;
@@ -25,40 +21,6 @@ const KEY_MULTIPLES: usize = 1 << (KEY_WINDOW - 1);
 const BASE_WINDOW: usize = 12;
 const BASE_DIGITS: usize = BITS.div_ceil(BASE_WINDOW);
 const BASE_MULTIPLES: usize = 1 << (BASE_WINDOW - 1);
-
-/// An odd number below 2^256, words from the lowest, and whether it stands for its opposite.
-#[derive(Clone, Copy)]
-pub(super) struct Odd {
-    /// Half of it, with bit 255 set: bit i says whether 2^i is added or taken away.
-    signs: [u64; 5],
-    is_negative: bool,
-}
-
-impl Odd {
-    /// Of a scalar in 1..n.
-    pub(super) fn new(scalar: &[u64; 4]) -> Self {
-        let is_negative = scalar[0] & 1 == 0;
-        let [a, b, c, d] = if is_negative { sub_limbs(&N, scalar).0 } else { *scalar };
-        let signs = [a >> 1 | b << 63, b >> 1 | c << 63, c >> 1 | d << 63, d >> 1 | 1 << 63, 0];
-        Self { signs, is_negative }
-    }
-
-    /// The digit of the `count` bits from `place` up: the place of its odd number in a table, and
-    /// whether it is negative.
-    #[inline]
-    #[allow(clippy::cast_possible_truncation, reason = "masked to at most sixteen bits")]
-    fn digit(&self, place: usize, count: usize) -> (usize, bool) {
-        let (word, shift) = (place / 64, place % 64);
-        let wide = u128::from(self.signs[word + 1]) << 64 | u128::from(self.signs[word]);
-        let bits = (wide >> shift) as usize & ((1 << count) - 1);
-        let half = 1 << (count - 1);
-        if bits >= half {
-            (bits - half, self.is_negative)
-        } else {
-            (half - 1 - bits, !self.is_negative)
-        }
-    }
-}
 
 /// One digit of each lane.
 struct Digits<const V: usize> {
@@ -91,12 +53,12 @@ const TURNED_WORDS: usize = MULTIPLE_WORDS - 1;
 
 /// P, 3P, 5P ... of the keys, each lane's apart, so that a lookup reads lines of memory and not
 /// words.
-pub(super) struct KeyTable<const V: usize> {
+pub(super) struct FreshTable<const V: usize> {
     turned: [[[[u64; TURNED_WORDS]; KEY_MULTIPLES]; LANES]; V],
     last: [[[u64; LANES]; KEY_MULTIPLES]; V],
 }
 
-impl<const V: usize> KeyTable<V> {
+impl<const V: usize> FreshTable<V> {
     #[target_feature(enable = "avx512f,avx512ifma")]
     pub(super) fn new(key: &Affine<V>) -> Self {
         let mut table = Self {
@@ -193,21 +155,26 @@ impl BaseTable {
         let mut table = vec![Entry([0; 8]); BASE_DIGITS * BASE_MULTIPLES];
         let mut power = Jacobian::from(PortableAffine::generator());
         for rows in table.chunks_mut(LANES * BASE_MULTIPLES) {
-            let mut firsts = [Entry([0; 8]); LANES];
-            for first in &mut firsts {
-                *first = Entry::new(power);
+            let mut firsts = ([[0; 4]; LANES], [[0; 4]; LANES]);
+            for (x, y) in firsts.0.iter_mut().zip(&mut firsts.1) {
+                let Some(first) = power.to_affine() else {
+                    unreachable!("a multiple of G by a power of 2 is not at infinity")
+                };
+                (*x, *y) = first.coordinates();
                 for _ in 0..BASE_WINDOW {
                     power = power.double();
                 }
             }
-            let first = Affine::<1>::load([firsts.each_ref()]).to_point();
+            let [x, y] = [firsts.0, firsts.1].map(|values| Fe::new(words(&[values])));
+            let first = Affine { x, y }.to_point();
             let twice = first.double().to_multiple();
             let mut multiples = vec![first; BASE_MULTIPLES];
             for place in 1..BASE_MULTIPLES {
                 multiples[place] = multiples[place - 1].add(&twice);
             }
-            normalise(&multiples, |place, entries| {
-                for (row, entry) in rows.chunks_mut(BASE_MULTIPLES).zip(entries) {
+            let mut products = vec![first.x; BASE_MULTIPLES];
+            normalise(&multiples, &mut products, |place, points| {
+                for (row, entry) in rows.chunks_mut(BASE_MULTIPLES).zip(entries(points)) {
                     row[place] = entry;
                 }
             });
@@ -215,51 +182,55 @@ impl BaseTable {
         Self(table)
     }
 
-    /// Adds [s]G to `sum`.
-    #[target_feature(enable = "avx512f,avx512ifma,avx512vbmi2")]
-    pub(super) fn add<const V: usize>(
-        &self,
-        mut sum: Point<V>,
-        scalars: &[[Odd; LANES]; V],
-    ) -> Point<V> {
+    /// The multiples of G that each window of the scalars asks for. Their lines of memory are on the
+    /// way from here on.
+    #[target_feature(enable = "avx512f")]
+    pub(super) fn choose<const V: usize>(&self, scalars: &[[Odd; LANES]; V]) -> Chosen<'_, V> {
+        let mut chosen = [(([[&self.0[0]; LANES]; V]), [0; V]); BASE_DIGITS];
         for (number, row) in self.0.chunks(BASE_MULTIPLES).enumerate() {
             let digits = Digits::new(scalars, number, BASE_WINDOW);
-            let mut entries = [[&row[0]; LANES]; V];
-            for (entries, places) in entries.iter_mut().zip(&digits.places) {
-                for (entry, place) in entries.iter_mut().zip(places) {
-                    *entry = &row[*place];
-                }
+            let (entries, negative) = &mut chosen[number];
+            *negative = digits.negative;
+            let places = digits.places.as_flattened();
+            for (entry, place) in entries.as_flattened_mut().iter_mut().zip(places) {
+                *entry = &row[*place];
+                _mm_prefetch::<_MM_HINT_T0>(core::ptr::from_ref::<Entry>(entry).cast());
             }
-            sum = sum.add_affine(&Affine::load(entries).negate_where(digits.negative));
+        }
+        Chosen(chosen)
+    }
+}
+
+/// The entries of each window of G and which of them are negative.
+pub(super) struct Chosen<'t, const V: usize>(
+    [([[&'t Entry; LANES]; V], [__mmask8; V]); BASE_DIGITS],
+);
+
+impl<const V: usize> Chosen<'_, V> {
+    /// Adds [s]G to `sum`.
+    #[target_feature(enable = "avx512f,avx512ifma,avx512vbmi2")]
+    pub(super) fn add_to(&self, mut sum: Point<V>) -> Point<V> {
+        for (entries, negative) in &self.0 {
+            sum = sum.add_signed(&Affine::load(entries), *negative);
         }
         sum
     }
 }
 
-impl Entry {
-    /// Of a point that is not at infinity.
-    fn new(point: Jacobian) -> Self {
-        let Some(affine) = point.to_affine() else {
-            unreachable!("a multiple of a point other than 0 modulo n is not at infinity")
-        };
-        let (x, y) = affine.coordinates();
-        let mut words = [0; 8];
-        words[..4].copy_from_slice(&join(&montgomery(x)));
-        words[4..].copy_from_slice(&join(&montgomery(y)));
-        Self(words)
-    }
-}
-
 /// The points with z = 1, by one inversion for all that stand in a lane; none is at infinity.
+/// `products` has room for as many elements as there are points.
 #[target_feature(enable = "avx512f,avx512ifma")]
-fn normalise(points: &[Point<1>], mut put: impl FnMut(usize, [Entry; LANES])) {
-    let Some(first) = points.first() else { return };
+pub(super) fn normalise(
+    points: &[Point<1>],
+    products: &mut [Fe<1, 2>],
+    mut put: impl FnMut(usize, Affine<1>),
+) {
+    assert!(points.len() == products.len(), "one product for each point");
     // The product of the z of all points up to each.
-    let mut product: Fe<1, 2> = first.z.mul::<1, 2>(&Fe::all(&ONE)).tight();
-    let mut products = vec![product; points.len()];
-    for (place, point) in points.iter().enumerate().skip(1) {
+    let mut product: Fe<1, 2> = Fe::<1, 1>::all(&ONE).widen();
+    for (place, point) in products.iter_mut().zip(points) {
         product = product.mul(&point.z).tight();
-        products[place] = product;
+        *place = product;
     }
     let mut inverse = product.invert();
     for (place, point) in points.iter().enumerate().rev() {
@@ -270,17 +241,15 @@ fn normalise(points: &[Point<1>], mut put: impl FnMut(usize, [Entry; LANES])) {
         inverse = inverse.mul(&point.z).tight();
         let square: Fe<1, 2> = own.square().tight();
         let cube: Fe<1, 2> = square.mul(&own).tight();
-        let x: Fe<1, 2> = point.x.mul(&square).tight();
-        let y: Fe<1, 2> = point.y.mul(&cube).tight();
-        put(place, entries(x, y));
+        put(place, Affine { x: point.x.mul(&square).tight(), y: point.y.mul(&cube).tight() });
     }
 }
 
 /// The points as entries of tables, a lane each.
 #[target_feature(enable = "avx512f")]
 #[inline]
-fn entries(x: Fe<1, 2>, y: Fe<1, 2>) -> [Entry; LANES] {
+pub(super) fn entries(points: Affine<1>) -> [Entry; LANES] {
     let ([[x0], [x1], [x2], [x3]], [[y0], [y1], [y2], [y3]]) =
-        (x.reduced().to_words(), y.reduced().to_words());
+        (points.x.reduced().to_words(), points.y.reduced().to_words());
     transpose([x0, x1, x2, x3, y0, y1, y2, y3]).map(|row| Entry(store(row)))
 }

@@ -150,43 +150,11 @@ fn a_state_that_comes_twice_gives_no_nonce_for_two_messages() {
         let nonce = twin().nonce(&[d; 32], &[e; 32]).unwrap();
         assert_eq!(*nonce, *twin().nonce(&[d; 32], &[e; 32]).unwrap(), "same message, same state");
         drawn.push(*nonce);
-        let mut two = [[0; 32]; 2];
-        let digests = [Digest([e; 32]); 2];
-        twin().nonces(Backend::best(), &[d; 32], &digests, &mut two).unwrap();
-        drawn.extend(two);
     }
     let count = drawn.len();
     drawn.sort_unstable();
     drawn.dedup();
     assert_eq!(drawn.len(), count, "all differ");
-}
-
-#[test]
-fn many_nonces_are_the_same_on_every_back_end_and_never_repeat() {
-    let digests: Vec<Digest> = (0..150_u8).map(|number| Digest([number / 2; 32])).collect();
-    let mut made = Vec::new();
-    for backend in [Some(Backend::PORTABLE), Backend::avx2(), Backend::avx512()] {
-        let Some(backend) = backend else { continue };
-        let mut drbg = Drbg::new(Scripted::new(3, 1_000), "sign").unwrap();
-        let mut nonces = vec![[0; 32]; digests.len()];
-        drbg.nonces(backend, &[4; 32], &digests, &mut nonces).unwrap();
-        made.push(nonces.clone());
-        nonces.sort_unstable();
-        nonces.dedup();
-        assert_eq!(nonces.len(), digests.len());
-    }
-    assert!(made.iter().all(|nonces| *nonces == made[0]));
-    let mut plain =
-        Plain::seeded(&[blocks(3 + BLOCKS_AT_START, BLOCKS_A_SEED).as_slice(), b"sign"].concat());
-    let message = |secret: &[u8], place: usize| {
-        let place_bytes = u32::try_from(place % 64).unwrap().to_be_bytes();
-        plain_hash(&[secret, &[4; 32], &digests[place].0, &place_bytes].concat())
-    };
-    let first = plain.generate(&[4; 32]);
-    let second = plain.generate(&[4; 32]);
-    assert_eq!(made[0][0][..], message(&first, 0));
-    assert_eq!(made[0][63][..], message(&first, 63));
-    assert_eq!(made[0][64][..], message(&second, 64));
 }
 
 #[test]

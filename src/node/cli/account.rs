@@ -5,7 +5,6 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
-use hufu_crypto::software_provider;
 use hufu_ledger::{AccountProof, ProvenAccount};
 use hufu_network::message::answer::{AccountInfo, AccountState};
 use hufu_types::limits::ACCOUNT_PROOF_SIZE_MAX;
@@ -15,6 +14,7 @@ use serde_json::{Value, json};
 use super::CliError;
 use crate::account_view::AccountView;
 use crate::genesis_file;
+use crate::kernels;
 use crate::output::Output;
 
 #[derive(Debug, Subcommand)]
@@ -58,7 +58,7 @@ fn read(path: &Path) -> Result<Vec<u8>, CliError> {
 pub(super) fn prove(bytes: &[u8], genesis: &Genesis) -> Result<Shown, String> {
     let proof = AccountProof::parse(bytes);
     let proof = proof.map_err(|error| format!("account proof is not canonical: {error}"))?;
-    let proven = proof.verify(genesis, &*software_provider().verifier);
+    let proven = proof.verify(genesis, &*kernels::provider().verifier);
     let ProvenAccount { height, address, account } = proven.map_err(|error| error.to_string())?;
     let view = AccountView::new(account.as_ref());
     Ok(Shown { height, address, view, proven_by: Some(proof.header.height.get()) })

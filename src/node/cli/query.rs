@@ -6,7 +6,6 @@
 use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
-use hufu_crypto::software_provider;
 use hufu_network::Client;
 use hufu_network::message::answer::{AccountInfo, BlockInfo, TransactionInfo};
 use hufu_types::certificate::CommitCertificate;
@@ -20,6 +19,7 @@ use super::genesis::parse_address;
 use super::remote::Remote;
 use super::tx::operation;
 use super::tx::{NewFile, parse_id, receipt_json, strength_text};
+use crate::kernels;
 use crate::output::Output;
 
 #[derive(Debug, Subcommand)]
@@ -149,7 +149,7 @@ fn block(
     remote: &Remote,
     output: Output,
 ) -> Result<(), CliError> {
-    let provider = software_provider();
+    let provider = kernels::provider();
     let odd = |error: hufu_types::DecodeError| {
         let place = format!("node {}", remote.node);
         CliError::failed(format!("answer is not canonical: {error}"), place, "ask another node")
@@ -237,7 +237,7 @@ fn judge(
     if proof.receipt.digest != tx_digest(genesis.chain_id(), &asked, view.signature()) {
         return Err("the transaction shown is not the one that the proof proves".to_owned());
     }
-    let proven = proof.verify(genesis, &*software_provider().verifier);
+    let proven = proof.verify(genesis, &*kernels::provider().verifier);
     let proven = proven.map_err(|error| error.to_string())?;
     if proven < info.strength {
         return Err("the node calls the receipt certified, its proof does not".to_owned());

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use clap::{Args, Subcommand, ValueEnum};
-use hufu_crypto::{Provider, Sm3, software_provider};
+use hufu_crypto::{Provider, Sm3};
 use hufu_load::ReceiptReader;
 use hufu_load::receipts::ReceiptFileError;
 use hufu_types::certificate::{CertificateError, CommitCertificate};
@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 
 use super::CliError;
 use crate::genesis_file;
+use crate::kernels;
 use crate::output::Output;
 
 #[derive(Debug, Subcommand)]
@@ -76,7 +77,7 @@ pub(super) fn run(verb: &Verb, output: Output) -> Result<(), CliError> {
     let genesis = genesis_file::load(&verify.genesis)?;
     let judge = Judge {
         genesis: &genesis,
-        provider: software_provider(),
+        provider: kernels::provider(),
         least: verify.strength.into(),
         certificates: Mutex::new(HashSet::new()),
     };

@@ -2,12 +2,13 @@
 
 use std::path::Path;
 
-use hufu_crypto::{Verdict, VerifyItem, software_provider};
+use hufu_crypto::{Verdict, VerifyItem};
 use hufu_types::{Signature, Transaction, TransactionBuilder, TransactionView};
 use serde_json::{Value, json};
 
 use super::super::CliError;
 use super::operation;
+use crate::kernels;
 use crate::output::Output;
 
 /// Shows a file of a transaction, signed or not.
@@ -65,7 +66,7 @@ fn signature_state(transaction: &Transaction) -> &'static str {
     let key = &transaction.header().sender;
     let digest = TransactionBuilder::signing_digest(transaction.unsigned_bytes(), key);
     let item = VerifyItem { key, digest, signature: transaction.signature() };
-    match software_provider().verifier.verify(item) {
+    match kernels::provider().verifier.verify(item) {
         Verdict::Valid => "valid",
         Verdict::KeyInvalid => "INVALID KEY",
         Verdict::SignatureInvalid => "INVALID",
