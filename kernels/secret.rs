@@ -47,17 +47,27 @@ pub(crate) fn wipe<T: Copy>(secret: &mut T, nothing: T) {
     core::hint::black_box(secret);
 }
 
-/// Bytes of the stack that [`wipe_stack`] overwrites.
+/// Bytes of the stack that [`wipe_stack`] overwrites: more than the portable functions use.
 const STACK_SIZE: usize = 16 * 1024;
 
 /// Overwrites the part of the stack that the functions called just before have used, where the
 /// compiler may have put any of their values.
 ///
 /// The caller must have called what had the secrets as a function of its own, not inlined.
-#[inline(never)]
 pub fn wipe_stack() {
+    wipe_stack_deep(1);
+}
+
+/// [`wipe_stack`] for `count` times as much stack.
+#[inline(never)]
+pub(crate) fn wipe_stack_deep(count: usize) {
     let mut stack = [0_u64; STACK_SIZE / size_of::<u64>()];
     core::hint::black_box(&mut stack);
+    if count > 1 {
+        wipe_stack_deep(count - 1);
+        // Used again, so that the next part could not take the place of this one.
+        core::hint::black_box(&mut stack);
+    }
 }
 
 #[cfg(test)]

@@ -162,6 +162,13 @@ impl Sm3 {
         self.rest[..rest.len()].copy_from_slice(rest);
     }
 
+    /// Forgets all bytes seen, and overwrites what was kept of them: for those that hash secrets.
+    pub fn wipe(&mut self) {
+        *self = Self::new();
+        // What nobody reads again need not be written, unless somebody might read it.
+        core::hint::black_box(self);
+    }
+
     /// The digest of all bytes seen.
     #[must_use]
     pub fn finish(mut self) -> [u8; DIGEST_SIZE] {

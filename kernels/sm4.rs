@@ -10,6 +10,12 @@
 //! Everything here is constant time in keys and data, on every back end: nothing is looked up by a
 //! secret. Keys overwrite themselves when dropped and are neither printed nor cloned.
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod basis;
 mod cbc;
 pub mod ccm;
 pub mod gcm;
@@ -21,6 +27,7 @@ mod tests;
 pub use cbc::CbcStream;
 
 use crate::Backend;
+use crate::backend::Instructions;
 
 /// Bytes of a block and of a key.
 pub const BLOCK_SIZE: usize = 16;
@@ -44,6 +51,9 @@ const FIXED_KEY: [u32; ROUNDS] = {
     }
     words
 };
+
+/// The bits of a counter that GCM counts in.
+const LAST_WORD: u128 = u32::MAX as u128;
 
 /// Why a mode refuses what it was given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,8 +82,55 @@ impl core::fmt::Display for Error {
 impl core::error::Error for Error {}
 
 /// The round keys in the form of one back end.
+#[allow(clippy::large_enum_variant, reason = "nothing is allocated here")]
 enum Schedule {
     Portable(portable::Schedule),
+    #[cfg(target_arch = "x86_64")]
+    Avx2(avx2::Schedule),
+    #[cfg(target_arch = "x86_64")]
+    Avx512(avx512::Schedule),
+}
+
+impl Schedule {
+    fn new(backend: Backend, keys: &[u32; ROUNDS]) -> Self {
+        match instructions(backend) {
+            Instructions::Portable => Self::Portable(portable::schedule(keys)),
+            #[cfg(target_arch = "x86_64")]
+            Instructions::Avx2 => {
+                // SAFETY: the CPU was asked for AVX2 and AES.
+                Self::Avx2(unsafe { avx2::schedule(keys) })
+            }
+            #[cfg(target_arch = "x86_64")]
+            Instructions::Avx512 => {
+                // SAFETY: the CPU was asked for AVX-512 F and BW, GFNI and VPCLMULQDQ.
+                Self::Avx512(unsafe { avx512::schedule(keys) })
+            }
+        }
+    }
+}
+
+/// Asks the CPU for what SM4 and GHASH need beside that for which the back end is named, and takes
+/// the next narrower one if it is missing. All CPUs with GFNI in 512 bits have VPCLMULQDQ, and all
+/// with AVX2 have AES and PCLMULQDQ; a virtual machine may hide them.
+fn instructions(backend: Backend) -> Instructions {
+    #[cfg(target_arch = "x86_64")]
+    {
+        let mut instructions = backend.0;
+        if instructions == Instructions::Avx512
+            && !(std::is_x86_feature_detected!("gfni")
+                && std::is_x86_feature_detected!("vpclmulqdq"))
+        {
+            instructions = Backend::avx2().unwrap_or(Backend::PORTABLE).0;
+        }
+        if instructions == Instructions::Avx2
+            && !(std::is_x86_feature_detected!("aes") && std::is_x86_feature_detected!("pclmulqdq"))
+        {
+            instructions = Instructions::Portable;
+        }
+        instructions
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    backend.0
 }
 
 /// An expanded key; overwritten when dropped.
@@ -84,9 +141,9 @@ pub struct Key {
 impl Key {
     /// Expands a key (GB/T 32907-2016 7.3); constant time.
     #[must_use]
-    pub fn new(_backend: Backend, key: &[u8; BLOCK_SIZE]) -> Self {
+    pub fn new(backend: Backend, key: &[u8; BLOCK_SIZE]) -> Self {
         let mut words = expand(key);
-        let schedule = Schedule::Portable(portable::schedule(&words));
+        let schedule = Schedule::new(backend, &words);
         wipe(&mut words);
         Self { schedule }
     }
@@ -116,21 +173,32 @@ impl Key {
     }
 
     /// CTR as GCM has it: only the last 32 bits count, and wrap (SP 800-38D 6.5).
-    fn ctr32(&self, counter: &Block, mut data: &mut [u8]) {
+    fn ctr32(&self, counter: &Block, mut data: &mut [u8]) -> Block {
         let mut counter = u128::from_be_bytes(*counter);
         while !data.is_empty() {
             let (piece, rest) = split_at_wrap(low_word(counter), data);
             self.key_stream(&counter.to_be_bytes(), piece);
-            // A piece before another one ends where the counter wraps to zero.
-            counter &= !u128::from(u32::MAX);
+            let next = counter.wrapping_add(piece.len().div_ceil(BLOCK_SIZE) as u128);
+            counter = (counter & !LAST_WORD) | (next & LAST_WORD);
             data = rest;
         }
+        counter.to_be_bytes()
     }
 
     /// The gate of whole blocks.
     fn crypt<const DECRYPT: bool>(&self, blocks: &mut [Block]) {
         match &self.schedule {
             Schedule::Portable(schedule) => portable::crypt::<DECRYPT>(schedule, blocks),
+            #[cfg(target_arch = "x86_64")]
+            Schedule::Avx2(schedule) => {
+                // SAFETY: a schedule of this kind is made only where the CPU has what it needs.
+                unsafe { avx2::crypt::<DECRYPT>(schedule, blocks) }
+            }
+            #[cfg(target_arch = "x86_64")]
+            Schedule::Avx512(schedule) => {
+                // SAFETY: a schedule of this kind is made only where the CPU has what it needs.
+                unsafe { avx512::crypt::<DECRYPT>(schedule, blocks) }
+            }
         }
     }
 
@@ -139,14 +207,32 @@ impl Key {
     fn key_stream(&self, counter: &Block, data: &mut [u8]) {
         match &self.schedule {
             Schedule::Portable(schedule) => portable::key_stream(schedule, counter, data),
+            #[cfg(target_arch = "x86_64")]
+            Schedule::Avx2(schedule) => {
+                // SAFETY: a schedule of this kind is made only where the CPU has what it needs.
+                unsafe { avx2::key_stream(schedule, counter, data) }
+            }
+            #[cfg(target_arch = "x86_64")]
+            Schedule::Avx512(schedule) => {
+                // SAFETY: a schedule of this kind is made only where the CPU has what it needs.
+                unsafe { avx512::key_stream(schedule, counter, data) }
+            }
         }
     }
 }
 
 impl Drop for Key {
     fn drop(&mut self) {
+        self.forget();
+    }
+}
+
+impl Key {
+    fn forget(&mut self) {
         match &mut self.schedule {
             Schedule::Portable(schedule) => wipe(schedule.as_flattened_mut()),
+            #[cfg(target_arch = "x86_64")]
+            Schedule::Avx2(schedule) | Schedule::Avx512(schedule) => wipe(schedule),
         }
     }
 }

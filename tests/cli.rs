@@ -56,6 +56,7 @@ fn new_key(folder: &Path, name: &str) -> (String, String) {
 fn new_chain(folder: &Path) -> (String, String) {
     let (public_key, address) = new_key(folder, "vote.pem");
     let (link_key, _) = new_key(folder, "link.pem");
+    json(folder, &["keys", "new-data", "--out", "data.key", "--json"]);
     let validator = format!("node-0:{public_key}:{link_key}:1");
     let arguments = [
         "genesis",
@@ -132,6 +133,30 @@ fn keys_are_private_and_never_overwritten() {
     fs::set_permissions(folder.path().join("vote.pem"), open).unwrap();
     let exposed = hufu(folder.path(), &["keys", "show", "vote.pem"]);
     assert_eq!(code(&exposed), 1);
+    assert!(stderr(&exposed).contains("chmod 600"), "{}", stderr(&exposed));
+}
+
+#[test]
+fn a_data_key_is_private_shows_its_id_alone_and_is_never_overwritten() {
+    let folder = folder();
+    let made = json(folder.path(), &["keys", "new-data", "--out", "data.key", "--json"]);
+    let path = folder.path().join("data.key");
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
+    let shown = json(folder.path(), &["keys", "show-data", "data.key", "--json"]);
+    assert_eq!(made["data_key"], shown["data_key"]);
+    assert_eq!(shown["data_key"].as_str().unwrap().len(), 16);
+    let before = fs::read(&path).unwrap();
+    let again = hufu(folder.path(), &["keys", "new-data", "--out", "data.key"]);
+    assert_eq!(code(&again), 1);
+    assert_eq!(fs::read(&path).unwrap(), before);
+    let mut bytes = before.clone();
+    bytes[70] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    let damaged = hufu(folder.path(), &["keys", "show-data", "data.key"]);
+    assert_eq!(code(&damaged), 1);
+    assert!(stderr(&damaged).contains("damaged"), "{}", stderr(&damaged));
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+    let exposed = hufu(folder.path(), &["keys", "show-data", "data.key"]);
     assert!(stderr(&exposed).contains("chmod 600"), "{}", stderr(&exposed));
 }
 

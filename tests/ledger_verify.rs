@@ -28,6 +28,7 @@ use hufu_node::state_keys::{BlockRow, parse_receipts, parse_transaction_row};
 use hufu_node::verify_ledger::{Level, Part, Report, VerifyError, verify};
 use hufu_storage::block_log::{Appended, BlockLog, RecordPosition};
 use hufu_storage::data_dir::{DataDir, Identity};
+use hufu_storage::keyring::{DataKey, Keyring};
 use hufu_storage::state_store::Family;
 use hufu_storage::vote_log::Seal;
 use hufu_types::codec::length_u32;
@@ -41,6 +42,8 @@ use hufu_types::{
 };
 use zerocopy::IntoBytes;
 
+#[path = "ledger_verify/encryption.rs"]
+mod encryption;
 #[path = "ledger_verify/order.rs"]
 mod order;
 #[path = "ledger_verify/start.rs"]
@@ -84,16 +87,24 @@ struct Crooked {
     unsealed: bool,
     /// A batch of the beginning is ordered by no block, so that every replay begins there.
     stray_batch: bool,
+    /// Stored in clear.
+    plain: bool,
+}
+
+/// The data key of a node of these tests; none for one that stores in clear.
+fn keys(is_plain: bool) -> Option<Keyring> {
+    (!is_plain).then(|| Keyring::new(DataKey::new(&[9; 32]), Vec::new(), &software_provider()))
 }
 
 /// A data folder with a chain in it.
 struct Folder {
     temporary: tempfile::TempDir,
+    is_plain: bool,
 }
 
 impl Folder {
     fn new(crooked: Crooked) -> Self {
-        let folder = Self { temporary: tempfile::tempdir().unwrap() };
+        let folder = Self { temporary: tempfile::tempdir().unwrap(), is_plain: crooked.plain };
         Maker::open(&folder.path(), crooked).make();
         folder
     }
@@ -103,13 +114,13 @@ impl Folder {
     }
 
     fn copy(&self) -> Self {
-        let copy = Self { temporary: tempfile::tempdir().unwrap() };
+        let copy = Self { temporary: tempfile::tempdir().unwrap(), is_plain: self.is_plain };
         copy_all(&self.path(), &copy.path());
         copy
     }
 
     fn verify(&self, level: Level) -> Report {
-        verify(&self.path(), level, None, &mut |_, _, _| true).unwrap()
+        verify(&self.path(), level, None, keys(self.is_plain), &mut |_, _, _| true).unwrap()
     }
 }
 
@@ -176,7 +187,7 @@ fn small(path: &Path, genesis: &Genesis, provider: &Provider) -> StorageOptions 
     options.log.group_bytes_max = 16 << 10;
     options.log.record_bytes_max = 24 << 10;
     options.vote_log.segment_bytes = 256 << 10;
-    options
+    options.with_keys(keys(false))
 }
 
 impl Maker {
@@ -187,7 +198,7 @@ impl Maker {
         let identity = Identity { chain: genesis.chain_id().0, node: address };
         let folder = DataDir::open(path, &identity).unwrap();
         genesis_copy::keep(path, &genesis).unwrap();
-        let options = small(path, &genesis, &provider);
+        let options = small(path, &genesis, &provider).with_keys(keys(crooked.plain));
         let metrics = Arc::new(Metrics::default());
         let recovered = recover(&genesis, &provider, &metrics, options, &mut |_| true).unwrap();
         let roots = recovered.executor.recent_roots().to_vec();
@@ -500,7 +511,12 @@ fn one_flipped_bit_anywhere_in_the_logs_is_found_by_hashes() {
 
 #[test]
 fn one_flipped_bit_in_any_class_of_stored_values_is_found_by_hashes() {
-    let whole = Folder::new(Crooked::default());
+    for plain in [false, true] {
+        flip_values(&Folder::new(Crooked { plain, ..Crooked::default() }));
+    }
+}
+
+fn flip_values(whole: &Folder) {
     for family in Family::ALL {
         let entries: Vec<Entry> = {
             let copy = whole.copy();
@@ -517,6 +533,7 @@ fn one_flipped_bit_in_any_class_of_stored_values_is_found_by_hashes() {
             let report = folder.verify(Level::Hashes);
             assert!(!report.is_clean(), "{} key {key:02x?} byte {place}", family.name());
             let words = match family {
+                _ if !whole.is_plain => "value is damaged: family",
                 Family::Accounts => "the row of bucket",
                 // What the index no longer says of a nonce, a row still does.
                 Family::Nonces | Family::Buckets => "bucket",
@@ -547,11 +564,13 @@ fn one_flipped_bit_in_any_class_of_stored_values_is_found_by_hashes() {
 /// as well as what lies at the top.
 #[test]
 fn damage_in_any_record_of_a_bucket_that_forks_is_found_by_hashes() {
-    let whole = Folder::new(Crooked { ground: true, ..Crooked::default() });
+    // In clear, so that the test can write records that are whole.
+    let crooked = Crooked { ground: true, plain: true, ..Crooked::default() };
+    let whole = Folder::new(crooked);
     let report = whole.verify(Level::Replay);
     assert_clean(&report);
     assert!(report.counts.bucket_forks > 0 && report.counts.bucket_rows > 8, "{report}");
-    let reopened = Maker::open(&whole.copy().path(), Crooked::default());
+    let reopened = Maker::open(&whole.copy().path(), crooked);
     assert_eq!(reopened.recovered.executor.height(), HEIGHTS, "a start finds the tops again");
     let records = Raw::open(&whole.copy()).entries(Family::Buckets);
     let below: Vec<&Entry> = records.iter().filter(|(key, _)| key.len() > 4).collect();
@@ -613,11 +632,22 @@ fn flipped_bits_in_identity_and_genesis_are_found() {
             let (without, with) =
                 with_flipped(&path.join(name), offset, (offset % 8) as u8, || {
                     if offset % 16 != 0 {
-                        return (verify(&path, Level::Hashes, None, &mut |_, _, _| true), None);
+                        return (
+                            verify(&path, Level::Hashes, None, keys(false), &mut |_, _, _| true),
+                            None,
+                        );
                     }
-                    let given =
-                        verify(&path, Level::Hashes, Some(genesis.clone()), &mut |_, _, _| true);
-                    (verify(&path, Level::Hashes, None, &mut |_, _, _| true), Some(given.unwrap()))
+                    let given = verify(
+                        &path,
+                        Level::Hashes,
+                        Some(genesis.clone()),
+                        keys(false),
+                        &mut |_, _, _| true,
+                    );
+                    (
+                        verify(&path, Level::Hashes, None, keys(false), &mut |_, _, _| true),
+                        Some(given.unwrap()),
+                    )
                 });
             assert!(without.is_err() || !without.unwrap().is_clean(), "{name} byte {offset}");
             if let Some(report) = with {
@@ -682,7 +712,8 @@ fn a_second_vote_on_record_breaks_the_guards_rule() {
 
 #[test]
 fn a_wrong_result_that_no_header_certifies_yet_is_found_by_replay() {
-    let folder = Folder::new(Crooked::default());
+    // In clear, so that the test can write what looks whole.
+    let folder = Folder::new(Crooked { plain: true, ..Crooked::default() });
     let (key, hasher) = (HEIGHTS.to_be_bytes(), software_provider().hasher);
     let store = Raw::open(&folder);
     let mut receipts = parse_receipts(&store.get(Family::Receipts, &key)).unwrap();
@@ -722,7 +753,9 @@ fn a_torn_tail_is_named_and_is_no_fault_but_damage_before_it_is() {
 fn folders_that_cannot_be_looked_at_are_refused_with_the_reason() {
     let folder = Folder::new(Crooked::default());
     let path = folder.path();
-    let run = |genesis: Option<Genesis>| verify(&path, Level::Hashes, genesis, &mut |_, _, _| true);
+    let run = |genesis: Option<Genesis>| {
+        verify(&path, Level::Hashes, genesis, keys(false), &mut |_, _, _| true)
+    };
     let signer = SoftwareSigner::from_bytes(&[7; 32]).unwrap();
     let identity =
         Identity { chain: genesis(&signer).chain_id().0, node: signer.public_key().address() };
@@ -739,7 +772,7 @@ fn folders_that_cannot_be_looked_at_are_refused_with_the_reason() {
     fs::remove_file(path.join("votes/0000000000.log")).unwrap();
     let headless = run(Some(genesis(&signer))).unwrap();
     assert_found(&headless, Part::VoteLog, "segment 0");
-    let nowhere = verify(&path.join("no"), Level::Hashes, None, &mut |_, _, _| true);
+    let nowhere = verify(&path.join("no"), Level::Hashes, None, keys(false), &mut |_, _, _| true);
     assert!(matches!(nowhere, Err(VerifyError::NoFolder(_))));
 }
 

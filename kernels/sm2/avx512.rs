@@ -5,6 +5,7 @@
 //! point   points in lanes, no case told apart
 //! table   multiples of fresh keys and of G
 //! known   multiples of keys that come again and again
+//! sign    up to 64 signatures side by side, constant time
 //! ```
 //! [t]P by windows of five bits over the odd multiples of each key; [s]G by windows over all their
 //! multiples, so that it needs no doublings. What no lane tells apart (z of the sum is 0, which
@@ -14,7 +15,10 @@
 mod field;
 mod known;
 mod point;
+mod sign;
 mod table;
+
+pub(super) use self::sign::{SIGNATURES, sign};
 
 use core::arch::x86_64::{__m512i, _mm512_setzero_si512};
 

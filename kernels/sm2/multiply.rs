@@ -35,8 +35,8 @@ const POINT_DIGITS: usize = 52;
 const POINT_MULTIPLES: usize = 1 << (POINT_WINDOW - 1);
 
 /// A scalar in 1..n made odd.
-struct Odd {
-    limbs: [u64; 4],
+pub(super) struct Odd {
+    pub(super) limbs: [u64; 4],
     /// All ones if n - k stands in for k.
     is_negated: u64,
 }
@@ -48,7 +48,7 @@ struct Digit {
 }
 
 impl Odd {
-    fn new(scalar: &Scalar) -> Self {
+    pub(super) fn new(scalar: &Scalar) -> Self {
         let is_negated = mask(scalar.limbs()[0] & 1 ^ 1);
         let odd = Scalar::select(is_negated, scalar, &scalar.negate());
         Self { limbs: *odd.limbs(), is_negated }
@@ -79,10 +79,14 @@ fn scan<const COUNT: usize, const WORDS: usize>(
     table: &[[u64; WORDS]; COUNT],
     place: u64,
 ) -> [u64; WORDS] {
-    let place = core::hint::black_box(place);
+    let mut masks = [0; COUNT];
+    for (number, mask) in (0_u64..).zip(&mut masks) {
+        *mask = is_zero(number ^ place).wrapping_neg();
+    }
+    // A compiler that knows what the masks are made of branches on them, and has done so.
+    let masks = core::hint::black_box(masks);
     let mut chosen = [0; WORDS];
-    for (number, entry) in (0_u64..).zip(table) {
-        let mask = is_zero(number ^ place).wrapping_neg();
+    for (mask, entry) in masks.iter().zip(table) {
         for (word, other) in chosen.iter_mut().zip(entry) {
             *word |= other & mask;
         }
@@ -95,7 +99,7 @@ fn scan<const COUNT: usize, const WORDS: usize>(
 fn element(entry: &[u64], number: usize) -> Fe {
     let mut words = [0; 4];
     words.copy_from_slice(&entry[4 * number..4 * number + 4]);
-    Fe::from_words(words)
+    Fe::from_montgomery(words)
 }
 
 /// x and y of (2 * place + 1) * 2^(W * digit) * G.
@@ -106,25 +110,43 @@ fn base_table() -> &'static BaseTable {
     static TABLE: OnceLock<Box<BaseTable>> = OnceLock::new();
     TABLE.get_or_init(|| {
         let mut table = Box::new([[[0; 8]; BASE_MULTIPLES]; BASE_DIGITS]);
-        let mut power = Jacobian::from(Affine::generator());
-        for row in table.iter_mut() {
-            let twice = power.double();
-            let mut multiple = power;
-            let multiples: [Jacobian; BASE_MULTIPLES] = core::array::from_fn(|_| {
-                let this = multiple;
-                multiple = multiple.add(&twice);
-                this
-            });
-            for (entry, point) in row.iter_mut().zip(to_affine_many(&multiples)) {
-                entry[..4].copy_from_slice(&point.x.to_words());
-                entry[4..].copy_from_slice(&point.y.to_words());
-            }
-            for _ in 0..BASE_WINDOW {
-                power = power.double();
+        for (row, points) in table.iter_mut().zip(BaseRows::<BASE_MULTIPLES>::new()) {
+            for (entry, point) in row.iter_mut().zip(points) {
+                entry[..4].copy_from_slice(&point.x.montgomery());
+                entry[4..].copy_from_slice(&point.y.montgomery());
             }
         }
         table
     })
+}
+
+/// The rows of a table for the digits of [`Odd`], from the lowest and without end: all
+/// (2 * place + 1) * 2^(W * digit) * G, for windows of W bits with 2^(W-1) `MULTIPLES`.
+pub(super) struct BaseRows<const MULTIPLES: usize>(Jacobian);
+
+impl<const MULTIPLES: usize> BaseRows<MULTIPLES> {
+    pub(super) fn new() -> Self {
+        Self(Jacobian::from(Affine::generator()))
+    }
+}
+
+impl<const MULTIPLES: usize> Iterator for BaseRows<MULTIPLES> {
+    type Item = [Affine; MULTIPLES];
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let twice = self.0.double();
+        let mut multiple = self.0;
+        let multiples: [Jacobian; MULTIPLES] = core::array::from_fn(|_| {
+            let this = multiple;
+            multiple = multiple.add(&twice);
+            this
+        });
+        // After 2^(W-1) steps of 2 from 1 comes 2^W + 1.
+        self.0 = multiple.add(&self.0.negate());
+        let mut affine = [Affine::generator(); MULTIPLES];
+        Jacobian::normalise(&multiples, &mut affine);
+        Some(affine)
+    }
 }
 
 /// 1 / a of each element, none of which may be 0, by one inversion. Constant time.
@@ -141,12 +163,6 @@ pub(super) fn invert_many<const COUNT: usize>(elements: &[Fe; COUNT]) -> [Fe; CO
         inverse = inverse.mul(element);
     }
     inverses
-}
-
-/// The points by their coordinates; none may be at infinity. Constant time.
-pub(super) fn to_affine_many<const COUNT: usize>(points: &[Jacobian; COUNT]) -> [Affine; COUNT] {
-    let inverses = invert_many(&points.each_ref().map(|point| point.z));
-    core::array::from_fn(|place| points[place].divide(&inverses[place]))
 }
 
 /// [k]G for k in 1..n; never infinity. Constant time.
@@ -177,7 +193,7 @@ impl PointTable {
         for entry in &mut table {
             let Multiple { point, zz, zzz } = multiple.to_multiple();
             for (part, element) in [point.x, point.y, point.z, zz, zzz].into_iter().enumerate() {
-                entry[4 * part..4 * part + 4].copy_from_slice(&element.to_words());
+                entry[4 * part..4 * part + 4].copy_from_slice(&element.montgomery());
             }
             // 2P and an odd multiple below 32P are distinct: the order is n.
             multiple = multiple.add_distinct(&twice);

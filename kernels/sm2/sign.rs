@@ -73,6 +73,14 @@ pub struct SignItem<'a> {
     pub nonce: &'a [u8; 32],
 }
 
+/// Signs one item; see [`sign_many`].
+pub(super) fn sign_one(item: &SignItem<'_>) -> Option<[u8; 64]> {
+    let mut signature = [None];
+    sign_many(core::slice::from_ref(item), &mut signature);
+    let [signature] = signature;
+    signature
+}
+
 /// Signs each item; `None` where the nonce cannot be used and another must be drawn.
 pub(super) fn sign_many(items: &[SignItem<'_>], signatures: &mut [Option<[u8; 64]>]) {
     for (items, signatures) in items.chunks(CHUNK).zip(signatures.chunks_mut(CHUNK)) {

@@ -1,5 +1,10 @@
 //! SM4-GCM (SP 800-38D with SM4, as RFC 8998 3.2.1): authenticated encryption in place.
 
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+
+#[cfg(target_arch = "x86_64")]
+use super::Schedule;
 use super::{BLOCK_SIZE, Block, Error, Key as BlockKey, equal, ghash};
 use crate::Backend;
 
@@ -14,6 +19,9 @@ pub const DATA_BYTES_MAX: u64 = (1 << 36) - 32;
 
 /// Most bytes of associated data, and of a nonce: 2^64 - 1 bits, so whole bytes below 2^61.
 const OTHER_BYTES_MAX: u64 = (1 << 61) - 1;
+
+/// Bytes that are encrypted, then hashed while they are still close to the CPU: whole blocks.
+const PIECE_SIZE: usize = 256 * BLOCK_SIZE;
 
 /// Bytes of the nonce that is not hashed.
 const NONCE_SIZE: usize = 12;
@@ -31,7 +39,7 @@ impl Key {
         let blocks = BlockKey::new(backend, key);
         let mut point = [[0; BLOCK_SIZE]];
         blocks.encrypt_blocks(&mut point);
-        let hash = ghash::Key::new(&point[0]);
+        let hash = ghash::Key::new(backend, &point[0]);
         super::wipe(&mut point);
         Self { blocks, hash }
     }
@@ -49,8 +57,7 @@ impl Key {
     ) -> Result<[u8; TAG_SIZE], Error> {
         check_lengths(nonce, associated, data)?;
         let first = self.first_counter(nonce);
-        self.blocks.ctr32(&next(&first), data);
-        Ok(self.tag(&first, associated, data))
+        Ok(self.crypt::<false>(&first, associated, data))
     }
 
     /// Decrypts `data` in place if the tag, of 12 to 16 bytes, belongs to it (SP 800-38D 7.2).
@@ -65,14 +72,15 @@ impl Key {
         data: &mut [u8],
         tag: &[u8],
     ) -> Result<(), Error> {
-        let opened = self.open_if_right(nonce, associated, data, tag);
+        let opened = self.open_unguarded(nonce, associated, data, tag);
         if opened.is_err() {
-            data.fill(0);
+            super::wipe(data);
         }
         opened
     }
 
-    fn open_if_right(
+    /// As [`Self::open`], but leaves the data decrypted when the tag is wrong.
+    fn open_unguarded(
         &self,
         nonce: &[u8],
         associated: &[u8],
@@ -84,12 +92,39 @@ impl Key {
             return Err(Error::TagLength);
         }
         let first = self.first_counter(nonce);
-        let wanted = self.tag(&first, associated, data);
-        if !equal(&wanted[..tag.len()], tag) {
-            return Err(Error::TagWrong);
+        let wanted = self.crypt::<true>(&first, associated, data);
+        if equal(&wanted[..tag.len()], tag) { Ok(()) } else { Err(Error::TagWrong) }
+    }
+
+    /// Encrypts `data`, or decrypts it with `OPEN`, and gives the tag (SP 800-38D 7.1 steps 3 to 6):
+    /// the gate of what does both at once.
+    fn crypt<const OPEN: bool>(&self, first: &Block, associated: &[u8], data: &mut [u8]) -> Block {
+        let mut sum = 0;
+        self.hash.update_padded(&mut sum, associated);
+        let lengths = lengths(associated, data);
+        #[cfg(target_arch = "x86_64")]
+        if let (Schedule::Avx512(schedule), ghash::Key::Avx512(powers)) =
+            (&self.blocks.schedule, &self.hash)
+            && !wraps(first, data.len())
+        {
+            let ends = [first, &lengths];
+            // SAFETY: a schedule of this kind is made only where the CPU has what it needs.
+            return unsafe { avx512::crypt::<OPEN>(schedule, powers, ends, sum, data) };
         }
-        self.blocks.ctr32(&next(&first), data);
-        Ok(())
+        let mut counter = next(first);
+        for piece in data.chunks_mut(PIECE_SIZE) {
+            if OPEN {
+                self.hash.update_padded(&mut sum, piece);
+            }
+            counter = self.blocks.ctr32(&counter, piece);
+            if !OPEN {
+                self.hash.update_padded(&mut sum, piece);
+            }
+        }
+        self.hash.update(&mut sum, &[lengths]);
+        let mut tag = sum.to_be_bytes();
+        self.blocks.ctr32(first, &mut tag);
+        tag
     }
 
     /// J0 (SP 800-38D 7.1 step 2).
@@ -105,17 +140,13 @@ impl Key {
         self.hash.update(&mut sum, &[lengths(&[], nonce)]);
         sum.to_be_bytes()
     }
+}
 
-    /// T of the ciphertext (SP 800-38D 7.1 steps 4 to 6).
-    fn tag(&self, first: &Block, associated: &[u8], data: &[u8]) -> Block {
-        let mut sum = 0;
-        self.hash.update_padded(&mut sum, associated);
-        self.hash.update_padded(&mut sum, data);
-        self.hash.update(&mut sum, &[lengths(associated, data)]);
-        let mut tag = sum.to_be_bytes();
-        self.blocks.ctr32(first, &mut tag);
-        tag
-    }
+/// Whether the last word of the counter wraps between J0 and the last block of data.
+#[cfg(target_arch = "x86_64")]
+fn wraps(first: &Block, size: usize) -> bool {
+    let place = u64::from(super::low_word(u128::from_be_bytes(*first)));
+    place + (size as u64).div_ceil(BLOCK_SIZE as u64) > u64::from(u32::MAX)
 }
 
 /// The counter of the first block of data: J0 with its last 32 bits raised by one.

@@ -134,3 +134,350 @@ fn streams_side_by_side_are_chained_as_alone() {
         }
     }
 }
+
+fn random_key(numbers: &mut Numbers) -> Block {
+    numbers.bytes(16).try_into().unwrap()
+}
+
+/// Lengths around every boundary of a block, a vector, a group and a pass, and some at random.
+fn lengths(numbers: &mut Numbers) -> Vec<usize> {
+    let mut lengths: Vec<usize> = (0..300).collect();
+    for boundary in [512, 768, 1_008, 1_024, 1_280, 2_048, 3_072, 4_096, 5_120] {
+        lengths.extend(boundary - 17..=boundary + 17);
+    }
+    lengths.extend((0..60).map(|_| numbers.below(9_000)));
+    lengths
+}
+
+#[test]
+fn every_back_end_equals_portable_block_by_block() {
+    let mut numbers = Numbers(42);
+    for count in (0..200).chain([255, 256, 257, 500]) {
+        let key = random_key(&mut numbers);
+        let plain: Vec<Block> = (0..count).map(|_| random_key(&mut numbers)).collect();
+        let mut wanted = plain.clone();
+        for block in &mut wanted {
+            Key::new(Backend::PORTABLE, &key).encrypt_blocks(core::slice::from_mut(block));
+        }
+        for backend in backends() {
+            let cipher = Key::new(backend, &key);
+            let mut blocks = plain.clone();
+            cipher.encrypt_blocks(&mut blocks);
+            assert_eq!(blocks, wanted, "{} of {count}", backend.name());
+            cipher.decrypt_blocks(&mut blocks);
+            assert_eq!(blocks, plain, "{} of {count}", backend.name());
+        }
+    }
+}
+
+/// CTR out of single blocks, one counter after the other.
+fn ctr_by_blocks(key: &Key, counter: u128, data: &mut [u8]) {
+    for (place, piece) in data.chunks_mut(BLOCK_SIZE).enumerate() {
+        let mut block = [counter.wrapping_add(place as u128).to_be_bytes()];
+        key.encrypt_blocks(&mut block);
+        xor(piece, &block[0]);
+    }
+}
+
+#[test]
+fn ctr_is_the_encrypted_counters_and_wraps_at_every_word() {
+    let mut numbers = Numbers(43);
+    for length in lengths(&mut numbers) {
+        let key = random_key(&mut numbers);
+        let plain = numbers.bytes(length);
+        let mut counter = u128::from_be_bytes(random_key(&mut numbers));
+        match length % 4 {
+            0 => counter |= u128::from(u32::MAX) - 3,
+            1 => counter |= u128::MAX - 20,
+            2 => counter |= u128::from(u64::MAX) - 64,
+            _ => {}
+        }
+        let mut wanted = plain.clone();
+        ctr_by_blocks(&Key::new(Backend::PORTABLE, &key), counter, &mut wanted);
+        for backend in backends() {
+            let cipher = Key::new(backend, &key);
+            let mut data = plain.clone();
+            let next = cipher.ctr(&counter.to_be_bytes(), &mut data);
+            assert_eq!(data, wanted, "{} {length} {counter:x}", backend.name());
+            let blocks = length.div_ceil(BLOCK_SIZE) as u128;
+            assert_eq!(u128::from_be_bytes(next), counter.wrapping_add(blocks));
+        }
+    }
+}
+
+/// GCM by the words of SP 800-38D, with a product in the field bit by bit.
+fn gcm_by_the_standard(
+    key: &Block,
+    nonce: &[u8],
+    associated: &[u8],
+    data: &mut [u8],
+) -> [u8; BLOCK_SIZE] {
+    let key = Key::new(Backend::PORTABLE, key);
+    let mut point = [[0; BLOCK_SIZE]];
+    key.encrypt_blocks(&mut point);
+    let ghash = |parts: &[&[u8]]| {
+        let mut sum = 0_u128;
+        for block in parts.iter().flat_map(|part| part.chunks(BLOCK_SIZE)) {
+            let mut padded = [0; BLOCK_SIZE];
+            padded[..block.len()].copy_from_slice(block);
+            sum = field_product(sum ^ u128::from_be_bytes(padded), u128::from_be_bytes(point[0]));
+        }
+        sum.to_be_bytes()
+    };
+    let sizes = |first: &[u8], second: &[u8]| {
+        [first, second].map(|bytes| (8 * bytes.len() as u64).to_be_bytes()).concat()
+    };
+    let first = if nonce.len() == 12 {
+        [nonce, &[0, 0, 0, 1]].concat().try_into().unwrap()
+    } else {
+        ghash(&[nonce, &sizes(&[], nonce)])
+    };
+    for (place, piece) in data.chunks_mut(BLOCK_SIZE).enumerate() {
+        let mut block = [first];
+        let last = u32::from_be_bytes(first[12..].try_into().unwrap());
+        let last = last.wrapping_add(u32::try_from(place).unwrap() + 1);
+        block[0][12..].copy_from_slice(&last.to_be_bytes());
+        key.encrypt_blocks(&mut block);
+        xor(piece, &block[0]);
+    }
+    let mut tag = ghash(&[associated, data, &sizes(associated, data)]);
+    let mut block = [first];
+    key.encrypt_blocks(&mut block);
+    xor(&mut tag, &block[0]);
+    tag
+}
+
+/// X * Y of SP 800-38D 6.3.
+fn field_product(x: u128, y: u128) -> u128 {
+    let (mut z, mut v) = (0, y);
+    for bit in (0..128).rev() {
+        if x >> bit & 1 == 1 {
+            z ^= v;
+        }
+        v = if v & 1 == 1 { v >> 1 ^ (0xe1 << 120) } else { v >> 1 };
+    }
+    z
+}
+
+#[test]
+fn gcm_is_that_of_the_standard_at_every_length() {
+    let mut numbers = Numbers(44);
+    for length in lengths(&mut numbers) {
+        let key = random_key(&mut numbers);
+        let nonce_size = if length % 3 == 0 { 1 + numbers.below(80) } else { 12 };
+        let nonce = numbers.bytes(nonce_size);
+        let associated_size = numbers.below(100);
+        let associated = numbers.bytes(associated_size);
+        let plain = numbers.bytes(length);
+        let mut wanted = plain.clone();
+        let wanted_tag = gcm_by_the_standard(&key, &nonce, &associated, &mut wanted);
+        for backend in backends() {
+            let cipher = gcm::Key::new(backend, &key);
+            let mut data = plain.clone();
+            let tag = cipher.seal(&nonce, &associated, &mut data).unwrap();
+            assert_eq!(data, wanted, "{} {length}", backend.name());
+            assert_eq!(tag, wanted_tag, "{} {length}", backend.name());
+            cipher.open(&nonce, &associated, &mut data, &tag).unwrap();
+            assert_eq!(data, plain, "{} {length}", backend.name());
+        }
+    }
+}
+
+/// A hashed nonce can give a counter whose last word wraps inside the data.
+#[test]
+fn a_gcm_counter_wraps_in_its_last_word_only() {
+    let mut numbers = Numbers(45);
+    let key = random_key(&mut numbers);
+    // One nonce of sixteen bytes for each J0: J0 = (nonce H + lengths) H can be solved for it.
+    let mut point = [[0; BLOCK_SIZE]];
+    Key::new(Backend::PORTABLE, &key).encrypt_blocks(&mut point);
+    let point = u128::from_be_bytes(point[0]);
+    // H^-1 = H^(2^128 - 2).
+    let mut inverse = 1_u128 << 127;
+    let mut square = point;
+    for _ in 1..128 {
+        square = field_product(square, square);
+        inverse = field_product(inverse, square);
+    }
+    for below in [0_u128, 1, 2, 15, 16, 63, 64, 65, 200] {
+        let first = u128::from_be_bytes(random_key(&mut numbers)) | u128::from(u32::MAX);
+        let first = first - below;
+        let nonce = field_product(field_product(first, inverse) ^ 128, inverse).to_be_bytes();
+        for length in [0, 1, 16, 1_000, 1_024, 5_000] {
+            let plain = numbers.bytes(length);
+            let mut wanted = plain.clone();
+            let wanted_tag = gcm_by_the_standard(&key, &nonce, b"", &mut wanted);
+            for backend in backends() {
+                let cipher = gcm::Key::new(backend, &key);
+                let mut data = plain.clone();
+                let tag = cipher.seal(&nonce, b"", &mut data).unwrap();
+                assert_eq!((tag, &data), (wanted_tag, &wanted), "{} {below}", backend.name());
+                cipher.open(&nonce, b"", &mut data, &tag).unwrap();
+                assert_eq!(data, plain, "{} {below}", backend.name());
+            }
+        }
+    }
+}
+
+#[test]
+fn gcm_refuses_whatever_was_changed_and_leaves_zeros() {
+    let mut numbers = Numbers(46);
+    let key = random_key(&mut numbers);
+    let mut other_key = key;
+    other_key[5] ^= 1;
+    for backend in backends() {
+        let cipher = gcm::Key::new(backend, &key);
+        let other = gcm::Key::new(backend, &other_key);
+        for length in [0, 1, 15, 16, 100, 1_008, 1_024, 2_500] {
+            let (nonce, associated) = (numbers.bytes(12), numbers.bytes(20));
+            let mut sealed = numbers.bytes(length);
+            let tag = cipher.seal(&nonce, &associated, &mut sealed).unwrap();
+            let refused = |cipher: &gcm::Key, nonce: &[u8], aad: &[u8], data: &[u8], tag: &[u8]| {
+                let mut data = data.to_vec();
+                let opened = cipher.open(nonce, aad, &mut data, tag);
+                assert_eq!(opened, Err(Error::TagWrong), "{} {length}", backend.name());
+                assert!(data.iter().all(|byte| *byte == 0), "{} {length}", backend.name());
+            };
+            refused(&other, &nonce, &associated, &sealed, &tag);
+            for place in 0..length {
+                let mut changed = sealed.clone();
+                changed[place] ^= 1 << (place % 8);
+                refused(&cipher, &nonce, &associated, &changed, &tag);
+            }
+            for bit in 0..128 {
+                let mut changed = tag;
+                changed[bit / 8] ^= 1 << (bit % 8);
+                refused(&cipher, &nonce, &associated, &sealed, &changed);
+            }
+            for place in 0..12 {
+                let mut changed = nonce.clone();
+                changed[place] ^= 0x10;
+                refused(&cipher, &changed, &associated, &sealed, &tag);
+            }
+            for place in 0..20 {
+                let mut changed = associated.clone();
+                changed[place] ^= 2;
+                refused(&cipher, &nonce, &changed, &sealed, &tag);
+            }
+            refused(&cipher, &nonce, &associated[..19], &sealed, &tag);
+            refused(&cipher, &nonce, &[&associated[..], &[0]].concat(), &sealed, &tag);
+            refused(&cipher, &nonce, &associated, &[&sealed[..], &[0]].concat(), &tag);
+            refused(&cipher, &nonce, &associated, &sealed[length.min(1)..], &[0; 16]);
+            if length > 0 {
+                refused(&cipher, &nonce, &associated, &sealed[..length - 1], &tag);
+                refused(&cipher, &nonce, &associated, &sealed[1..], &tag);
+            }
+        }
+    }
+}
+
+#[test]
+fn gcm_takes_tags_and_nonces_of_the_allowed_lengths_only() {
+    for backend in backends() {
+        let cipher = gcm::Key::new(backend, &EXAMPLE_KEY);
+        let mut sealed = *b"some bytes to seal";
+        assert_eq!(cipher.seal(&[], b"", &mut sealed), Err(Error::NonceLength));
+        assert_eq!(&sealed, b"some bytes to seal", "untouched");
+        let tag = cipher.seal(&[1; 12], b"", &mut sealed).unwrap();
+        for size in 0..=20 {
+            let long = [&tag[..], &[0; 4]].concat();
+            let mut data = sealed;
+            let opened = cipher.open(&[1; 12], b"", &mut data, &long[..size]);
+            let right = (12..=16).contains(&size);
+            assert_eq!(opened, if right { Ok(()) } else { Err(Error::TagLength) }, "{size}");
+            assert_eq!(&data, if right { b"some bytes to seal" } else { &[0; 18] }, "{size}");
+        }
+        assert_eq!(cipher.open(&[], b"", &mut sealed, &tag), Err(Error::NonceLength));
+        assert_eq!(sealed, [0; 18]);
+    }
+}
+
+/// Each is a pair of sizes that SP 800-38C A.1 allows.
+#[test]
+fn ccm_goes_round_and_refuses_whatever_was_changed() {
+    let mut numbers = Numbers(47);
+    for nonce_size in 7..=13 {
+        for tag_size in (4..=16).step_by(2) {
+            let key = random_key(&mut numbers);
+            let nonce = numbers.bytes(nonce_size);
+            let (length, associated_size) = (numbers.below(300), numbers.below(60));
+            let (plain, associated) = (numbers.bytes(length), numbers.bytes(associated_size));
+            let mut wanted = plain.clone();
+            let portable = Key::new(Backend::PORTABLE, &key);
+            let wanted_tag =
+                ccm::seal(&portable, &nonce, &associated, &mut wanted, tag_size).unwrap();
+            for backend in backends() {
+                let cipher = Key::new(backend, &key);
+                let mut data = plain.clone();
+                let tag = ccm::seal(&cipher, &nonce, &associated, &mut data, tag_size).unwrap();
+                assert_eq!((tag, &data), (wanted_tag, &wanted), "{}", backend.name());
+                let (tag, unused) = tag.split_at(tag_size);
+                assert!(unused.iter().all(|byte| *byte == 0));
+                for place in 0..length + tag_size {
+                    let mut changed = [&data[..], tag].concat();
+                    changed[place] ^= 1 << (place % 8);
+                    let (data, tag) = changed.split_at_mut(length);
+                    let opened = ccm::open(&cipher, &nonce, &associated, data, tag);
+                    assert_eq!(opened, Err(Error::TagWrong));
+                    assert!(data.iter().all(|byte| *byte == 0));
+                }
+                let mut longer = [&data[..], &[0]].concat();
+                let opened = ccm::open(&cipher, &nonce, &associated, &mut longer, tag);
+                assert_eq!(opened, Err(Error::TagWrong));
+                ccm::open(&cipher, &nonce, &associated, &mut data, tag).unwrap();
+                assert_eq!(data, plain, "{}", backend.name());
+            }
+        }
+    }
+}
+
+#[test]
+fn ccm_takes_the_allowed_lengths_only() {
+    let key = Key::new(Backend::PORTABLE, &EXAMPLE_KEY);
+    let mut data = vec![7; 65_536];
+    for size in [0, 6, 14, 16] {
+        assert_eq!(ccm::seal(&key, &vec![1; size], b"", &mut data, 16), Err(Error::NonceLength));
+    }
+    for size in [0, 2, 3, 5, 15, 17, 18] {
+        assert_eq!(ccm::seal(&key, &[1; 12], b"", &mut data, size), Err(Error::TagLength));
+        let mut opened = [7; 5];
+        assert_eq!(
+            ccm::open(&key, &[1; 12], b"", &mut opened, &vec![0; size]),
+            Err(Error::TagLength)
+        );
+        assert_eq!(opened, [0; 5]);
+    }
+    // Two bytes are left for the length of the data.
+    assert_eq!(ccm::seal(&key, &[1; 13], b"", &mut data, 16), Err(Error::DataLength));
+    assert!(data.iter().all(|byte| *byte == 7), "untouched");
+    ccm::seal(&key, &[1; 13], b"", &mut data[1..], 16).unwrap();
+}
+
+/// The length of associated data is encoded in two, six or ten bytes.
+#[test]
+fn ccm_separates_associated_data_of_every_length() {
+    let key = Key::new(Backend::best(), &EXAMPLE_KEY);
+    let associated = vec![0; 65_300];
+    let mut tags = Vec::new();
+    for size in [0, 1, 13, 14, 15, 16, 65_279, 65_280, 65_281] {
+        tags.push(ccm::seal(&key, &[1; 12], &associated[..size], &mut [], 16).unwrap());
+    }
+    tags.sort_unstable();
+    tags.dedup();
+    assert_eq!(tags.len(), 9);
+}
+
+#[test]
+fn a_dropped_key_is_overwritten() {
+    for backend in backends() {
+        let mut key = core::mem::ManuallyDrop::new(Key::new(backend, &EXAMPLE_KEY));
+        key.forget();
+        match &key.schedule {
+            Schedule::Portable(schedule) => assert_eq!(*schedule, [[0; 8]; ROUNDS]),
+            #[cfg(target_arch = "x86_64")]
+            Schedule::Avx2(schedule) | Schedule::Avx512(schedule) => {
+                assert_eq!(*schedule, [0; ROUNDS]);
+            }
+        }
+    }
+}

@@ -79,6 +79,16 @@ impl Sm3 {
         Digest(self.0.finish())
     }
 
+    /// The digest of all bytes seen; leaves nothing of them.
+    pub(crate) fn finish_and_wipe(&mut self) -> Digest {
+        Digest(core::mem::take(&mut self.0).finish())
+    }
+
+    /// Forgets all bytes seen, and overwrites what was kept of them.
+    pub(crate) fn wipe(&mut self) {
+        self.0.wipe();
+    }
+
     /// The digest of the parts, one after the other.
     #[must_use]
     pub fn of(parts: &[&[u8]]) -> Digest {

@@ -13,6 +13,7 @@ use sm2::{AffinePoint, ProjectivePoint, Scalar};
 
 use super::*;
 
+mod cipher;
 mod kernels;
 
 /// Order n of the base point (GB/T 32918.5-2017 A.1).
@@ -176,7 +177,7 @@ mod vectors {
 
     /// Blocks of `name = value` lines, each ended by a blank line, of a file outside the project;
     /// `None`, with a message, when the file is not there.
-    fn blocks(name: &str) -> Option<Vec<Vec<(String, String)>>> {
+    pub(super) fn blocks(name: &str) -> Option<Vec<Vec<(String, String)>>> {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/vectors").join(name);
         let Ok(text) = std::fs::read_to_string(&path) else {
             println!("skipped: no {}", path.display());
@@ -196,7 +197,7 @@ mod vectors {
         Some(blocks)
     }
 
-    fn find<'a>(block: &'a [(String, String)], name: &str) -> Option<&'a str> {
+    pub(super) fn find<'a>(block: &'a [(String, String)], name: &str) -> Option<&'a str> {
         block.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str())
     }
 

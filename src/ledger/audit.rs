@@ -1,10 +1,11 @@
 //! The audit of a whole state: what `hufu ledger verify` adds up.
 //!
 //! ```text
-//! all state entries, ascending by key --audit--> Totals, or the first contradiction
+//! all state entries, kind by kind --audit--> Totals, or the first contradiction
 //! ```
 //! Holdings of each asset sum up to its supply, accounts count their holdings and mandates, nothing
-//! refers to what is not there. Memory: 64 bytes an account and a little for each asset; nonces,
+//! refers to what is not there. Entries of one kind come in any order, as an encrypted store has
+//! them, and each key once, which the store sees to. Memory: 64 bytes an account and a little for each asset; nonces,
 //! holdings and mandates pass through.
 
 use std::collections::BTreeMap;
@@ -51,10 +52,10 @@ pub enum AuditError {
     /// An entry is not canonical.
     #[error(transparent)]
     Corrupt(#[from] Corrupt),
-    /// The entries do not come in ascending order, or one comes twice.
+    /// The kinds of the entries do not ascend, or an account or an asset comes twice.
     #[error("{key} is out of order")]
     OrderWrong {
-        /// The entry that came too late.
+        /// The entry that came too late, or again.
         key: StateKey,
     },
     /// A holding or a mandate is of an account or an asset that does not exist, or of a closed
@@ -96,7 +97,8 @@ pub enum AuditError {
     },
 }
 
-/// Adds up a whole state, whose entries come ascending by key.
+/// Adds up a whole state, whose entries come kind by kind: accounts, assets, holdings, mandates,
+/// nonces.
 ///
 /// # Errors
 /// The first contradiction.
@@ -104,13 +106,16 @@ pub fn audit<K: AsRef<[u8]>, V: AsRef<[u8]>>(
     entries: impl IntoIterator<Item = (K, V)>,
 ) -> Result<Totals, AuditError> {
     let mut audit = Audit::default();
-    let mut before: Option<StateKey> = None;
+    let mut kind = 0;
     for (key, value) in entries {
+        let before = core::mem::replace(&mut kind, key.as_ref().first().copied().unwrap_or(0));
         let key = StateKey::parse(key.as_ref())?;
-        if before.is_some_and(|before| before >= key) {
+        if before > kind {
             return Err(AuditError::OrderWrong { key });
         }
-        before = Some(key);
+        if before != kind {
+            audit.sort_accounts()?;
+        }
         audit.add(key, StateValue::parse(&key, value.as_ref())?)?;
     }
     audit.finish()
@@ -129,11 +134,22 @@ const _: () = assert!(size_of::<Counted>() == 64, "the memory of an audit is doc
 #[derive(Default)]
 struct Audit {
     totals: Totals,
-    /// All accounts, ascending.
+    /// All accounts, ascending once the entries of another kind come.
     accounts: Vec<Counted>,
 }
 
 impl Audit {
+    /// Makes the accounts so far ready to be looked up; there is none twice.
+    fn sort_accounts(&mut self) -> Result<(), AuditError> {
+        self.accounts.sort_unstable_by_key(|counted| counted.address);
+        let twice = self.accounts.windows(2).find(|pair| pair[0].address == pair[1].address);
+        let twice = twice.and_then(<[Counted]>::first).map(|counted| counted.address);
+        match twice {
+            Some(address) => Err(AuditError::OrderWrong { key: StateKey::Account(address) }),
+            None => Ok(()),
+        }
+    }
+
     fn add(&mut self, key: StateKey, value: StateValue) -> Result<(), AuditError> {
         assert!(value.belongs_to(&key), "values are parsed by their keys");
         match (key, value) {
@@ -147,7 +163,9 @@ impl Audit {
                 let (supply, supply_cap) = (asset.supply, asset.supply_cap);
                 assert!(supply <= supply_cap, "values are parsed strictly");
                 let totals = AssetTotals { supply, supply_cap, ..AssetTotals::default() };
-                self.totals.assets.insert(code, totals);
+                if self.totals.assets.insert(code, totals).is_some() {
+                    return Err(AuditError::OrderWrong { key });
+                }
             }
             (StateKey::Holding(owner, asset), StateValue::Holding(holding)) => {
                 self.hold(key, owner, asset, holding)?;
@@ -186,7 +204,8 @@ impl Audit {
         self.accounts.get_mut(place)
     }
 
-    fn finish(self) -> Result<Totals, AuditError> {
+    fn finish(mut self) -> Result<Totals, AuditError> {
+        self.sort_accounts()?;
         for Counted { address: account, account: value, holdings, mandates } in self.accounts {
             let (stated, found) = (value.holdings_count, holdings);
             if stated != found {

@@ -22,6 +22,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use hufu_crypto::KnownKeys;
 use hufu_mempool::{MempoolConfig, Recent};
 use hufu_network::SessionConfig;
 use hufu_runtime::placement::CoreSet;
@@ -58,6 +59,8 @@ pub struct NodeConfig {
     pub verify: Verify,
     /// Pending transactions.
     pub mempool: Mempool,
+    /// Encryption of what is stored.
+    pub storage: Storage,
     /// The block log.
     pub log: BlockLog,
     /// The state store.
@@ -179,6 +182,8 @@ pub struct Verify {
     pub batch_max: u32,
     /// How long the first signature of a batch waits for company.
     pub batch_deadline: Duration,
+    /// Public keys whose multiples are kept at most, count.
+    pub known_keys_max: u32,
 }
 
 impl Verify {
@@ -194,9 +199,11 @@ impl Verify {
         (Self::REMEMBERED_DIGESTS_MAX / tiles_count).max(1)
     }
 
-    /// Bytes that the memory of digests takes, all tiles together; a tile rounds its table up.
-    fn memory_bytes() -> u64 {
-        2 * Recent::<TxDigest, ()>::memory_bytes(Self::REMEMBERED_DIGESTS_MAX)
+    /// Bytes that the memory of digests and the known keys take, all tiles together; a tile rounds
+    /// its table of digests up.
+    fn memory_bytes(&self) -> u64 {
+        let known_keys = u64::from(self.known_keys_max) * KnownKeys::KEY_SIZE as u64;
+        2 * Recent::<TxDigest, ()>::memory_bytes(Self::REMEMBERED_DIGESTS_MAX) + known_keys
     }
 }
 
@@ -224,6 +231,32 @@ impl Mempool {
             ..MempoolConfig::default()
         }
     }
+}
+
+/// `[storage]`: encryption of what is stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Storage {
+    /// How logs and state are encrypted.
+    pub encryption: Encryption,
+    /// The data key.
+    pub key_file: PathBuf,
+}
+
+impl Storage {
+    /// The data key's file, if anything is encrypted.
+    #[must_use]
+    pub fn key_file(&self) -> Option<&Path> {
+        (self.encryption == Encryption::Sm4Gcm).then_some(&*self.key_file)
+    }
+}
+
+/// How logs and state are encrypted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encryption {
+    /// SM4-GCM under the data key.
+    Sm4Gcm,
+    /// Stored in clear: for measuring what encryption costs, and nothing else.
+    None,
 }
 
 /// `[log]`: the block log.
@@ -307,6 +340,8 @@ const REACTORS: &[(&str, ReactorChoice)] = &[
 ];
 const MERGES: &[(&str, MergeChoice)] =
     &[("auto", MergeChoice::Auto), ("never", MergeChoice::Never), ("always", MergeChoice::Always)];
+const ENCRYPTIONS: &[(&str, Encryption)] =
+    &[("sm4-gcm", Encryption::Sm4Gcm), ("none", Encryption::None)];
 const LOG_BACKENDS: &[(&str, LogBackend)] =
     &[("auto", LogBackend::Auto), ("uring", LogBackend::Uring), ("sync", LogBackend::Sync)];
 
@@ -374,11 +409,16 @@ impl NodeConfig {
                 batch_deadline: Duration::from_micros(
                     reader.integer("verify", "batch_deadline_micros"),
                 ),
+                known_keys_max: reader.integer_u32("verify", "known_keys_max"),
             },
             mempool: Mempool {
                 transactions_max: reader.integer_u32("mempool", "transactions_max"),
                 bytes_max: reader.integer("mempool", "bytes_max"),
                 batch_deadline: Self::millis(reader, "mempool", "batch_deadline_millis"),
+            },
+            storage: Storage {
+                encryption: reader.choice("storage", "encryption", ENCRYPTIONS, Encryption::Sm4Gcm),
+                key_file: reader.path("storage", "key_file"),
             },
             log: BlockLog {
                 segment_bytes: reader.integer("log", "segment_bytes"),
@@ -427,7 +467,7 @@ impl NodeConfig {
         let store = StateStoreOptions::memory_bytes(half, state.write_buffer_bytes);
         u64::from(self.placement.ingress_count).saturating_mul(clients)
             + self.mempool.pool().memory_bytes()
-            + Verify::memory_bytes()
+            + self.verify.memory_bytes()
             + execute::memory_bytes()
             + log
             + VoteLogOptions::memory_bytes()

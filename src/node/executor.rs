@@ -14,7 +14,7 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use hufu_crypto::Provider;
+use hufu_crypto::{Provider, PublicKey};
 use hufu_ledger::bucket::PlaceBytes;
 use hufu_ledger::plan::GroupsOutcome;
 use hufu_ledger::{
@@ -25,7 +25,7 @@ use hufu_storage::block_log::RecordPosition;
 use hufu_storage::state_store::{AppliedMark, Family, StateBatch, StateStore};
 use hufu_types::codec::{index, length_u32};
 use hufu_types::receipt::Failure;
-use hufu_types::{Block, BlockDigest, ChainId, DecodeError, Digest, Genesis, Receipt, TxId};
+use hufu_types::{Batch, Block, BlockDigest, ChainId, DecodeError, Digest, Genesis, Receipt, TxId};
 use zerocopy::IntoBytes;
 
 use crate::messages::{DurableBlock, ExecutedBlock, ExecutedRoots};
@@ -245,6 +245,7 @@ impl Executor {
         let roots = self.commit(&durable, &outcome)?;
         self.publish(&durable, &outcome);
         let decided = durable.decided;
+        self.meet_senders(&decided.batches, &outcome.receipts);
         Ok(ExecutedBlock {
             digest: decided.block.digest(),
             block: decided.block,
@@ -254,6 +255,20 @@ impl Executor {
             receipts_tree: outcome.receipts_tree,
             roots,
         })
+    }
+
+    /// Tells the verifiers whose signatures are likely to come again: senders that got something
+    /// done. A key without an account, which costs nobody anything to make, is not among them.
+    fn meet_senders(&self, batches: &[Batch], receipts: &[Receipt]) {
+        let places = batches
+            .iter()
+            .flat_map(|batch| (0..batch.entries().len()).map(move |place| (batch, place)));
+        let done =
+            places.zip(receipts).filter(|(_, receipt)| matches!(receipt.outcome(), Ok(Ok(()))));
+        let senders: Vec<PublicKey> = done
+            .filter_map(|((batch, place), _)| Some(batch.transaction(place)?.header().sender))
+            .collect();
+        self.provider.known_keys.meet(senders.iter());
     }
 
     /// Compares the roots in the header with what this node computed for that height.

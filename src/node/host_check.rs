@@ -18,8 +18,8 @@ use hufu_types::{Address, Genesis};
 use serde_json::{Value, json};
 
 use crate::config::{Cores, LogBackend, NodeConfig, ReactorChoice};
-use crate::kernels;
-use crate::keys_file;
+use crate::recovery::StorageOptions;
+use crate::{data_key, kernels, keys_file};
 
 /// File descriptors a node needs beside those of its clients, count.
 const OPEN_FILES_RESERVE: u64 = 512;
@@ -97,7 +97,7 @@ impl std::fmt::Display for Finding {
 type Rule = fn(&NodeConfig, &Genesis) -> Finding;
 
 /// Rules of the configuration and what it names: broken, they stay so until somebody mends a file.
-const CONFIGURATION_RULES: &[Rule] = &[identity, validators, genesis_time, cores];
+const CONFIGURATION_RULES: &[Rule] = &[identity, data_key_rule, validators, genesis_time, cores];
 
 /// Rules of the host and the data folder, which the start itself meets again.
 const HOST_RULES: &[Rule] = &[
@@ -144,6 +144,28 @@ fn identity(config: &NodeConfig, genesis: &Genesis) -> Finding {
 
 fn own_address(config: &NodeConfig) -> Result<Address, keys_file::KeyFileError> {
     keys_file::load(&config.node.key).map(|signer| signer.public_key().address())
+}
+
+fn data_key_rule(config: &NodeConfig, genesis: &Genesis) -> Finding {
+    let (rule, provider) = ("data key", kernels::provider());
+    let keys = match config.storage.key_file().map(|path| data_key::load(path, &provider)) {
+        Some(Ok(keys)) => Some(keys),
+        Some(Err(error)) => return Finding::broken(rule, error.to_string(), error.remedy()),
+        None => None,
+    };
+    let found = keys.as_ref().map(|keys| format!("{}, SM4-GCM", keys.ids()));
+    let options = StorageOptions::new(&config.node.data_dir, genesis.chain_id(), &provider);
+    if let Err(error) = options.with_keys(keys).check_keys() {
+        let remedy = "put back the data key and storage.encryption that the data folder began with";
+        return Finding::broken(rule, error.to_string(), remedy);
+    }
+    match found {
+        Some(found) => Finding::kept(rule, found),
+        None => {
+            let remedy = "set storage.encryption to \"sm4-gcm\" wherever data matters";
+            Finding::noted(rule, "none, data is stored in clear".to_owned(), remedy)
+        }
+    }
 }
 
 fn validators(config: &NodeConfig, genesis: &Genesis) -> Finding {

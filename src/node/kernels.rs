@@ -11,6 +11,7 @@ use std::ffi::OsStr;
 use std::sync::OnceLock;
 
 use hufu_crypto::{Backend, Provider, software_provider_on, software_provider_with};
+use hufu_types::codec::index;
 
 /// The environment variable that forces a back end.
 pub const VARIABLE: &str = "HUFU_KERNELS";
@@ -83,10 +84,10 @@ pub fn provider() -> Provider {
     software_provider_on(backend())
 }
 
-/// The same with a cache of so many public keys that sign again and again.
+/// As [`provider`], with a cache of so many public keys that come again.
 #[must_use]
-pub fn provider_with(known_keys_max: usize) -> Provider {
-    software_provider_with(backend(), known_keys_max)
+pub fn provider_knowing(keys_max: u32) -> Provider {
+    software_provider_with(backend(), index(keys_max))
 }
 
 /// The back end of this name among `available`; the last of them without a name.

@@ -52,6 +52,12 @@ pub enum KeyFileError {
     /// Its content is no key.
     #[error("key file holds no key: {0}")]
     Content(#[from] hufu_crypto::Error),
+    /// It is not a file of data keys that this build reads.
+    #[error("data key file is not usable: {reason}")]
+    DataKey {
+        /// What is wrong with it.
+        reason: &'static str,
+    },
     /// Something has this name already.
     #[error("{} exists already, a key file is never overwritten", path.display())]
     Exists {
@@ -78,6 +84,9 @@ impl KeyFileError {
             Self::Exposed { .. } => "run chmod 600 on it, and replace the key if others had access",
             Self::Foreign { .. } => "run the node as the owner of its key",
             Self::Oversized { .. } | Self::Content(_) => "name a file made by `hufu keys new`",
+            Self::DataKey { .. } => {
+                "put a copy of it back; a new one is made by `hufu keys new-data`"
+            }
             Self::Exists { .. } => "choose another name, or move the old key away",
             Self::Write { .. } => "check the folder, its permissions and the free space",
         }
@@ -99,7 +108,14 @@ pub fn create(path: &Path) -> Result<SoftwareSigner, KeyFileError> {
 /// # Errors
 /// If the file exists or cannot be made durable; a file that was begun is removed.
 pub fn store(path: &Path, signer: &SoftwareSigner) -> Result<(), KeyFileError> {
-    let text = signer.to_pkcs8_pem()?;
+    write_new(path, signer.to_pkcs8_pem()?.as_bytes())
+}
+
+/// Writes a secret to a new file of mode 0600, durable when this returns.
+///
+/// # Errors
+/// If the file exists or cannot be made durable; a file that was begun is removed.
+pub(crate) fn write_new(path: &Path, content: &[u8]) -> Result<(), KeyFileError> {
     let failed = |cause: io::Error| match cause.kind() {
         io::ErrorKind::AlreadyExists => KeyFileError::Exists { path: path.to_owned() },
         _ => KeyFileError::Write { path: path.to_owned(), cause },
@@ -107,10 +123,8 @@ pub fn store(path: &Path, signer: &SoftwareSigner) -> Result<(), KeyFileError> {
     let mut options = OpenOptions::new();
     let mut file =
         options.write(true).create_new(true).mode(KEY_FILE_MODE).open(path).map_err(failed)?;
-    let written = file
-        .write_all(text.as_bytes())
-        .and_then(|()| file.sync_all())
-        .and_then(|()| sync_folder_of(path));
+    let written =
+        file.write_all(content).and_then(|()| file.sync_all()).and_then(|()| sync_folder_of(path));
     written.map_err(|cause| {
         // Half a key is no key; the error that is reported is the first one.
         drop(std::fs::remove_file(path));
@@ -131,7 +145,7 @@ pub fn load(path: &Path) -> Result<SoftwareSigner, KeyFileError> {
 /// Reads a file with a secret that only its owner may use; overwritten when dropped.
 ///
 /// # Errors
-/// If the file is not safe to use.
+/// If the file is not safe to use or cannot be read.
 pub fn read_private(path: &Path) -> Result<Zeroizing<Vec<u8>>, KeyFileError> {
     let (file, bytes) = open_checked(path)?;
     // The buffer has its full size at once: a buffer that grew would leave copies behind.

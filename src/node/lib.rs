@@ -7,6 +7,7 @@ pub mod assemble;
 pub mod block_window;
 pub mod cli;
 pub mod config;
+pub mod data_key;
 pub mod executor;
 pub mod explain;
 pub mod genesis_copy;

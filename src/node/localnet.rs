@@ -27,7 +27,9 @@ use hufu_types::Strength;
 use serde_json::{Value, json};
 
 use crate::cli::CliError;
+use crate::data_key;
 use crate::output::Output;
+use crate::recovery::StorageOptions;
 use check::Checks;
 use child::{Nodes, Stopped, received};
 use compare::Held;
@@ -175,7 +177,13 @@ fn verify(
 ) -> Result<Vec<Held>, CliError> {
     let provider = crate::kernels::provider();
     let chains = (0..options.nodes_count).map(|index| {
-        let read = compare::read(&folder.data_dir(index), folder.chain_id(), &provider);
+        let keys = data_key::load(&folder.data_key(index), &provider);
+        let keys = keys.map_err(|error| error.to_string());
+        let chain_id = folder.chain_id();
+        let read = keys.and_then(|keys| {
+            let options = StorageOptions::new(&folder.data_dir(index), chain_id, &provider);
+            compare::read(options.with_keys(Some(keys)).log, &provider)
+        });
         read.map_err(|fault| format!("{}: {fault}", folder::name(index)))
     });
     let chains: Result<Vec<Vec<Held>>, String> = chains.collect();

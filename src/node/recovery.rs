@@ -22,6 +22,7 @@ use hufu_consensus::replica::Tip;
 use hufu_crypto::Provider;
 use hufu_storage::block_log::{BlockLog, LogKind, LogOptions, LogReader, RecoveryReport, Start};
 use hufu_storage::data_dir::DataDir;
+use hufu_storage::keyring::Keyring;
 use hufu_storage::state_store::{StateStore, StateStoreOptions};
 use hufu_storage::vote_log::{VoteLog, VoteRecovery};
 use hufu_types::{Batch, BatchDigest, Block, ChainId, Genesis, OrderedBatches};
@@ -124,7 +125,7 @@ pub struct StorageOptions {
 }
 
 impl StorageOptions {
-    /// The default options of a data folder.
+    /// The default options of a data folder that is stored in clear.
     #[must_use]
     pub fn new(data_dir: &Path, chain_id: ChainId, provider: &Provider) -> Self {
         let hasher = &provider.hasher;
@@ -143,6 +144,24 @@ impl StorageOptions {
             store: StateStoreOptions::new(DataDir::state_store_in(data_dir)),
             cache_bytes: 16 << 20,
         }
+    }
+
+    /// The same, encrypted with these keys if there are any.
+    #[must_use]
+    pub fn with_keys(mut self, keys: Option<Keyring>) -> Self {
+        (self.log.keys, self.vote_log.keys) = (keys.clone(), keys.clone());
+        self.store.keys = keys;
+        self
+    }
+
+    /// Whether what is in the data folder, if there is anything, is encrypted with these keys, or
+    /// in clear if there are none.
+    ///
+    /// # Errors
+    /// What is encrypted otherwise, and how.
+    pub fn check_keys(&self) -> Result<(), hufu_storage::Error> {
+        VoteLog::check_keys(&self.vote_log)?;
+        BlockLog::check_keys(&self.log)
     }
 }
 

@@ -15,11 +15,13 @@ use hufu_crypto::{Backend, Provider, Signer, selftest};
 use hufu_runtime::process::{self, Signal, Signals};
 use hufu_runtime::thread::{Failure, Group, abort_process};
 use hufu_storage::data_dir::{DataDir, Identity};
+use hufu_storage::keyring::Keyring;
 use hufu_types::Genesis;
 
 use crate::admin::Admin;
 use crate::assemble::{self, Parts};
 use crate::config::NodeConfig;
+use crate::data_key;
 use crate::explain::Explanation;
 use crate::genesis_copy;
 use crate::genesis_file;
@@ -77,14 +79,19 @@ impl RunError {
     #[must_use]
     pub const fn is_configuration(&self) -> bool {
         use hufu_storage::Error as Storage;
+        let storage = match self {
+            Self::Configuration(_) => return true,
+            Self::DataFolder(error) | Self::Recover(RecoverError::Storage(error)) => error,
+            _ => return false,
+        };
         matches!(
-            self,
-            Self::Configuration(_)
-                | Self::DataFolder(
-                    Storage::OtherChain { .. }
-                        | Storage::OtherNode { .. }
-                        | Storage::OtherVersion { .. }
-                )
+            storage,
+            Storage::OtherChain { .. }
+                | Storage::OtherNode { .. }
+                | Storage::OtherVersion { .. }
+                | Storage::KeyMissing { .. }
+                | Storage::KeyUnknown { .. }
+                | Storage::NotEncrypted { .. }
         )
     }
 }
@@ -117,7 +124,8 @@ impl Proven {
 /// # Errors
 /// What kept it from starting or from ending well.
 pub fn run(config: &NodeConfig) -> Result<(), RunError> {
-    run_with(config, Proven::new(kernels::provider(), kernels::backend())?)
+    let provider = kernels::provider_knowing(config.verify.known_keys_max);
+    run_with(config, Proven::new(provider, kernels::backend())?)
 }
 
 fn run_with(config: &NodeConfig, provider: Proven) -> Result<(), RunError> {
@@ -134,6 +142,7 @@ fn run_with(config: &NodeConfig, provider: Proven) -> Result<(), RunError> {
         let lines: Vec<String> = broken.iter().map(ToString::to_string).collect();
         return Err(RunError::Configuration(lines.join("\n")));
     }
+    let keys = load_data_keys(config, &provider)?;
     let address = signer.public_key().address();
     let identity = Identity { chain: genesis.chain_id().0, node: address };
     let folder = DataDir::open(&config.node.data_dir, &identity)?;
@@ -145,7 +154,7 @@ fn run_with(config: &NodeConfig, provider: Proven) -> Result<(), RunError> {
     let admin = Admin::start(config.admin.listen, shared.0, shared.1, shared.2)
         .map_err(RunError::host(format!("admin.listen {}", config.admin.listen)))?;
     health.set(NodeState::Recovering);
-    let options = storage_options(config, &folder, &genesis, &provider);
+    let options = storage_options(config, &folder, &genesis, &provider).with_keys(keys);
     let mut go_on = |_| !matches!(next_stop(&signals), Ok(Some(_)));
     let recovered = recovery::recover(&genesis, &provider, &metrics, options, &mut go_on);
     let recovered = match recovered {
@@ -200,7 +209,22 @@ fn load_key(path: &Path) -> Result<Box<dyn Signer>, RunError> {
     Ok(Box::new(signer))
 }
 
-/// The storage options that the configuration asks for.
+/// The keys that the data folder is encrypted with; none where it is stored in clear.
+fn load_data_keys(config: &NodeConfig, provider: &Provider) -> Result<Option<Keyring>, RunError> {
+    let Some(path) = config.storage.key_file() else {
+        let reason = "storage.encryption is \"none\"";
+        log::warn("the data folder is not encrypted", &[("reason", reason)]);
+        return Ok(None);
+    };
+    let keys = data_key::load(path, provider);
+    let keys = keys.map_err(|fault| {
+        let (path, remedy) = (path.display(), fault.remedy());
+        RunError::Configuration(format!("storage.key_file {path}: {fault}; {remedy}"))
+    })?;
+    Ok(Some(keys))
+}
+
+/// The storage options that the configuration asks for, but for the keys.
 #[must_use]
 pub fn storage_options(
     config: &NodeConfig,

@@ -27,6 +27,7 @@ use std::path::{Path, PathBuf};
 
 use hufu_crypto::Provider;
 use hufu_storage::data_dir::DataDir;
+use hufu_storage::keyring::Keyring;
 use hufu_storage::state_store::{AppliedMark, StateStore};
 use hufu_types::Genesis;
 
@@ -104,6 +105,12 @@ impl VerifyError {
             Self::Storage(hufu_storage::Error::Locked { .. }) => {
                 "a node is running on it: stop the node, or verify a copy made while it was stopped"
             }
+            Self::Storage(
+                hufu_storage::Error::KeyMissing { .. } | hufu_storage::Error::KeyUnknown { .. },
+            ) => "give the data key of this node (storage.key_file) with --data-key FILE",
+            Self::Storage(hufu_storage::Error::NotEncrypted { .. }) => {
+                "verify it without --data-key: it is of a node with storage.encryption \"none\""
+            }
             Self::NoFolder(_) | Self::Storage(_) => {
                 "name the data folder of a node (node.data_dir)"
             }
@@ -160,7 +167,11 @@ impl State {
     }
 }
 
-/// Verifies the data folder of a node. `genesis` stands in for the copy in the folder.
+/// Senders whose multiples are kept while their signatures are verified, count; 16.7 KB each.
+const KNOWN_KEYS_MAX: u32 = 4_096;
+
+/// Verifies the data folder of a node, which is encrypted with `keys` or in clear without any.
+/// `genesis` stands in for the copy in the folder.
 ///
 /// # Errors
 /// What kept it from looking at the folder; whatever is wrong in it is in the report.
@@ -168,6 +179,7 @@ pub fn verify(
     folder: &Path,
     level: Level,
     genesis: Option<Genesis>,
+    keys: Option<Keyring>,
     progress: Progress<'_>,
 ) -> Result<Report, VerifyError> {
     if !folder.is_dir() {
@@ -176,9 +188,11 @@ pub fn verify(
     let held = DataDir::hold(folder)?;
     let mut report = Report::new(level, String::new());
     let genesis = genesis::find(folder, genesis, &mut report)?;
-    let (chain_id, provider) = (genesis.chain_id(), kernels::provider());
+    let (chain_id, provider) = (genesis.chain_id(), kernels::provider_knowing(KNOWN_KEYS_MAX));
     report.chain_id = chain_id.to_string();
-    let options = StorageOptions::new(folder, chain_id, &provider);
+    let options = StorageOptions::new(folder, chain_id, &provider).with_keys(keys);
+    // Without the key nothing else that is said of the folder would be worth anything.
+    options.check_keys()?;
     let (genesis, provider) = (&genesis, &provider);
     let mut check = Check { genesis, provider, options, report, progress, is_interrupted: false };
     let state = open_state(&mut check);

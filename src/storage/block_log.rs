@@ -27,6 +27,7 @@
 //! makes the folder and the last segment durable before it writes its marker; earlier segments were
 //! durable before the last one began.
 
+mod cipher;
 mod format;
 mod group;
 mod options;

@@ -24,7 +24,7 @@ use crate::error::Error;
 /// Version of the folder's layout and of everything in it.
 ///
 /// The one version of everything that storage writes: both logs and the state store carry it too.
-pub const DATA_FORMAT_VERSION: u32 = 3;
+pub const DATA_FORMAT_VERSION: u32 = 4;
 
 const MAGIC: [u8; 8] = *b"HUFUDATA";
 const IDENTITY: &str = "identity";

@@ -91,6 +91,41 @@ pub enum Error {
         /// The version this build reads and writes.
         expected: u32,
     },
+    /// It is encrypted, and nobody has given a data key.
+    #[error(
+        "{} is encrypted with data key {found:016x} and no data key is given; name its key file",
+        path.display()
+    )]
+    KeyMissing {
+        /// The file or folder.
+        path: PathBuf,
+        /// The key it names.
+        found: u64,
+    },
+    /// It is encrypted with another data key than those at hand.
+    #[error(
+        "{} is encrypted with data key {found:016x}, the key file has {known}; put the key file of \
+         this data folder back",
+        path.display()
+    )]
+    KeyUnknown {
+        /// The file or folder.
+        path: PathBuf,
+        /// The key it names.
+        found: u64,
+        /// The keys there are.
+        known: String,
+    },
+    /// It is stored in clear, and encryption is asked for.
+    #[error(
+        "{} is stored in clear, and encryption is asked for; begin with an empty data folder, or \
+         set storage.encryption to \"none\"",
+        path.display()
+    )]
+    NotEncrypted {
+        /// The file or folder.
+        path: PathBuf,
+    },
     /// The identity file is not one, or was damaged.
     #[error("{} is not an identity file or is damaged: {reason}", path.display())]
     IdentityDamaged {

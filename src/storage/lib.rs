@@ -4,6 +4,7 @@
 pub mod block_log;
 pub mod data_dir;
 mod error;
+pub mod keyring;
 pub mod state_store;
 pub mod vote_log;
 mod widths;

@@ -9,10 +9,12 @@
 //! carries the mark of the block it applies, and all families are flushed together, so what is
 //! found after a crash is the state after exactly one block, and replay goes on from its mark.
 //!
-//! Values of `Accounts`, `Nonces` and `Buckets` are covered by the state root. All others get a
-//! CRC-32C over family, key and value behind the value, so that a flipped bit, or a value under
-//! another key, is found when it is read. RocksDB's own block checksums cover every family on disk.
+//! Every value is encrypted, and the keys of accounts are; [`codec`] says how. In a store in clear,
+//! values of `Accounts`, `Nonces` and `Buckets` are covered by the state root, and all others get a
+//! CRC-32C over family, key and value behind the value. So a flipped bit, or a value under another
+//! key, is found when it is read. RocksDB's own block checksums cover every family on disk.
 
+mod codec;
 mod options;
 #[cfg(test)]
 mod tests;
@@ -26,6 +28,7 @@ use rocksdb::{ColumnFamily, DB, Direction, FlushOptions, IteratorMode, WriteBatc
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
+use codec::Codec;
 pub use options::StateStoreOptions;
 
 use crate::block_log::RecordPosition;
@@ -143,6 +146,9 @@ const MARK_VERSION: u32 = crate::data_dir::DATA_FORMAT_VERSION;
 /// A key and its new value, or `None` to remove it.
 type Change = (Vec<u8>, Option<Vec<u8>>);
 
+/// The same with what the key is stored as in between.
+type StoredChange = (Vec<u8>, Vec<u8>, Option<Vec<u8>>);
+
 /// Changes to the state, in any order; the last change to a key wins.
 #[derive(Debug, Default)]
 pub struct StateBatch {
@@ -199,6 +205,7 @@ pub struct StateFault {
 /// The state on disk. Shared by reference: one tile commits, any number read.
 pub struct StateStore {
     db: DB,
+    codec: Codec,
     /// Height of the last commit, for the assertion that heights only grow.
     height: AtomicU64,
 }
@@ -208,18 +215,20 @@ impl StateStore {
     pub fn open(options: &StateStoreOptions) -> Result<Self, Error> {
         options.check()?;
         let db = options.open()?;
-        Self::with(db)
+        let codec = Codec::open(&db, &options.folder, options.keys.as_ref(), true)?;
+        Self::with(db, codec)
     }
 
     /// Opens an existing store without changing it.
     pub fn open_read_only(options: &StateStoreOptions) -> Result<Self, Error> {
         options.check()?;
         let db = options.open_read_only()?;
-        Self::with(db)
+        let codec = Codec::open(&db, &options.folder, options.keys.as_ref(), false)?;
+        Self::with(db, codec)
     }
 
-    fn with(db: DB) -> Result<Self, Error> {
-        let store = Self { db, height: AtomicU64::new(NO_HEIGHT) };
+    fn with(db: DB, codec: Codec) -> Result<Self, Error> {
+        let store = Self { db, codec, height: AtomicU64::new(NO_HEIGHT) };
         if let Some(mark) = store.applied()? {
             assert!(mark.height != NO_HEIGHT);
             store.height.store(mark.height, Ordering::Relaxed);
@@ -231,52 +240,72 @@ impl StateStore {
     /// The value under a key.
     pub fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
         assert!(!key.is_empty());
-        let stored = self.db.get_cf(self.handle(family)?, key);
-        checked(family, key, stored.map_err(|error| database("get", &error))?)
+        let stored_key = self.codec.stored_key(family, key);
+        let stored = self.db.get_cf(self.handle(family)?, &stored_key);
+        let stored = stored.map_err(|error| database("get", &error))?;
+        self.codec.open_value(family, (key, &stored_key), stored)
     }
 
-    /// The values under many keys, in the order of the keys. Sorted keys are read fastest.
+    /// The values under many keys, in the order of the keys.
     pub fn multi_get(
         &self,
         family: Family,
         keys: &[impl AsRef<[u8]>],
     ) -> Result<Vec<Option<Vec<u8>>>, Error> {
-        let sorted = keys.is_sorted_by(|left, right| left.as_ref() <= right.as_ref());
-        let handle = self.handle(family)?;
-        let found = self.db.batched_multi_get_cf(handle, keys, sorted);
+        let stored_keys = self.codec.stored_keys(family, keys);
+        let mut places: Vec<usize> = (0..keys.len()).collect();
+        places.sort_by_key(|place| stored_keys.get(*place));
+        let ascending = places.iter().filter_map(|place| stored_keys.get(*place));
+        let found = self.db.batched_multi_get_cf(self.handle(family)?, ascending, true);
         assert!(found.len() == keys.len());
-        let pairs = keys.iter().zip(found);
-        pairs
-            .map(|(key, found)| {
-                let stored = found.map_err(|error| database("get", &error))?;
-                checked(family, key.as_ref(), stored.map(|value| value.to_vec()))
-            })
-            .collect()
+        let mut values: Vec<Option<Vec<u8>>> = vec![None; keys.len()];
+        for (place, found) in places.into_iter().zip(found) {
+            let stored = found.map_err(|error| database("get", &error))?;
+            let stored = stored.map(|value| value.to_vec());
+            let (Some(key), Some(stored_key), Some(value)) =
+                (keys.get(place), stored_keys.get(place), values.get_mut(place))
+            else {
+                continue;
+            };
+            *value = self.codec.open_value(family, (key.as_ref(), stored_key), stored)?;
+        }
+        Ok(values)
     }
 
-    /// All entries whose key begins with `prefix`, in the order of the keys.
+    /// All entries whose key begins with `prefix`, in the order of [`StateStore::order`].
     ///
-    /// An empty prefix gives the whole family.
-    pub fn scan_prefix<'a>(
-        &'a self,
+    /// An empty prefix gives the whole family. In an encrypted store, keys of accounts are found by
+    /// kind and address only.
+    pub fn scan_prefix(
+        &self,
         family: Family,
-        prefix: &'a [u8],
-    ) -> Result<impl Iterator<Item = Result<Entry, Error>> + 'a, Error> {
-        let entries = self.iterate(family, prefix)?;
-        Ok(entries.take_while(move |entry| {
-            entry.as_ref().map_or(true, |(key, _value)| key.starts_with(prefix))
-        }))
+        prefix: &[u8],
+    ) -> Result<impl Iterator<Item = Result<Entry, Error>> + '_, Error> {
+        let prefix = self.codec.stored_prefix(family, prefix);
+        let mode = IteratorMode::From(&prefix, Direction::Forward);
+        let entries = self.db.iterator_cf(self.handle(family)?, mode);
+        Ok(self.codec.entries(family, prefix, entries))
     }
 
-    /// All entries from the key `from` on, in the order of the keys.
-    pub fn iterate<'a>(
-        &'a self,
+    /// All entries from the key `from` on, in the order of [`StateStore::order`]. In an encrypted
+    /// store, accounts are read from the first on only.
+    pub fn iterate(
+        &self,
         family: Family,
         from: &[u8],
-    ) -> Result<impl Iterator<Item = Result<Entry, Error>> + 'a, Error> {
+    ) -> Result<impl Iterator<Item = Result<Entry, Error>> + '_, Error> {
+        assert!(from.is_empty() || self.codec.keeps_order(family));
         let handle = self.handle(family)?;
         let entries = self.db.iterator_cf(handle, IteratorMode::From(from, Direction::Forward));
-        Ok(entries.map(move |entry| checked_entry(family, entry)))
+        Ok(self.codec.entries(family, Vec::new(), entries))
+    }
+
+    /// Where a key stands among all keys of its family: smaller comes first. It is the key itself,
+    /// but for accounts in an encrypted store, where only their kinds ascend. Stores that were
+    /// made with the same data key have the same order.
+    #[must_use]
+    pub fn order(&self, family: Family, key: &[u8]) -> impl Ord + use<> {
+        self.codec.stored_key(family, key)
     }
 
     /// A view that later commits do not change, with the mark of the block it belongs to.
@@ -289,28 +318,49 @@ impl StateStore {
     ///
     /// Heights only grow. Not on disk before the next flush; the block log replays what is lost.
     pub fn commit(&self, batch: StateBatch, mark: &AppliedMark) -> Result<(), Error> {
+        if !self.codec.is_writable() {
+            return Err(Error::Database {
+                operation: "commit",
+                cause: "the store was opened for reading".to_owned(),
+            });
+        }
         let before = self.height.load(Ordering::Relaxed);
         assert!(mark.height != NO_HEIGHT);
         assert!(before == NO_HEIGHT || before < mark.height, "heights only grow");
         let mut writes = WriteBatch::default();
-        for (family, mut changes) in Family::ALL.into_iter().zip(batch.families) {
+        for (family, changes) in Family::ALL.into_iter().zip(batch.families) {
             let handle = self.handle(family)?;
-            // Stable, so that among changes to one key the last stays last and wins.
-            changes.sort_by(|left, right| left.0.cmp(&right.0));
-            for (key, value) in changes {
+            for (key, stored_key, value) in self.ascending(family, changes) {
                 match value {
-                    Some(value) => writes.put_cf(handle, &key, stored(family, &key, value)),
-                    None => writes.delete_cf(handle, &key),
+                    Some(value) => {
+                        let value = self.codec.seal(family, &key, &stored_key, value);
+                        writes.put_cf(handle, &stored_key, value);
+                    }
+                    None => writes.delete_cf(handle, &stored_key),
                 }
             }
         }
-        let value = stored(Family::Metadata, APPLIED_KEY, encode_mark(mark));
-        writes.put_cf(self.handle(Family::Metadata)?, APPLIED_KEY, value);
+        let (family, key) = (Family::Metadata, APPLIED_KEY);
+        let value = self.codec.seal(family, key, key, encode_mark(mark));
+        writes.put_cf(self.handle(family)?, key, value);
         let mut options = WriteOptions::default();
         options.disable_wal(true);
         self.db.write_opt(writes, &options).map_err(|error| database("commit", &error))?;
         self.height.store(mark.height, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Changes with what their keys are stored as, in the order of the store.
+    fn ascending(&self, family: Family, changes: Vec<Change>) -> Vec<StoredChange> {
+        let keys: Vec<&[u8]> = changes.iter().map(|(key, _)| key.as_slice()).collect();
+        let stored_keys = self.codec.stored_keys(family, &keys);
+        assert!(stored_keys.len() == changes.len());
+        let pairs = changes.into_iter().zip(stored_keys);
+        let mut changes: Vec<_> =
+            pairs.map(|((key, value), stored_key)| (key, stored_key, value)).collect();
+        // Stable, so that among changes to one key the last stays last and wins.
+        changes.sort_by(|left, right| left.1.cmp(&right.1));
+        changes
     }
 
     /// The mark of the last committed block; `None` in a new store.
@@ -385,9 +435,6 @@ impl std::fmt::Debug for StateStore {
     }
 }
 
-/// A key and the bytes stored under it.
-type StoredEntry = (Box<[u8]>, Box<[u8]>);
-
 /// A key and its value.
 pub type Entry = (Box<[u8]>, Vec<u8>);
 
@@ -401,21 +448,22 @@ impl StateSnapshot<'_> {
     /// The value under a key.
     pub fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
         assert!(!key.is_empty());
-        let stored = self.snapshot.get_cf(self.store.handle(family)?, key);
-        checked(family, key, stored.map_err(|error| database("get", &error))?)
+        let stored_key = self.store.codec.stored_key(family, key);
+        let stored = self.snapshot.get_cf(self.store.handle(family)?, &stored_key);
+        let stored = stored.map_err(|error| database("get", &error))?;
+        self.store.codec.open_value(family, (key, &stored_key), stored)
     }
 
-    /// All entries whose key begins with `prefix`, in the order of the keys.
-    pub fn scan_prefix<'a>(
-        &'a self,
+    /// As [`StateStore::scan_prefix`].
+    pub fn scan_prefix(
+        &self,
         family: Family,
-        prefix: &'a [u8],
-    ) -> Result<impl Iterator<Item = Result<Entry, Error>> + 'a, Error> {
-        let mode = IteratorMode::From(prefix, Direction::Forward);
+        prefix: &[u8],
+    ) -> Result<impl Iterator<Item = Result<Entry, Error>> + '_, Error> {
+        let prefix = self.store.codec.stored_prefix(family, prefix);
+        let mode = IteratorMode::From(&prefix, Direction::Forward);
         let entries = self.snapshot.iterator_cf(self.store.handle(family)?, mode);
-        Ok(entries.map(move |entry| checked_entry(family, entry)).take_while(move |entry| {
-            entry.as_ref().map_or(true, |(key, _value)| key.starts_with(prefix))
-        }))
+        Ok(self.store.codec.entries(family, prefix, entries))
     }
 
     /// The mark of the block this state belongs to.
@@ -428,44 +476,6 @@ impl std::fmt::Debug for StateSnapshot<'_> {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.debug_struct("StateSnapshot").finish_non_exhaustive()
     }
-}
-
-/// A value as it is stored: with its checksum where the family has them.
-fn stored(family: Family, key: &[u8], mut value: Vec<u8>) -> Vec<u8> {
-    assert!(!key.is_empty());
-    if family.has_checksums() {
-        let checksum = family.checksum(key, &value);
-        value.extend_from_slice(&checksum);
-        assert!(value.len() >= CHECKSUM_BYTES);
-    }
-    value
-}
-
-/// The value inside what is stored, or the fault in it.
-fn checked(family: Family, key: &[u8], found: Option<Vec<u8>>) -> Result<Option<Vec<u8>>, Error> {
-    let Some(mut bytes) = found else { return Ok(None) };
-    if !family.has_checksums() {
-        return Ok(Some(bytes));
-    }
-    let length = bytes.len().checked_sub(CHECKSUM_BYTES);
-    let split = length.and_then(|length| bytes.split_at_checked(length));
-    let whole = split.is_some_and(|(value, sum)| sum == family.checksum(key, value));
-    let (Some(length), true) = (length, whole) else {
-        let key = key.iter().map(|byte| format!("{byte:02x}")).collect();
-        return Err(Error::ValueDamaged { family: family.name(), key });
-    };
-    bytes.truncate(length);
-    assert!(bytes.len() == length);
-    Ok(Some(bytes))
-}
-
-fn checked_entry(
-    family: Family,
-    entry: Result<StoredEntry, rocksdb::Error>,
-) -> Result<Entry, Error> {
-    let (key, value) = entry.map_err(|error| database("iterate", &error))?;
-    let value = checked(family, &key, Some(value.into_vec()))?;
-    Ok((key, value.unwrap_or_default()))
 }
 
 fn encode_mark(mark: &AppliedMark) -> Vec<u8> {

@@ -29,6 +29,7 @@ use crate::block_log::{
     RecoveryReport, Start, VerifyReport, verify,
 };
 use crate::error::Error;
+use crate::keyring::Keyring;
 
 /// Longest payload of a vote-log record, in bytes.
 pub const VOTE_RECORD_BYTES_MAX: u32 = 64 << 10;
@@ -51,6 +52,8 @@ pub struct VoteLogOptions {
     pub chain: Digest,
     /// Hashes the leaves of groups.
     pub hasher: Arc<dyn Hasher>,
+    /// Encrypts and decrypts; without it the log is stored in clear.
+    pub keys: Option<Keyring>,
     /// How files are opened.
     pub file_system: FileSystem,
     /// Size of a segment in bytes, a multiple of 4 KiB.
@@ -65,13 +68,14 @@ pub struct VoteLogOptions {
 }
 
 impl VoteLogOptions {
-    /// The defaults: 4 MiB segments, two sealed heights recovered, everything kept.
+    /// The defaults: stored in clear, 4 MiB segments, two sealed heights recovered, everything kept.
     #[must_use]
     pub fn new(folder: impl Into<PathBuf>, chain: Digest, hasher: Arc<dyn Hasher>) -> Self {
         Self {
             folder: folder.into(),
             chain,
             hasher,
+            keys: None,
             file_system: FileSystem::default(),
             segment_bytes: 4 << 20,
             heights_recovered: 2,
@@ -89,6 +93,7 @@ impl VoteLogOptions {
     fn log(&self) -> LogOptions {
         let hasher = Arc::clone(&self.hasher);
         let mut options = LogOptions::new(&self.folder, LogKind::Vote, self.chain, hasher);
+        options.keys = self.keys.clone();
         options.file_system = self.file_system.clone();
         options.backend = Backend::Sync;
         options.depth = DEPTH;
@@ -180,6 +185,14 @@ impl VoteLog {
     /// Whether there is a vote log in `options.folder`.
     pub fn exists(options: &VoteLogOptions) -> Result<bool, Error> {
         BlockLog::exists(&options.log())
+    }
+
+    /// As [`BlockLog::check_keys`].
+    ///
+    /// # Errors
+    /// What is encrypted otherwise, and how.
+    pub fn check_keys(options: &VoteLogOptions) -> Result<(), Error> {
+        BlockLog::check_keys(&options.log())
     }
 
     /// Opens the log and tells what consensus must know before it acts.

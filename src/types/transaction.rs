@@ -177,8 +177,26 @@ impl fmt::Debug for TransactionView<'_> {
 /// them.
 #[must_use]
 pub fn tx_digest(chain_id: ChainId, id: &TxId, signature: &Signature) -> TxDigest {
+    TxDigest(Sm3::of(&[&tx_digest_message(chain_id, &id.0, signature)]))
+}
+
+/// Bytes that are hashed to the digest of a transaction.
+const TX_DIGEST_MESSAGE_SIZE: usize = size_of::<DomainPrefix>() + 32 + Signature::SIZE;
+
+/// What [`tx_digest`] hashes, for those who hash many at once.
+pub(crate) fn tx_digest_message(
+    chain_id: ChainId,
+    id: &Digest,
+    signature: &Signature,
+) -> [u8; TX_DIGEST_MESSAGE_SIZE] {
     let prefix = DomainPrefix::new(Kind::TransactionDigest, chain_id);
-    TxDigest(Sm3::of(&[prefix.as_bytes(), id.as_bytes(), signature.as_bytes()]))
+    let mut message = [0; TX_DIGEST_MESSAGE_SIZE];
+    let (first, rest) = message.split_at_mut(size_of::<DomainPrefix>());
+    let (second, third) = rest.split_at_mut(32);
+    first.copy_from_slice(prefix.as_bytes());
+    second.copy_from_slice(id.as_bytes());
+    third.copy_from_slice(signature.as_bytes());
+    message
 }
 
 /// A canonical transaction that owns its bytes; cheap to move, parsed once.

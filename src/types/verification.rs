@@ -4,15 +4,13 @@
 //! chain, the right suite, and an SM2 signature over e = SM3(ZA || unsigned bytes) that the
 //! verifier accepts on its own.
 
-use hufu_crypto::{
-    Digest, IDENTITY_DEFAULT, Provider, Verdict, VerifyItem, identity_digest, message_digest,
-};
+use hufu_crypto::{Digest, Hasher, Provider, PublicKey, Verdict, VerifyItem};
 
 use crate::batch::Batch;
 use crate::codes::RefusalCode;
 use crate::ids::{ChainId, TxDigest, TxId};
 use crate::transaction::{
-    SUITE_SM2_SM3, Transaction, TransactionHeader, TransactionView, tx_digest,
+    SUITE_SM2_SM3, Transaction, TransactionHeader, TransactionView, tx_digest_message,
 };
 
 /// Something whose signature was verified individually; only this module makes one.
@@ -82,13 +80,34 @@ pub struct Identified {
 }
 
 impl Identified {
-    /// Computes the identifiers of `transaction`.
+    /// Computes the identifiers of the transactions, side by side.
     #[must_use]
-    pub fn new(transaction: Transaction, chain_id: ChainId) -> Self {
-        let view = transaction.view();
-        let id = view.id();
-        let digest = tx_digest(chain_id, &id, view.signature());
-        Self { transaction, id, digest }
+    pub fn many(
+        hasher: &dyn Hasher,
+        chain_id: ChainId,
+        transactions: Vec<Transaction>,
+    ) -> Vec<Self> {
+        let messages: Vec<&[u8]> = transactions.iter().map(Transaction::unsigned_bytes).collect();
+        let mut ids = vec![Digest::ZERO; messages.len()];
+        hasher.digest_many(&messages, &mut ids);
+        let messages: Vec<_> = transactions
+            .iter()
+            .zip(&ids)
+            .map(|(transaction, id)| tx_digest_message(chain_id, id, transaction.signature()))
+            .collect();
+        let messages: Vec<&[u8]> = messages.iter().map(<[u8; _]>::as_slice).collect();
+        let mut digests = vec![Digest::ZERO; messages.len()];
+        hasher.digest_many(&messages, &mut digests);
+        let identifiers = ids.into_iter().zip(digests);
+        transactions
+            .into_iter()
+            .zip(identifiers)
+            .map(|(transaction, (id, digest))| Self {
+                transaction,
+                id: TxId(id),
+                digest: TxDigest(digest),
+            })
+            .collect()
     }
 
     /// The transaction, of which nothing but its form is known.
@@ -116,14 +135,14 @@ pub type Verification = Result<Verified<Transaction>, (RefusalCode, Transaction)
 /// Verifies a batch: outcome `i` belongs to `transactions[i]`, and a bad one never spoils its
 /// neighbours.
 ///
-/// ZA is computed per item; a provider that keeps keys in a cache keeps it there.
+/// All digests are computed side by side; ZA of keys that the provider knows are not computed.
 #[must_use]
 pub fn verify_transactions(
     provider: &Provider,
     chain_id: ChainId,
     transactions: Vec<Transaction>,
 ) -> Vec<Verification> {
-    let identified = transactions.into_iter().map(|one| Identified::new(one, chain_id)).collect();
+    let identified = Identified::many(&*provider.hasher, chain_id, transactions);
     verify_identified(provider, chain_id, identified)
 }
 
@@ -134,13 +153,10 @@ pub fn verify_identified(
     chain_id: ChainId,
     transactions: Vec<Identified>,
 ) -> Vec<Verification> {
-    let digests: Vec<Digest> = transactions
-        .iter()
-        .map(|Identified { transaction, .. }| {
-            let za = identity_digest(IDENTITY_DEFAULT, &transaction.header().sender);
-            message_digest(&za, transaction.unsigned_bytes())
-        })
-        .collect();
+    let signed = transactions.iter().map(|Identified { transaction, .. }| {
+        (&transaction.header().sender, transaction.unsigned_bytes())
+    });
+    let digests = signed_digests(provider, &signed.collect::<Vec<_>>());
     let items: Vec<VerifyItem<'_>> = transactions
         .iter()
         .zip(&digests)
@@ -175,17 +191,36 @@ pub fn verify_batch(
     if views.iter().any(is_refused) {
         return false;
     }
+    let signed = views.iter().map(|view| (&view.header().sender, view.unsigned_bytes()));
+    let digests = signed_digests(provider, &signed.collect::<Vec<_>>());
     let items: Vec<VerifyItem<'_>> = views
         .iter()
-        .map(|view| {
-            let za = identity_digest(IDENTITY_DEFAULT, &view.header().sender);
-            let digest = message_digest(&za, view.unsigned_bytes());
-            VerifyItem { key: &view.header().sender, digest, signature: view.signature() }
+        .zip(digests)
+        .map(|(view, digest)| VerifyItem {
+            key: &view.header().sender,
+            digest,
+            signature: view.signature(),
         })
         .collect();
     let mut verdicts = vec![Verdict::SignatureInvalid; items.len()];
     provider.verifier.verify_many(&items, &mut verdicts);
     verdicts.iter().all(|verdict| *verdict == Verdict::Valid)
+}
+
+/// e = SM3(ZA || bytes) of each key and what it signed.
+fn signed_digests(provider: &Provider, signed: &[(&PublicKey, &[u8])]) -> Vec<Digest> {
+    let keys: Vec<&PublicKey> = signed.iter().map(|(key, _)| *key).collect();
+    let mut identities = vec![Digest::ZERO; keys.len()];
+    provider.known_keys.identity_digests(&*provider.hasher, &keys, &mut identities);
+    let messages: Vec<Vec<u8>> = identities
+        .iter()
+        .zip(signed)
+        .map(|(identity, (_, bytes))| [identity.as_bytes().as_slice(), bytes].concat())
+        .collect();
+    let messages: Vec<&[u8]> = messages.iter().map(Vec::as_slice).collect();
+    let mut digests = vec![Digest::ZERO; messages.len()];
+    provider.hasher.digest_many(&messages, &mut digests);
+    digests
 }
 
 fn judge(identified: Identified, verdict: Verdict, chain_id: ChainId) -> Verification {

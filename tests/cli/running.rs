@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hufu_crypto::software_provider;
+use hufu_node::data_key;
 use hufu_node::metrics::Metrics;
 use hufu_node::ready::Ready;
 use hufu_node::recovery::{self, RecoverError, StorageOptions};
@@ -230,7 +231,11 @@ fn a_recovery_that_is_interrupted_goes_on_at_the_next_start() {
     let genesis = hufu_node::genesis_file::load(&node.path().join("genesis.toml")).unwrap();
     let folder = node.stop();
     let (data, provider) = (folder.path().join("data"), software_provider());
-    let options = || StorageOptions::new(&data, genesis.chain_id(), &provider);
+    let keys = data_key::load(&folder.path().join("data.key"), &provider).unwrap();
+    let options = || {
+        let options = StorageOptions::new(&data, genesis.chain_id(), &provider);
+        options.with_keys(Some(keys.clone()))
+    };
     // Without the state everything is executed again.
     fs::remove_dir_all(&options().store.folder).unwrap();
     let recover = |go_on: &mut dyn FnMut(u64) -> bool| {
@@ -254,8 +259,10 @@ fn a_verification_that_is_interrupted_leaves_nothing() {
     node.open("other.pem");
     let folder = node.stop();
     let data = folder.path().join("data");
+    let key = folder.path().join("data.key");
+    let keys = data_key::load(&key, &software_provider()).ok();
     let stopped =
-        verify_ledger::verify(&data, Level::Replay, None, &mut |what, _, _| what != "blocks");
+        verify_ledger::verify(&data, Level::Replay, None, keys, &mut |what, _, _| what != "blocks");
     assert!(matches!(stopped, Err(VerifyError::Interrupted)));
 
     let scratch = folder.path().join("tmp");
@@ -265,6 +272,7 @@ fn a_verification_that_is_interrupted_leaves_nothing() {
     for _ in 0..20 {
         let mut command = Command::new(env!("CARGO_BIN_EXE_hufu"));
         command.args(["ledger", "verify"]).arg(&data).env("TMPDIR", &scratch);
+        command.arg("--data-key").arg(&key);
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         wait_until("the replay", || {
             was_seen = is_used();

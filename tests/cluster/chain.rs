@@ -3,9 +3,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use hufu_crypto::{Signer, SoftwareSigner};
+use hufu_crypto::{Signer, SoftwareSigner, software_provider};
 use hufu_network::client::{Client, ClientConfig, TransactionResult};
 use hufu_network::message::WaitFor;
+use hufu_node::data_key::{self, DATA_KEY_FILE};
+use hufu_node::recovery::StorageOptions;
 use hufu_node::{genesis_file, keys_file};
 use hufu_runtime::clock;
 use hufu_types::genesis::{Genesis, Parameters, Validator, ValidatorSet};
@@ -78,6 +80,19 @@ impl Chain {
 
     pub(crate) fn path(&self) -> &Path {
         self.folder.path()
+    }
+
+    /// The data key of the node that keeps its data there: beside the data, or the chain's.
+    pub(crate) fn data_key(&self, data: &Path) -> PathBuf {
+        let beside = data.with_file_name(DATA_KEY_FILE);
+        if beside.exists() { beside } else { self.path().join(DATA_KEY_FILE) }
+    }
+
+    /// What the folder of a node that does not run is read with.
+    pub(crate) fn storage(&self, data: &Path) -> StorageOptions {
+        let provider = software_provider();
+        let keys = data_key::load(&self.data_key(data), &provider).unwrap();
+        StorageOptions::new(data, self.id(), &provider).with_keys(Some(keys))
     }
 
     /// A node that keeps its data in the chain's folder.
@@ -172,10 +187,11 @@ impl Chain {
     }
 }
 
-/// Makes the vote key and the link key of a validator in a folder.
+/// Makes the vote key, the link key and the data key of a validator in a folder.
 pub(crate) fn make_keys(folder: &Path, name: &str) -> Validator {
     let make = |file| *keys_file::create(&folder.join(file)).unwrap().public_key();
     let (key, link_key) = (make("vote.pem"), make("link.pem"));
+    data_key::create(&folder.join(DATA_KEY_FILE)).unwrap();
     Validator { name: name.to_owned(), key, link_key, power: 1 }
 }
 

@@ -187,6 +187,7 @@ pub(crate) fn verify_ledger(chain: &Chain, data: &Path) {
     let genesis = chain.path().join("genesis.toml");
     let mut command = hufu();
     command.args(["ledger", "verify"]).arg(data).arg("--genesis").arg(genesis);
+    command.arg("--data-key").arg(chain.data_key(data));
     let output = command.args(["--level", "replay", "--json"]).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     let shown = String::from_utf8_lossy(&output.stdout);

@@ -1,14 +1,16 @@
 //! Configurations and data folders that a node must not run with.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use hufu_node::genesis_file;
+use hufu_node::{data_key, genesis_file};
 use hufu_storage::data_dir::BLOCKS;
+use hufu_types::{Digest, Operation, TransactionBuilder};
 
-use crate::chain::Chain;
+use crate::chain::{Chain, VALIDITY_HEIGHTS, asset, commit, person};
 use crate::checks::{Checker, verify_ledger};
 use crate::load::{HEAVY, Loader, Record};
 use crate::node::{TestNode, hufu};
@@ -139,6 +141,7 @@ fn damage_in_the_middle_of_the_log_is_named_and_never_served() {
         assert!(named <= offset, "{place}, and the node names offset {named}");
         let mut command = hufu();
         command.args(["ledger", "verify"]).arg(node.data());
+        command.arg("--data-key").arg(chain.data_key(node.data()));
         command.arg("--genesis").arg(chain.path().join("genesis.toml"));
         let output = command.args(["--level", "hashes"]).output().unwrap();
         let shown = [output.stdout, output.stderr].concat();
@@ -150,4 +153,85 @@ fn damage_in_the_middle_of_the_log_is_named_and_never_served() {
     node.start_ready();
     checker.check(&chain, &node, &record, true);
     node.stop();
+}
+
+/// What clients send is nowhere in the folder as they sent it; without its key the folder is of no
+/// use, and nothing is lost by trying.
+#[test]
+fn a_data_folder_shows_nothing_and_opens_with_its_key_alone() {
+    let chain = Chain::new("secret");
+    let mut node = chain.node();
+    node.start_ready();
+    chain.open_market(&mut chain.connect(&node));
+    let memo = b"what two parties agreed upon, word for word";
+    let person = person(1);
+    let mut client = chain.connect(&node);
+    let valid_until = client.status().unwrap().height + VALIDITY_HEIGHTS;
+    let builder = TransactionBuilder::new(chain.id(), person.key(), 1, valid_until);
+    let notarise = Operation::Notarise { digest: &Digest([0x5a; 32]), memo };
+    let receipt = commit(&mut client, &person.sign(builder.operation(notarise)));
+    assert_eq!(receipt.outcome().unwrap(), Ok(()));
+    drop(client);
+    node.stop();
+    let asset = asset();
+    let words: [&[u8]; 4] = [memo, asset.0.as_slice(), &person.address.0, &person.key().0];
+    let found = |folder: &Path| -> Vec<(PathBuf, usize)> {
+        let mut found = Vec::new();
+        for path in files(folder) {
+            let bytes = fs::read(&path).unwrap();
+            let seen = |word: &&[u8]| bytes.windows(word.len()).any(|window| window == *word);
+            found.extend(words.iter().position(seen).map(|word| (path, word)));
+        }
+        found
+    };
+    assert_eq!(found(node.data()), []);
+    verify_ledger(&chain, node.data());
+
+    let key = chain.data_key(node.data());
+    let kept = fs::read(&key).unwrap();
+    fs::remove_file(&key).unwrap();
+    let (status, said) = node.start_in_vain();
+    assert_eq!(status.code(), Some(EXIT_CONFIGURATION), "{said}");
+    assert!(said.contains("storage.key_file"), "{said}");
+    data_key::create(&key).unwrap();
+    let (status, said) = node.start_in_vain();
+    assert_eq!(status.code(), Some(EXIT_CONFIGURATION), "{said}");
+    assert!(said.contains("is encrypted with data key"), "{said}");
+    let output = hufu().args(["ledger", "verify"]).arg(node.data()).output().unwrap();
+    let shown = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(1) && shown.contains("--data-key"), "{shown}");
+    let config = chain.configure("plain.toml", node.data(), "[storage]\nencryption = \"none\"");
+    let logs = tempfile::tempdir().unwrap();
+    let mut plain = TestNode::new(config, node.data().to_owned(), logs.path());
+    let (status, said) = plain.start_in_vain();
+    assert_eq!(status.code(), Some(EXIT_CONFIGURATION), "{said}");
+    assert!(said.contains("no data key is given"), "{said}");
+
+    fs::write(&key, kept).unwrap();
+    node.start_ready();
+    assert!(chain.connect(&node).status().unwrap().height > 0, "the refusals changed nothing");
+    node.stop();
+
+    // The search finds what is there: the same in clear.
+    let config = chain.configure(
+        "clear.toml",
+        &chain.path().join("clear"),
+        "[storage]\nencryption = \"none\"",
+    );
+    let mut plain = TestNode::new(config, chain.path().join("clear"), logs.path());
+    plain.start_ready();
+    chain.open_market(&mut chain.connect(&plain));
+    plain.stop();
+    let seen: BTreeSet<usize> = found(plain.data()).into_iter().map(|(_, word)| word).collect();
+    assert!(!seen.is_empty(), "an asset and an account are there in clear");
+}
+
+/// All files below a folder.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() { found.extend(files(&path)) } else { found.push(path) }
+    }
+    found
 }

@@ -137,6 +137,7 @@ fn run_a_fifth_process(four: &Four) {
     let validator = std::iter::repeat_with(|| {
         drop(fs::remove_file(folder.join("vote.pem")));
         drop(fs::remove_file(folder.join("link.pem")));
+        drop(fs::remove_file(folder.join("data.key")));
         make_keys(&folder, "node-4")
     });
     let validator = validator.into_iter().find(|one| one.key.address() < whom).unwrap();

@@ -10,7 +10,6 @@ use std::path::Path;
 use hufu_consensus::Record;
 use hufu_crypto::software_provider;
 use hufu_node::records::{RECORD_BLOCK, parse_block_record};
-use hufu_node::recovery::StorageOptions;
 use hufu_storage::block_log::LogReader;
 use hufu_storage::vote_log::{KIND_SEAL, VoteLog};
 use hufu_types::{Address, BlockDigest, SignedProposal, SignedVote, VoteStep};
@@ -20,7 +19,7 @@ use crate::chain::Chain;
 /// The blocks of a stopped node's log, from height 1 on.
 pub(crate) fn blocks(chain: &Chain, data: &Path) -> Vec<BlockDigest> {
     let provider = software_provider();
-    let options = StorageOptions::new(data, chain.id(), &provider).log;
+    let options = chain.storage(data).log;
     let (mut reader, _) = LogReader::open(options).unwrap();
     let mut blocks = Vec::new();
     while let Some(record) = reader.next().unwrap() {
@@ -88,7 +87,7 @@ pub(crate) fn read_votes(chain: &Chain, folders: &[&Path]) -> Said {
     let provider = software_provider();
     let mut said = Said::default();
     for data in folders {
-        let options = StorageOptions::new(data, chain.id(), &provider).vote_log;
+        let options = chain.storage(data).vote_log;
         let (mut reader, _) = VoteLog::reader(&options).unwrap();
         while let Some(record) = reader.next().unwrap() {
             if record.kind == KIND_SEAL {

@@ -58,7 +58,7 @@ fn a_node_whose_votes_are_lost_does_not_start() {
 
 #[test]
 fn a_node_killed_before_its_first_block_starts_again_and_needs_its_votes() {
-    let folder = Folder { temporary: tempfile::tempdir().unwrap() };
+    let folder = Folder { temporary: tempfile::tempdir().unwrap(), is_plain: false };
     let signer = SoftwareSigner::from_bytes(&[7; 32]).unwrap();
     let (genesis, provider) = (genesis(&signer), software_provider());
     // Killed between the two logs: the vote log comes first, so that this is no lost vote log.

@@ -8,6 +8,7 @@ use hufu_consensus::RecoveredLog;
 use hufu_runtime::file::{Backend, DirectIo, FaultPlan, FileSystem};
 use hufu_runtime::sim::disk::SimDisk;
 use hufu_storage::block_log::{Appended, BlockLog, LogKind, LogOptions, RecordPosition};
+use hufu_storage::keyring::{DataKey, Keyring};
 use hufu_storage::vote_log::{VoteLog, VoteLogOptions, VoteRecovery};
 use hufu_types::codec::Reader;
 use hufu_types::{Batch, BatchDigest, Block, CommitCertificate, Hasher};
@@ -65,12 +66,15 @@ impl Disk {
         let (chain, hasher) = (material.chain_id.0, Arc::clone(&material.provider.hasher));
         let mut blocks =
             LogOptions::new("/data/blocks", LogKind::Block, chain, Arc::clone(&hasher));
+        let keys = Keyring::new(DataKey::new(&[1; 32]), Vec::new(), &material.provider);
+        blocks.keys = Some(keys.clone());
         blocks.file_system = system.clone();
         blocks.backend = Backend::Sync;
         blocks.segment_bytes = SEGMENT_BYTES;
         blocks.group_bytes_max = 64 << 10;
         blocks.record_bytes_max = 60 << 10;
         let mut votes = VoteLogOptions::new(Path::new("/data/votes"), chain, hasher);
+        votes.keys = Some(keys);
         votes.file_system = system;
         votes.segment_bytes = SEGMENT_BYTES;
         Self { disk, blocks, votes }

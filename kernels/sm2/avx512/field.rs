@@ -51,6 +51,12 @@ pub(super) const fn split(a: &[u64; 4]) -> Limbs {
     ]
 }
 
+/// The limbs of `split`, put together again; the number is below 2^256.
+#[cfg(test)]
+const fn join(a: &Limbs) -> [u64; 4] {
+    [a[0] | a[1] << 52, a[1] >> 12 | a[2] << 40, a[2] >> 24 | a[3] << 28, a[3] >> 36 | a[4] << 16]
+}
+
 /// `count` * p, its highest limb above 52 bits where need be.
 pub(super) const fn times_p(count: u32) -> Limbs {
     let p = split(&P);
@@ -581,10 +587,7 @@ mod tests {
     #[test]
     fn limbs_of_52_bits_are_those_of_64() {
         for a in [P, N, [u64::MAX; 4], [1, 2, 3, 4]] {
-            let [b0, b1, b2, b3, b4] = split(&a);
-            let words =
-                [b0 | b1 << 52, b1 >> 12 | b2 << 40, b2 >> 24 | b3 << 28, b3 >> 36 | b4 << 16];
-            assert_eq!(words, a);
+            assert_eq!(join(&split(&a)), a);
         }
     }
 }

@@ -17,7 +17,7 @@ type Parts = [u64; CLASSES];
 
 /// H and what multiplying by it wants again and again.
 #[derive(Clone, Copy, Default)]
-pub(super) struct Point {
+pub(in super::super) struct Point {
     low: Parts,
     high: Parts,
     both: Parts,

@@ -268,9 +268,21 @@ fn the_audit_finds_each_contradiction() {
     let orphan = change(StateKey::Asset(asset(0)), None);
     assert!(matches!(orphan, Err(AuditError::Orphaned { .. })));
     let mut entries: Vec<_> = store.entries().collect();
-    entries.swap(0, 1);
+    // A store may have an order of its own within a kind, and each key once.
+    let totals = audit(entries.clone()).unwrap();
+    entries.sort_by_key(|(key, _)| (key[0], core::cmp::Reverse(key.clone())));
+    assert_eq!(audit(entries.clone()), Ok(totals));
+    for (one, kind) in [(1, "account"), (2, "asset")] {
+        let mut twice = entries.clone();
+        let place = twice.iter().position(|(key, _)| key[0] == one).unwrap();
+        twice.insert(place, twice[place].clone());
+        assert!(matches!(audit(twice), Err(AuditError::OrderWrong { .. })), "{kind}");
+    }
+    entries.sort();
+    let (first, last) = (0, entries.len() - 1);
+    entries.swap(first, last);
     assert!(matches!(audit(entries.clone()), Err(AuditError::OrderWrong { .. })));
-    entries.swap(0, 1);
+    entries.swap(first, last);
     entries[3].0.push(0);
     assert!(matches!(audit(entries), Err(AuditError::Corrupt(_))));
 }

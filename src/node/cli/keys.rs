@@ -1,13 +1,16 @@
-//! `hufu keys new|show`.
+//! `hufu keys new|show|new-data|show-data`.
 
 use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
-use hufu_crypto::{PublicKey, Signer};
+use hufu_crypto::{PublicKey, Signer, SoftwareSigner};
+use hufu_storage::keyring::show_id;
 use serde_json::json;
 
 use super::CliError;
-use crate::keys_file;
+use crate::data_key;
+use crate::kernels;
+use crate::keys_file::{self, KeyFileError};
 use crate::output::Output;
 
 #[derive(Debug, Subcommand)]
@@ -31,15 +34,53 @@ pub(super) enum Verb {
         /// The key file.
         file: PathBuf,
     },
+    /// Make a fresh data key in a new file of mode 0600; prints its id.
+    #[command(after_help = "Everything a node stores is encrypted with its data key \
+        (storage.key_file). Each node has its own, made before its first start. Whoever has the \
+        data folder and this file can read everything, and nobody can without it: keep a copy, \
+        and not where copies of the folder are.")]
+    NewData {
+        /// The file to make.
+        #[arg(long)]
+        out: PathBuf,
+    },
+    /// Show the ids of the data keys in a file, the current one first; never a key.
+    ShowData {
+        /// The data key file.
+        file: PathBuf,
+    },
 }
 
 pub(super) fn run(verb: Verb, output: Output) -> Result<(), CliError> {
-    let (signer, file) = match verb {
-        Verb::New { out } => (keys_file::create(&out), out),
-        Verb::Show { file } => (keys_file::load(&file), file),
-    };
-    let signer = signer.map_err(|error| CliError::key(&error, &file))?;
-    print(signer.public_key(), &file, output);
+    match verb {
+        Verb::New { out } => show_signer(keys_file::create(&out), &out, output),
+        Verb::Show { file } => show_signer(keys_file::load(&file), &file, output),
+        Verb::NewData { out } => show_data(data_key::create(&out).map(show_id), &out, output),
+        Verb::ShowData { file } => {
+            let keys = data_key::load(&file, &kernels::provider());
+            show_data(keys.map(|keys| keys.ids()), &file, output)
+        }
+    }
+}
+
+fn show_signer(
+    signer: Result<SoftwareSigner, KeyFileError>,
+    file: &Path,
+    output: Output,
+) -> Result<(), CliError> {
+    let signer = signer.map_err(|error| CliError::key(&error, file))?;
+    print(signer.public_key(), file, output);
+    Ok(())
+}
+
+fn show_data(
+    ids: Result<String, KeyFileError>,
+    file: &Path,
+    output: Output,
+) -> Result<(), CliError> {
+    let ids = ids.map_err(|error| CliError::key(&error, file))?;
+    let value = json!({ "file": file.display().to_string(), "data_key": ids });
+    output.result(&value, format!("data_key = \"{ids}\""));
     Ok(())
 }
 

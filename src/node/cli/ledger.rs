@@ -1,13 +1,15 @@
 //! `hufu ledger verify`: checks everything in a data folder and changes nothing in it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand, ValueEnum};
-
 use hufu_runtime::process::Signals;
+use hufu_storage::keyring::Keyring;
 
 use super::CliError;
+use crate::data_key;
 use crate::genesis_file;
+use crate::kernels;
 use crate::output::Output;
 use crate::verify_ledger::{self, Level, VerifyError};
 
@@ -27,6 +29,9 @@ pub(super) struct Verify {
     /// How deep to look; each level includes the ones before it.
     #[arg(long, value_enum, default_value = "replay")]
     level: LevelArgument,
+    /// The node's data key (storage.key_file), unless its data is stored in clear.
+    #[arg(long, value_name = "FILE")]
+    data_key: Option<PathBuf>,
     /// The chain's genesis; the folder's own copy if left out.
     #[arg(long, value_name = "FILE")]
     genesis: Option<PathBuf>,
@@ -56,6 +61,7 @@ impl From<LevelArgument> for Level {
 pub(super) fn run(verb: &Verb, output: Output) -> Result<(), CliError> {
     let Verb::Verify(verify) = verb;
     let genesis = verify.genesis.as_deref().map(genesis_file::load).transpose()?;
+    let keys = verify.data_key.as_deref().map(load_keys).transpose()?;
     // An interrupt is heard between two blocks, so that what the replay wrote is removed.
     let signals = Signals::block().map_err(|cause| {
         CliError::failed(cause, "this process", "raise the limit of open files (ulimit -n)")
@@ -72,7 +78,8 @@ pub(super) fn run(verb: &Verb, output: Output) -> Result<(), CliError> {
         bar.set_position(done);
         matches!(signals.next(), Ok(None))
     };
-    let report = verify_ledger::verify(&verify.folder, verify.level.into(), genesis, progress);
+    let report =
+        verify_ledger::verify(&verify.folder, verify.level.into(), genesis, keys, progress);
     bar.finish_and_clear();
     let report = report.map_err(|error| match error {
         VerifyError::Interrupted => CliError::Interrupted,
@@ -80,4 +87,8 @@ pub(super) fn run(verb: &Verb, output: Output) -> Result<(), CliError> {
     })?;
     output.result(&report.to_json(), &report);
     if report.is_clean() { Ok(()) } else { Err(CliError::Reported) }
+}
+
+fn load_keys(path: &Path) -> Result<Keyring, CliError> {
+    data_key::load(path, &kernels::provider()).map_err(|error| CliError::key(&error, path))
 }

@@ -8,7 +8,7 @@ use hufu_types::genesis::Validator;
 
 use super::reader::lookup;
 use super::{Document, Fault, NodeConfig, PeerConfig, nearest};
-use crate::{genesis_file, keys_file};
+use crate::{data_key, genesis_file, keys_file};
 
 /// All faults of the files a configuration names, and of what only the genesis can tell. A path
 /// that was itself faulty is empty and skipped. `text` is the configuration's, for lines.
@@ -20,6 +20,11 @@ pub(super) fn check(config: &NodeConfig, text: &str) -> Vec<Fault> {
         .peer
         .as_ref()
         .and_then(|peer| public_key("peer.key_file", &peer.key_file, &mut faults));
+    if let Some(path) = config.storage.key_file().filter(|path| !path.as_os_str().is_empty())
+        && let Err(fault) = data_key::load(path, &crate::kernels::provider())
+    {
+        faults.push(named("storage.key_file", path, &fault.to_string(), fault.remedy()));
+    }
     if !identity.genesis.as_os_str().is_empty() {
         match genesis(&identity.genesis) {
             Ok(genesis) => {

@@ -298,6 +298,7 @@ fn the_genesis_shows_its_faults_with_those_of_the_configuration() {
     let path = folder.path().join("hufu.toml");
     std::fs::write(&path, format!("{IDENTITY}[log]\ndepth = 9\n")).unwrap();
     crate::keys_file::create(&folder.path().join("vote.pem")).unwrap();
+    crate::data_key::create(&folder.path().join("data.key")).unwrap();
     std::fs::write(folder.path().join("genesis.toml"), "chain_name = 5\n").unwrap();
     let found = NodeConfig::load(&path).unwrap_err().faults;
     assert_eq!(found[0].key, "log.depth");
@@ -321,9 +322,14 @@ fn files_are_checked_together_with_values() {
     let keys =
         |faults: Faults| faults.faults.into_iter().map(|fault| fault.key).collect::<Vec<String>>();
     let found = keys(NodeConfig::load(&path).unwrap_err());
-    assert_eq!(found, ["log.depth", "node.key", "node.genesis"]);
+    assert_eq!(found, ["log.depth", "node.key", "storage.key_file", "node.genesis"]);
+    std::fs::write(&path, format!("{IDENTITY}[storage]\nencryption = \"none\"\n")).unwrap();
+    let found = keys(NodeConfig::load(&path).unwrap_err());
+    assert_eq!(found, ["node.key", "node.genesis"], "what is not encrypted needs no key");
+    std::fs::write(&path, format!("{IDENTITY}[log]\ndepth = 9\n")).unwrap();
 
     crate::keys_file::create(&folder.path().join("vote.pem")).unwrap();
+    crate::data_key::create(&folder.path().join("data.key")).unwrap();
     std::fs::write(folder.path().join("genesis.toml"), crate::genesis_file::example()).unwrap();
     std::fs::write(folder.path().join("data"), "").unwrap();
     let found = keys(NodeConfig::load(&path).unwrap_err());
@@ -455,6 +461,7 @@ fn chain(count: u8) -> tempfile::TempDir {
              link_key = \"{link}\"\npower = 1\n"
         ));
     }
+    crate::data_key::create(&folder.path().join("data.key")).unwrap();
     std::fs::write(folder.path().join("genesis.toml"), text).unwrap();
     folder
 }

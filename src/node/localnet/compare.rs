@@ -5,16 +5,14 @@
 //! the states behind the last headers are compared by what the nodes said at the end.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 
 use hufu_crypto::Provider;
 use hufu_load::Tip;
-use hufu_storage::block_log::LogReader;
-use hufu_types::{BlockDigest, ChainId, Digest};
+use hufu_storage::block_log::{LogOptions, LogReader};
+use hufu_types::{BlockDigest, Digest};
 
 use super::folder::name;
 use crate::records::{RECORD_BLOCK, parse_block_record};
-use crate::recovery::StorageOptions;
 
 /// What one node's log holds of a height.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -30,12 +28,7 @@ pub(super) struct Held {
 }
 
 /// The blocks of a stopped node's log, from height 1 on.
-pub(super) fn read(
-    data_dir: &Path,
-    chain_id: ChainId,
-    provider: &Provider,
-) -> Result<Vec<Held>, String> {
-    let options = StorageOptions::new(data_dir, chain_id, provider).log;
+pub(super) fn read(options: LogOptions, provider: &Provider) -> Result<Vec<Held>, String> {
     let (mut reader, _) = LogReader::open(options).map_err(|error| error.to_string())?;
     let mut blocks: Vec<Held> = Vec::new();
     while let Some(record) = reader.next().map_err(|error| error.to_string())? {

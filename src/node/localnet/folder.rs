@@ -1,7 +1,7 @@
 //! The folder of a local network: keys, genesis, configurations, logs, receipts.
 //!
 //! ```text
-//! D/genesis.toml  D/node-I/{hufu.toml, vote.pem, link.pem, data/, log}  D/receipts.bin  D/*.json
+//! D/genesis.toml  D/node-I/{hufu.toml, vote.pem, link.pem, data.key, data/, log}  D/receipts.bin  D/*.json
 //! ```
 
 use std::fmt::Write as _;
@@ -20,6 +20,7 @@ use tempfile::TempDir;
 use super::load::Load;
 use super::{Options, ports};
 use crate::cli::CliError;
+use crate::data_key::{self, DATA_KEY_FILE};
 use crate::output::Output;
 use crate::{genesis_file, keys_file};
 
@@ -84,6 +85,8 @@ impl Folder {
             Ok::<_, CliError>(*made.public_key())
         };
         let (key, link_key) = (key("vote.pem")?, key("link.pem")?);
+        let path = self.data_key(index);
+        data_key::create(&path).map_err(|error| CliError::key(&error, &path))?;
         let path = node.join("hufu.toml");
         fs::write(&path, configuration).map_err(|cause| failed(cause, &path))?;
         Ok(Validator { name: name(index), key, link_key, power: 1 })
@@ -114,6 +117,11 @@ impl Folder {
         self.node(index).join("data")
     }
 
+    /// The data key of one node.
+    pub(super) fn data_key(&self, index: u16) -> PathBuf {
+        self.node(index).join(DATA_KEY_FILE)
+    }
+
     /// Where receipts go, if they are written.
     pub(super) fn receipts(&self) -> Option<&Path> {
         self.receipts.as_deref()
@@ -123,8 +131,19 @@ impl Folder {
     pub(super) fn ledger_verify_arguments(&self, index: u16) -> Vec<String> {
         let data = self.data_dir(index).display().to_string();
         let genesis = self.genesis().display().to_string();
-        let words =
-            ["ledger", "verify", &data, "--genesis", &genesis, "--level", "replay", "--json"];
+        let key = self.data_key(index).display().to_string();
+        let words = [
+            "ledger",
+            "verify",
+            &data,
+            "--data-key",
+            &key,
+            "--genesis",
+            &genesis,
+            "--level",
+            "replay",
+            "--json",
+        ];
         words.map(str::to_owned).to_vec()
     }
 

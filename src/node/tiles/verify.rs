@@ -21,7 +21,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hufu_crypto::Provider;
+use hufu_crypto::{KnownKeysCounts, Provider};
 use hufu_mempool::Recent;
 use hufu_runtime::clock::Nanos;
 use hufu_runtime::link::{Consumer, Producer};
@@ -65,6 +65,8 @@ pub struct VerifyTile {
     remembered: Recent<TxDigest, ()>,
     verdicts: VecDeque<FromVerify>,
     refused: VecDeque<Status>,
+    /// What the metrics know of the known keys; one tile tells of them for all.
+    told: Option<KnownKeysCounts>,
     is_stopping: bool,
 }
 
@@ -119,6 +121,7 @@ impl VerifyTile {
             remembered: Recent::new(config.remembered_max, config.seed),
             verdicts: VecDeque::with_capacity(config.batch_max),
             refused: VecDeque::with_capacity(config.batch_max),
+            told: (index == 0).then(KnownKeysCounts::default),
             is_stopping: false,
         }
     }
@@ -163,6 +166,7 @@ impl VerifyTile {
             self.metrics.verify_signatures.add_count(count);
             self.metrics.verify_batches.add(1);
             self.verdicts.push_back(FromVerify::Judged { digest: batch.digest(), is_valid });
+            self.make_tables();
             return true;
         }
         let next = self.from_peers.as_mut().and_then(Consumer::pop);
@@ -192,9 +196,11 @@ impl VerifyTile {
     }
 
     fn verify(&mut self) {
+        let (all_sources, transactions): (Vec<_>, Vec<_>) =
+            self.gathered.drain(..).map(|one| (one.source, one.transaction)).unzip();
+        let identified = Identified::many(&*self.provider.hasher, self.chain_id, transactions);
         let (mut sources, mut fresh) = (Vec::new(), Vec::new());
-        for Submitted { transaction, source } in self.gathered.drain(..) {
-            let identified = Identified::new(transaction, self.chain_id);
+        for (source, identified) in all_sources.into_iter().zip(identified) {
             if self.remembered.get(&identified.digest()).is_some() {
                 self.refused.push_back(Status { source, result: Err(RefusalCode::Duplicate) });
                 self.metrics.verify_duplicates.add(1);
@@ -217,6 +223,13 @@ impl VerifyTile {
         }
         self.metrics.verify_signatures.add_count(count);
         self.metrics.verify_batches.add(1);
+        self.make_tables();
+    }
+
+    /// Makes tables of a few keys that wait for them; whether any did. Once after each batch, so
+    /// that a tile that is never idle comes to have them too.
+    fn make_tables(&self) -> bool {
+        self.provider.known_keys.make(&*self.provider.hasher) > 0
     }
 
     fn is_finished(&self) -> bool {
@@ -261,11 +274,23 @@ impl Tile for VerifyTile {
         if self.is_finished() {
             return Ok(Progress::Done);
         }
-        Ok(if has_gathered || has_learned { Progress::Busy } else { Progress::Idle })
+        let is_busy = has_gathered || has_learned || self.make_tables();
+        Ok(if is_busy { Progress::Busy } else { Progress::Idle })
     }
 
     fn deadline(&self) -> Option<Nanos> {
         self.gather_until
+    }
+
+    fn housekeeping(&mut self, _now: Nanos) {
+        let Some(told) = &mut self.told else { return };
+        let counts = self.provider.known_keys.counts();
+        self.metrics.verify_keys_hit.add(counts.hits - told.hits);
+        self.metrics.verify_keys_missed.add(counts.misses - told.misses);
+        self.metrics.verify_keys_made.add(counts.made - told.made);
+        self.metrics.verify_keys_evicted.add(counts.evicted - told.evicted);
+        self.metrics.verify_keys.set(counts.held);
+        *told = counts;
     }
 
     fn stop(&mut self) {

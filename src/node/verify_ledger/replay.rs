@@ -43,8 +43,11 @@ impl Replay {
         let host =
             |cause| VerifyError::Host { what: "temporary folder (TMPDIR)".to_owned(), cause };
         let scratch = tempfile::Builder::new().prefix("hufu-replay-").tempdir().map_err(host)?;
-        let store =
-            Arc::new(StateStore::open(&StateStoreOptions::new(scratch.path().join("state")))?);
+        let mut options = StateStoreOptions::new(scratch.path().join("state"));
+        // What is encrypted on one disk must not be in clear on another; and then both stores have
+        // their entries in the same order.
+        options.keys = check.options.store.keys.clone();
+        let store = Arc::new(StateStore::open(&options)?);
         let executor = Executor::open(
             check.genesis,
             check.provider.clone(),
@@ -116,8 +119,9 @@ impl Replay {
     }
 }
 
-/// Compares a whole family entry by entry; keys ascend in both stores.
+/// Compares a whole family entry by entry; both stores have the same order.
 fn compare_family(check: &mut Check<'_>, stored: &StateStore, fresh: &StateStore, family: Family) {
+    let order = |key: &[u8]| fresh.order(family, key);
     let (stored, fresh) = match (stored.iterate(family, &[]), fresh.iterate(family, &[])) {
         (Ok(stored), Ok(fresh)) => (stored, fresh),
         (Err(error), _) | (_, Err(error)) => return check.store_fault(&error),
@@ -137,7 +141,7 @@ fn compare_family(check: &mut Check<'_>, stored: &StateStore, fresh: &StateStore
                 fresh.next();
                 (stored.next(), "replay: value differs")
             }
-            (Some((left, _)), Some((right, _))) if left < right => {
+            (Some((left, _)), Some((right, _))) if order(left) < order(right) => {
                 (stored.next(), "replay: is not in the state of this chain")
             }
             (Some(_), None) => (stored.next(), "replay: is not in the state of this chain"),

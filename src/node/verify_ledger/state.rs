@@ -2,7 +2,7 @@
 //! in the state, rows and forks hash to the applied root and none is left over, the expiry index is
 //! canonical, assets add up. Nonces are entries that only the expiry index spells out.
 //!
-//! Entries come in the order of their keys, rows in that of key hashes. They are joined in passes,
+//! Entries come in the order of the store, rows in that of key hashes. They are joined in passes,
 //! each over a range of key hashes small enough to be sorted in memory.
 
 use std::collections::BTreeSet;
@@ -48,8 +48,7 @@ pub(super) fn verify(check: &mut Check<'_>, state: &State) {
     }
 }
 
-/// All entries of the state: the stored values ascending by key, then the nonces as the expiry
-/// index has them. Chunks that cannot be read are left out here; [`expiry`] reports them.
+/// All entries of the state: the stored values, then the nonces as the expiry index has them. Chunks that cannot be read are left out here; [`expiry`] reports them.
 fn entries(store: &StateStore) -> StorageResult<impl Iterator<Item = StorageResult<Entry>> + '_> {
     let accounts = store.iterate(Family::Accounts, &[])?;
     let nonces = store.iterate(Family::Nonces, &[])?.flat_map(|entry| match entry {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! segment:  [ header 4 KiB ][ group ][ group ] ... [ zeroes up to the fixed size ]
-//! group:    [ header 256 B ][ record ][ record ] ... [ zeroes up to 4 KiB ]
+//! group:    [ header 256 B ][ record ][ record ] ... [ tags ][ zeroes up to 4 KiB ]
 //! record:   [ kind u16 ][ flags u16 ][ length u32 ][ payload ]
 //! ```
 //!
@@ -12,8 +12,13 @@
 //! |---|---|
 //! | segment header, padding included | its CRC-32C |
 //! | group header | its CRC-32C, and the SM3 of it that the next group holds |
-//! | payload and padding of a group | CRC-32C and SM3 Merkle root in the group header |
+//! | payload, tags and padding of a group | CRC-32C and SM3 Merkle root in the group header |
 //! | unused end of a segment | must be zero (not in a recycled segment) |
+//!
+//! A log is encrypted as a whole or not at all; [`super::cipher`] says how. Checksum, root and chain
+//! are those of the stored bytes, so that they tell a torn tail from damage without any key, and a
+//! group that they vouch for and that does not open is a forgery. The order of checks is the same
+//! everywhere: header, place, checksum, root, key, tag, records.
 //!
 //! The CRC of a group header starts from a secret salt of the log, so that no client can place
 //! bytes in a payload that look like a group header to recovery.
@@ -23,6 +28,7 @@ use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::LogKind;
+use super::cipher::{Encrypted, GroupCipher, GroupSizes};
 use super::tree::{GrowingTree, stored_root};
 use crate::widths;
 
@@ -36,6 +42,11 @@ pub(crate) const SEGMENT_HEADER_BYTES: u64 = 4096;
 pub(crate) const GROUP_HEADER_BYTES: usize = 256;
 /// Bytes of a record before its payload.
 pub(crate) const RECORD_HEADER_BYTES: usize = 8;
+/// Bytes of a step: a group that fills is encrypted and hashed in pieces of this size, counted from
+/// its header on, while they are in the cache of its core.
+pub(crate) const STEP_BYTES: usize = 64 << 10;
+/// Bytes of an authentication tag.
+pub(crate) const TAG_BYTES: usize = 16;
 /// Longest group there can be: one record of 8 MiB.
 pub(crate) const GROUP_BYTES_MAX: usize = (8 << 20) + BLOCK;
 
@@ -52,6 +63,8 @@ pub(crate) const FLAG_OPEN: u32 = 2;
 pub(crate) const FLAG_RECYCLED: u32 = 1;
 /// Suite of a group that is stored in clear.
 const SUITE_PLAIN: u8 = 0;
+/// Suite of a group whose records are encrypted by SM4-GCM.
+const SUITE_SM4_GCM: u8 = 1;
 
 /// What is wrong with the bytes at a place of a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -96,6 +109,9 @@ pub enum Damage {
     /// The SM3 Merkle root of payload and padding does not match.
     #[error("body Merkle root differs")]
     BodyRoot,
+    /// The bytes are whole, but not what was encrypted for this place: somebody has put them there.
+    #[error("authentication tag differs")]
+    Tag,
     /// The records do not fill the payload, or the padding is not zero.
     #[error("records contradict the group header")]
     Records,
@@ -133,6 +149,7 @@ pub(crate) struct SegmentHeader {
     pub(crate) first_sequence: U64,
     pub(crate) previous: Digest,
     pub(crate) salt: [u8; 16],
+    pub(crate) key_id: U64,
 }
 
 /// What a segment header is made of.
@@ -147,6 +164,8 @@ pub(crate) struct SegmentFacts {
     pub(crate) first_sequence: u64,
     pub(crate) previous: Digest,
     pub(crate) salt: [u8; 16],
+    /// The data key of its first group, 0 in a log that is stored in clear.
+    pub(crate) key_id: u64,
 }
 
 impl SegmentFacts {
@@ -166,6 +185,7 @@ impl SegmentFacts {
             first_sequence: U64::new(self.first_sequence),
             previous: self.previous,
             salt: self.salt,
+            key_id: U64::new(self.key_id),
         };
         block.fill(0);
         write_front(block, &header);
@@ -206,6 +226,7 @@ impl SegmentFacts {
             first_sequence: header.first_sequence.get(),
             previous: header.previous,
             salt: header.salt,
+            key_id: header.key_id.get(),
         })
     }
 
@@ -240,8 +261,8 @@ pub(crate) struct GroupHeader {
     suite: u8,
     reserved_a: [u8; 3],
     key_id: U64,
-    nonce: [u8; 16],
-    tag: [u8; 16],
+    salt: [u8; 16],
+    tag: [u8; TAG_BYTES],
     root: Digest,
     previous: Digest,
     reserved_b: [u8; 88],
@@ -255,6 +276,7 @@ pub(crate) struct GroupBody {
     pub(crate) records_count: u32,
     checksum: u32,
     root: Digest,
+    encrypted: Option<Encrypted>,
 }
 
 /// The parts of a group header that are known when it is handed to the device.
@@ -270,34 +292,38 @@ pub(crate) struct GroupPlace {
     pub(crate) previous: Digest,
 }
 
+/// Whole steps of a group with `payload` bytes of records; each has a tag if it is encrypted.
+pub(crate) fn steps_count(payload: usize) -> usize {
+    (GROUP_HEADER_BYTES + payload) / STEP_BYTES
+}
+
 /// Whole blocks a group with `payload` bytes of records takes, in bytes.
-pub(crate) fn padded_bytes(payload: usize) -> usize {
-    let padded = (GROUP_HEADER_BYTES + payload).next_multiple_of(BLOCK);
+pub(crate) fn padded_bytes(payload: usize, is_encrypted: bool) -> usize {
+    let tags = if is_encrypted { steps_count(payload) * TAG_BYTES } else { 0 };
+    let padded = (GROUP_HEADER_BYTES + payload + tags).next_multiple_of(BLOCK);
     assert!(padded >= BLOCK);
     padded
 }
 
 impl GroupBody {
-    /// Zeroes the padding behind the records and ends the tree that grew with them.
+    /// Zeroes the padding behind the records, encrypts what is not, and ends the tree that grew
+    /// with them.
     pub(super) fn seal(
         buffer: &mut [u8],
-        payload: usize,
-        records_count: u32,
+        (payload, records_count): (usize, u32),
+        cipher: Option<GroupCipher>,
         tree: GrowingTree,
         hasher: &dyn Hasher,
     ) -> Self {
-        let padded = padded_bytes(payload);
+        let padded = padded_bytes(payload, cipher.is_some());
         assert!(padded <= buffer.len());
         assert!(records_count == 0 || payload > 0);
         buffer.get_mut(GROUP_HEADER_BYTES + payload..padded).unwrap_or_default().fill(0);
+        let (payload_bytes, padded_bytes) = (widths::length(payload), widths::length(padded));
+        let sizes = GroupSizes::new(payload_bytes, padded_bytes, records_count);
+        let encrypted = cipher.map(|cipher| cipher.finish(buffer, &sizes));
         let (checksum, root) = tree.finish(buffer, padded, hasher);
-        Self {
-            payload_bytes: widths::length(payload),
-            padded_bytes: widths::length(padded),
-            records_count,
-            checksum,
-            root,
-        }
+        Self { payload_bytes, padded_bytes, records_count, checksum, root, encrypted }
     }
 }
 
@@ -318,6 +344,11 @@ impl GroupHeader {
         header.padded_bytes = U32::new(body.padded_bytes);
         header.records_count = U32::new(body.records_count);
         header.suite = SUITE_PLAIN;
+        if let Some(encrypted) = body.encrypted {
+            header.suite = SUITE_SM4_GCM;
+            header.key_id = U64::new(encrypted.key_id);
+            (header.salt, header.tag) = (encrypted.salt, encrypted.tag);
+        }
         header.root = body.root;
         header.previous = place.previous;
         header.checksum = U32::new(header.expected_checksum(place.seed));
@@ -337,18 +368,19 @@ impl GroupHeader {
             return Err(Damage::HeaderChecksum);
         }
         let padded = widths::index(header.padded_bytes.get());
-        let plain = header.suite == SUITE_PLAIN
+        let is_plain = header.suite == SUITE_PLAIN
             && header.key_id.get() == 0
-            && header.nonce == [0; 16]
-            && header.tag == [0; 16];
-        let fields_fit = plain
+            && header.salt == [0; 16]
+            && header.tag == [0; TAG_BYTES];
+        let is_encrypted = header.suite == SUITE_SM4_GCM && header.key_id.get() != 0;
+        let fields_fit = (is_plain || is_encrypted)
             && header.reserved_a == [0; 3]
             && header.reserved_b == [0; 88]
             && header.flags.get() & !(FLAG_SEAL | FLAG_OPEN) == 0
             && header.durable.get() < header.sequence.get()
             && padded <= GROUP_BYTES_MAX
             && widths::index(header.payload_bytes.get()) <= GROUP_BYTES_MAX
-            && padded_bytes(widths::index(header.payload_bytes.get())) == padded;
+            && padded_bytes(widths::index(header.payload_bytes.get()), is_encrypted) == padded;
         if fields_fit { Ok(header) } else { Err(Damage::HeaderFields) }
     }
 
@@ -375,7 +407,7 @@ impl GroupHeader {
 
     /// Checks the stored bytes of the whole group, header included.
     ///
-    /// With a hasher the Merkle root is checked too, not only the fast checksum and the records.
+    /// With a hasher the Merkle root is checked too, not only the fast checksum.
     pub(crate) fn check_body(
         &self,
         group: &[u8],
@@ -391,9 +423,19 @@ impl GroupHeader {
         if hasher.is_some_and(|hasher| stored_root(stored, hasher) != self.root) {
             return Err(Damage::BodyRoot);
         }
+        Ok(())
+    }
+
+    /// Checks the records of a group that is not encrypted, or is not any more.
+    pub(crate) fn check_records(&self, group: &[u8]) -> Result<(), Damage> {
         let payload = widths::index(self.payload_bytes.get());
-        let (records, padding) = stored.split_at_checked(payload).ok_or(Damage::Records)?;
-        let (mut rest, mut count) = (records, 0_u32);
+        let tags = if self.encrypted().is_some() { steps_count(payload) * TAG_BYTES } else { 0 };
+        let records = group.get(GROUP_HEADER_BYTES..GROUP_HEADER_BYTES + payload);
+        let padding = group.get(GROUP_HEADER_BYTES + payload + tags..);
+        let (Some(mut rest), Some(padding)) = (records, padding) else {
+            return Err(Damage::Records);
+        };
+        let mut count = 0_u32;
         while !rest.is_empty() {
             let (_header, _payload, behind) = split_record(rest).ok_or(Damage::Records)?;
             rest = behind;
@@ -401,6 +443,19 @@ impl GroupHeader {
         }
         let exact = count == self.records_count.get() && padding.iter().all(|byte| *byte == 0);
         if exact { Ok(()) } else { Err(Damage::Records) }
+    }
+
+    /// How the group is encrypted, if it is.
+    pub(crate) fn encrypted(&self) -> Option<Encrypted> {
+        let is_encrypted = self.suite == SUITE_SM4_GCM;
+        let (key_id, salt, tag) = (self.key_id.get(), self.salt, self.tag);
+        is_encrypted.then_some(Encrypted { key_id, salt, tag })
+    }
+
+    /// The sizes that its tag covers.
+    pub(crate) fn sizes(&self) -> GroupSizes {
+        let (payload, padded) = (self.payload_bytes.get(), self.padded_bytes.get());
+        GroupSizes::new(payload, padded, self.records_count.get())
     }
 
     /// What the next group must continue.

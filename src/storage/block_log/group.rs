@@ -5,8 +5,12 @@ use hufu_runtime::file::AlignedBuffer;
 use zerocopy::IntoBytes;
 
 use super::RecordPosition;
-use super::format::{BLOCK, GROUP_HEADER_BYTES, GroupBody, RECORD_HEADER_BYTES, RecordHeader};
-use super::tree::{GrowingTree, STEP_BYTES};
+use super::cipher::GroupCipher;
+use super::format::{
+    BLOCK, GROUP_HEADER_BYTES, GroupBody, RECORD_HEADER_BYTES, RecordHeader, STEP_BYTES,
+    padded_bytes,
+};
+use super::tree::GrowingTree;
 use crate::widths;
 
 /// Where a group lies and which one it is.
@@ -25,6 +29,7 @@ pub(super) struct OpenGroup {
     capacity: usize,
     payload: usize,
     records_count: u32,
+    cipher: Option<GroupCipher>,
     tree: GrowingTree,
 }
 
@@ -36,23 +41,31 @@ pub(super) struct SealedGroup {
 }
 
 impl OpenGroup {
-    /// A group at `slot` that may grow to `capacity` bytes, header included.
-    pub(super) fn new(slot: GroupSlot, buffer: AlignedBuffer, capacity: usize) -> Self {
+    /// A group at `slot` that may grow to `capacity` bytes, header included; encrypted on the way
+    /// where there is a cipher.
+    pub(super) fn new(
+        slot: GroupSlot,
+        buffer: AlignedBuffer,
+        capacity: usize,
+        cipher: Option<GroupCipher>,
+    ) -> Self {
         assert!(capacity <= buffer.len() && capacity.is_multiple_of(BLOCK));
         assert!(slot.offset.is_multiple_of(widths::offset(BLOCK)));
         assert!(slot.sequence > 0);
         let tree = GrowingTree::new(capacity);
-        Self { slot, buffer, capacity, payload: 0, records_count: 0, tree }
+        Self { slot, buffer, capacity, payload: 0, records_count: 0, cipher, tree }
     }
 
     /// True when a record with `bytes` of payload still fits.
     pub(super) fn fits(&self, bytes: usize) -> bool {
-        let used = GROUP_HEADER_BYTES + self.payload;
-        assert!(used <= self.capacity);
-        bytes <= self.capacity && used + RECORD_HEADER_BYTES + bytes <= self.capacity
+        assert!(GROUP_HEADER_BYTES + self.payload <= self.capacity);
+        let is_encrypted = self.cipher.is_some();
+        bytes <= self.capacity
+            && padded_bytes(self.payload + RECORD_HEADER_BYTES + bytes, is_encrypted)
+                <= self.capacity
     }
 
-    /// Copies one record in, and hashes what became whole. The caller has asked whether it fits.
+    /// Copies one record in, and encrypts and hashes what became whole. The caller has asked whether it fits.
     pub(super) fn put(
         &mut self,
         kind: u16,
@@ -70,7 +83,11 @@ impl OpenGroup {
                     target.copy_from_slice(piece);
                 }
                 at += piece.len();
-                self.tree.grow(&self.buffer, at, hasher);
+                let stored = match self.cipher.as_mut() {
+                    Some(cipher) => cipher.grow(&mut self.buffer, at),
+                    None => at,
+                };
+                self.tree.grow(&self.buffer, stored, hasher);
             }
         }
         self.payload += RECORD_HEADER_BYTES + bytes;
@@ -84,11 +101,11 @@ impl OpenGroup {
         }
     }
 
-    /// Ends the group: pads it and hashes what is left.
+    /// Ends the group: pads it, encrypts and hashes what is left.
     pub(super) fn seal(mut self, hasher: &dyn Hasher) -> SealedGroup {
         assert!(self.records_count > 0 || self.slot.flags != 0);
-        let (payload, count) = (self.payload, self.records_count);
-        let body = GroupBody::seal(&mut self.buffer, payload, count, self.tree, hasher);
+        let records = (self.payload, self.records_count);
+        let body = GroupBody::seal(&mut self.buffer, records, self.cipher, self.tree, hasher);
         assert!(widths::index(body.padded_bytes) <= self.capacity);
         SealedGroup { slot: self.slot, buffer: self.buffer, body }
     }

@@ -13,6 +13,7 @@ use super::format::{
 };
 use super::segment::ZEROES_BYTES;
 use crate::error::Error;
+use crate::keyring::Keyring;
 use crate::widths;
 
 /// Groups in flight at most; more gained nothing in `facts/storage.md`.
@@ -35,6 +36,9 @@ pub struct LogOptions {
     pub chain: Digest,
     /// Hashes the leaves of groups, in as many lanes as the provider has.
     pub hasher: Arc<dyn Hasher>,
+    /// Encrypts and decrypts; without it the log is stored in clear. A log keeps to what it began
+    /// with.
+    pub keys: Option<Keyring>,
     /// How files are opened.
     pub file_system: FileSystem,
     /// How the disk is reached. `Auto` is io_uring where it is allowed: the device writes one group
@@ -62,7 +66,7 @@ pub struct LogOptions {
 }
 
 impl LogOptions {
-    /// The defaults: 64 MiB segments, groups of 1 MiB, records up to 8 MiB, one group in flight.
+    /// The defaults: stored in clear, 64 MiB segments, groups of 1 MiB, records up to 8 MiB, one group in flight.
     #[must_use]
     pub fn new(
         folder: impl Into<PathBuf>,
@@ -75,6 +79,7 @@ impl LogOptions {
             kind,
             chain,
             hasher,
+            keys: None,
             file_system: FileSystem::default(),
             backend: Backend::Auto,
             depth: 1,
@@ -146,6 +151,11 @@ impl LogOptions {
             .saturating_add(widths::offset(ZEROES_BYTES))
     }
 
+    /// What every segment of this log is opened with.
+    pub(crate) fn chain_and_keys(&self) -> (&Digest, Option<&Keyring>) {
+        (&self.chain, self.keys.as_ref())
+    }
+
     /// Bytes of the longest group these options allow.
     pub(crate) fn longest_group(&self) -> usize {
         longest(self.group_bytes_max, self.record_bytes_max)
@@ -154,7 +164,8 @@ impl LogOptions {
 
 fn longest(group_bytes_max: u32, record_bytes_max: u32) -> usize {
     const { assert!(GROUP_HEADER_BYTES + RECORD_HEADER_BYTES < BLOCK) };
-    let alone = padded_bytes(RECORD_HEADER_BYTES + widths::index(record_bytes_max));
+    // With room for the tags of an encrypted one, so that memory does not depend on it.
+    let alone = padded_bytes(RECORD_HEADER_BYTES + widths::index(record_bytes_max), true);
     alone.max(widths::index(group_bytes_max))
 }
 

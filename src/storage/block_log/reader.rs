@@ -289,7 +289,8 @@ impl LogReader {
                 let window = window.unwrap_or_else(SegmentScan::new_window);
                 let options = &self.options;
                 let (system, folder) = (&options.file_system, &options.folder);
-                SegmentScan::open(system, folder, options.kind, &options.chain, segment, window)?
+                let common = options.chain_and_keys();
+                SegmentScan::open(system, folder, options.kind, common, segment, window)?
             }
         };
         assert!(scan.facts.segment == segment);

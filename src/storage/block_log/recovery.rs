@@ -177,7 +177,7 @@ fn read_headers(options: &LogOptions, logs: &BTreeSet<u32>) -> Result<Vec<Segmen
             &options.file_system,
             &options.folder,
             options.kind,
-            &options.chain,
+            options.chain_and_keys(),
             segment,
         )?;
         let continues = all.last().is_none_or(|before| {
@@ -233,6 +233,10 @@ fn check_last(options: &LogOptions, last: u32, window: AlignedBuffer) -> Result<
         }
     };
     let (offset, expected) = (walk.offset, walk.sequence_next);
+    if damage == Damage::Tag {
+        // All its bytes are there, so no crash left them behind.
+        return Err(corrupted(options, last, offset, damage));
+    }
     let mut at = offset;
     while let Some((found, header)) = scan.find_header(at)? {
         if header.durable.get() >= expected {
@@ -294,7 +298,7 @@ fn open_scan(
     window: AlignedBuffer,
 ) -> Result<SegmentScan, Error> {
     let (system, folder) = (&options.file_system, &options.folder);
-    SegmentScan::open(system, folder, options.kind, &options.chain, segment, window)
+    SegmentScan::open(system, folder, options.kind, options.chain_and_keys(), segment, window)
 }
 
 fn corrupted(options: &LogOptions, segment: u32, offset: u64, damage: Damage) -> Error {

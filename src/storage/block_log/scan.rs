@@ -1,16 +1,19 @@
 //! Reading groups out of one segment file, with every check on the way.
 
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 
 use hufu_crypto::{Digest, Hasher};
 use hufu_runtime::file::{AlignedBuffer, DirectFile, FileSystem};
 
 use super::LogKind;
+use super::cipher::{self, GroupName};
 use super::format::{
     BLOCK, ChainLink, Damage, GROUP_BYTES_MAX, GroupHeader, SEGMENT_HEADER_BYTES, SegmentFacts,
 };
-use super::segment;
+use super::segment::{self, State};
 use crate::error::Error;
+use crate::keyring::Keyring;
 use crate::widths;
 
 /// Bytes read at a time when groups are small.
@@ -18,11 +21,15 @@ const READ_AHEAD_BYTES: usize = 1 << 20;
 
 /// One segment file seen through a window of memory.
 pub(crate) struct SegmentScan {
+    path: PathBuf,
     file: DirectFile,
     pub(crate) facts: SegmentFacts,
     window: AlignedBuffer,
     start: u64,
     filled: usize,
+    keys: Option<Keyring>,
+    /// Offsets of the groups of the window that are decrypted, and so were checked before.
+    decrypted: BTreeSet<u64>,
 }
 
 impl SegmentScan {
@@ -31,14 +38,16 @@ impl SegmentScan {
         file_system: &FileSystem,
         folder: &Path,
         kind: LogKind,
-        chain: &Digest,
+        (chain, keys): (&Digest, Option<&Keyring>),
         segment: u32,
         window: AlignedBuffer,
     ) -> Result<Self, Error> {
         assert!(window.len() >= GROUP_BYTES_MAX);
-        let (file, facts) = segment::open(file_system, folder, kind, chain, segment)?;
+        let (file, facts) = segment::open(file_system, folder, kind, (chain, keys), segment)?;
         assert!(facts.segment_bytes > SEGMENT_HEADER_BYTES);
-        Ok(Self { file, facts, window, start: 0, filled: 0 })
+        let (keys, decrypted) = (keys.cloned(), BTreeSet::new());
+        let path = segment::path(folder, segment, State::Log);
+        Ok(Self { path, file, facts, window, start: 0, filled: 0, keys, decrypted })
     }
 
     /// A window large enough for every group there can be. Untouched pages cost no memory.
@@ -54,6 +63,7 @@ impl SegmentScan {
     /// Forgets what was read, because a writer may have written there since.
     pub(crate) fn forget(&mut self) {
         self.filled = 0;
+        self.decrypted.clear();
     }
 
     /// What the first group of this segment must continue.
@@ -74,7 +84,7 @@ impl SegmentScan {
             let left = self.facts.segment_bytes - offset;
             let left = usize::try_from(left).unwrap_or(usize::MAX);
             let wanted = bytes.max(READ_AHEAD_BYTES).min(left).min(self.window.len());
-            self.filled = 0;
+            self.forget();
             self.file.read(offset, &mut self.window, wanted)?;
             (self.start, self.filled) = (offset, wanted);
         }
@@ -91,11 +101,18 @@ impl SegmentScan {
         let header = GroupHeader::decode(kind, seed, block);
         Ok(header.and_then(|header| {
             let found = header.segment.get();
-            if found == segment { Ok(header) } else { Err(Damage::Segment { found }) }
+            if found != segment {
+                return Err(Damage::Segment { found });
+            }
+            let fits = header.encrypted().is_some() == self.keys.is_some();
+            if fits { Ok(header) } else { Err(Damage::HeaderFields) }
         }))
     }
 
     /// The whole group at `offset` with its body checked; place and chain are the caller's.
+    ///
+    /// With a hasher it is checked in full and its records can be read. Without one, only the fast
+    /// checksum says that the bytes are those that were written.
     pub(crate) fn group(
         &mut self,
         offset: u64,
@@ -106,15 +123,66 @@ impl SegmentScan {
             Err(damage) => return Ok(Err(damage)),
         };
         let padded = widths::index(header.padded_bytes.get());
-        let Some(bytes) = self.span(offset, padded)? else {
+        if self.span(offset, padded)?.is_none() {
             return Ok(Err(Damage::HeaderFields));
-        };
-        Ok(header.check_body(bytes, hasher).map(|()| header))
+        }
+        if self.decrypted.contains(&offset) {
+            return Ok(Ok(header));
+        }
+        let bytes = self.span(offset, padded)?.unwrap_or_default();
+        if let Err(damage) = header.check_body(bytes, hasher) {
+            return Ok(Err(damage));
+        }
+        if hasher.is_some() && !self.decrypt(offset, &header)? {
+            return Ok(Err(Damage::Tag));
+        }
+        if hasher.is_none() && self.keys.is_some() {
+            return Ok(Ok(header));
+        }
+        let bytes = self.span(offset, padded)?.unwrap_or_default();
+        Ok(header.check_records(bytes).map(|()| header))
     }
 
-    /// The bytes of a group that [`SegmentScan::group`] found at `offset`.
+    /// Decrypts a group of the window in place, if it is encrypted. False when it does not open.
+    fn decrypt(&mut self, offset: u64, header: &GroupHeader) -> Result<bool, Error> {
+        let (Some(keys), Some(encrypted)) = (self.keys.as_ref(), header.encrypted()) else {
+            return Ok(true);
+        };
+        let name = GroupName {
+            kind: self.facts.kind,
+            chain: self.facts.chain,
+            segment: self.facts.segment,
+            offset,
+            epoch: header.epoch.get(),
+            sequence: header.sequence.get(),
+            flags: header.flags.get(),
+        };
+        let padded = widths::index(header.padded_bytes.get());
+        let from = usize::try_from(offset - self.start).unwrap_or(usize::MAX);
+        let group = self.window.get_mut(from..from + padded).unwrap_or_default();
+        assert!(group.len() == padded, "its checksum was taken from there");
+        match cipher::open(keys, &name, (&header.sizes(), &encrypted), group) {
+            Some(true) => {
+                self.decrypted.insert(offset);
+                Ok(true)
+            }
+            Some(false) => {
+                // What is there now is neither what is stored nor what was.
+                self.forget();
+                Ok(false)
+            }
+            None => Err(Error::KeyUnknown {
+                path: self.path.clone(),
+                found: encrypted.key_id,
+                known: keys.ids(),
+            }),
+        }
+    }
+
+    /// The bytes of a group that [`SegmentScan::group`] found at `offset`, its records in clear.
     pub(crate) fn bytes(&mut self, offset: u64, header: &GroupHeader) -> Result<&[u8], Error> {
         let padded = widths::index(header.padded_bytes.get());
+        assert!(self.keys.is_none() || self.decrypted.contains(&offset));
         Ok(self.span(offset, padded)?.unwrap_or_default())
     }
 

@@ -18,6 +18,7 @@ use hufu_runtime::file::{AlignedBuffer, DirectFile, FileError, FileSystem};
 use super::LogKind;
 use super::format::{BLOCK, Damage, FORMAT_VERSION, SegmentFacts};
 use crate::error::Error;
+use crate::keyring::Keyring;
 use crate::widths;
 
 /// Bytes of zeroes written at a time when a segment is prepared.
@@ -57,8 +58,8 @@ pub(crate) fn path(folder: &Path, segment: u32, state: State) -> PathBuf {
 /// every name in the folder that recovery saw, also those that a killed process gave and never
 /// synced.
 ///
-/// A group is known by (epoch, sequence), and encryption will make its nonce from the two. What the
-/// groups themselves say does not do: the one group of an epoch may be the torn one.
+/// A group is known by (epoch, sequence). What the groups themselves say does not do: the one group
+/// of an epoch may be the torn one.
 pub(crate) fn claim_epoch(
     file_system: &FileSystem,
     folder: &Path,
@@ -115,7 +116,7 @@ pub(crate) fn open(
     file_system: &FileSystem,
     folder: &Path,
     kind: LogKind,
-    chain: &Digest,
+    (chain, keys): (&Digest, Option<&Keyring>),
     segment: u32,
 ) -> Result<(DirectFile, SegmentFacts), Error> {
     let path = path(folder, segment, State::Log);
@@ -146,8 +147,21 @@ pub(crate) fn open(
     if file.bytes()? < facts.segment_bytes {
         return Err(damaged(Damage::Truncated));
     }
+    check_key(&path, facts.key_id, keys)?;
     assert!(facts.segment == segment);
     Ok((file, facts))
+}
+
+/// Refuses what is encrypted otherwise than this node was told: nothing is wrong with the bytes.
+fn check_key(path: &Path, found: u64, keys: Option<&Keyring>) -> Result<(), Error> {
+    let path = path.to_path_buf();
+    match keys {
+        None if found == 0 => Ok(()),
+        None => Err(Error::KeyMissing { path, found }),
+        Some(_) if found == 0 => Err(Error::NotEncrypted { path }),
+        Some(keys) if keys.has(found) => Ok(()),
+        Some(keys) => Err(Error::KeyUnknown { path, found, known: keys.ids() }),
+    }
 }
 
 /// A segment being filled with zeroes.

@@ -11,8 +11,10 @@ use hufu_runtime::file::{
 
 use super::*;
 use crate::Error;
+use crate::keyring::ring;
 
 mod damage;
+mod encryption;
 mod failures;
 mod model;
 mod power;
@@ -23,6 +25,7 @@ const BLOCK: usize = 4096;
 /// Small segments and groups, on the page cache: for tests that open a log thousands of times.
 fn small(folder: &Path) -> LogOptions {
     let mut options = LogOptions::new(folder, LogKind::Block, CHAIN, software_provider().hasher);
+    options.keys = Some(ring(&[1]));
     options.segment_bytes = 64 << 10;
     options.group_bytes_max = 16 << 10;
     options.record_bytes_max = 24 << 10;
@@ -103,7 +106,7 @@ fn groups(options: &LogOptions) -> Vec<(u32, u64, u64)> {
             &options.file_system,
             &options.folder,
             options.kind,
-            &options.chain,
+            options.chain_and_keys(),
             segment,
             super::scan::SegmentScan::new_window(),
         )

@@ -11,22 +11,17 @@
 //!
 //! A writer does not wait for the end of the group: [`GrowingTree`] takes leaves as they fill,
 //! while the device is busy with the group before, so that little is left between the last record
-//! and the write. Encryption goes the same way when it comes: its nonce is (epoch, sequence), both
-//! known before the first record, so the blocks of a step are encrypted in place by counter, their
-//! ciphertext goes into the tag and then into checksum and leaves, and only the tag is finished at
-//! the end. What is stored is what is hashed, with or without a key.
+//! and the write. Encryption goes the same way: a step is encrypted in place when it is full, and
+//! then hashed. What is stored is what is hashed, with or without a key.
 
 use hufu_crypto::{Digest, Hasher};
 
-use super::format::{BLOCK, GROUP_HEADER_BYTES};
+use super::format::{BLOCK, GROUP_HEADER_BYTES, STEP_BYTES};
 
 /// Leaves hashed together while a group fills: as many as the widest hasher has lanes.
 const STEP_LEAVES: usize = 16;
 
-/// Bytes of a step. Who fills a group in pieces of this size hashes them while they are in the
-/// cache of its core.
-pub(super) const STEP_BYTES: usize = STEP_LEAVES * BLOCK;
-
+const _: () = assert!(STEP_BYTES == STEP_LEAVES * BLOCK);
 const _: () = assert!(GROUP_HEADER_BYTES < BLOCK && BLOCK - GROUP_HEADER_BYTES != 64);
 
 /// Checksum and leaves of a group as far as it has grown.

@@ -157,8 +157,8 @@ impl Verification<'_> {
     fn open(&mut self, segment: u32) -> Result<Option<SegmentScan>, Error> {
         let window = self.window.take().unwrap_or_else(SegmentScan::new_window);
         let (options, system) = (self.options, &self.options.file_system);
-        let (folder, chain) = (&options.folder, &options.chain);
-        match SegmentScan::open(system, folder, options.kind, chain, segment, window) {
+        let (folder, common) = (&options.folder, options.chain_and_keys());
+        match SegmentScan::open(system, folder, options.kind, common, segment, window) {
             Ok(scan) => Ok(Some(scan)),
             Err(Error::Corrupted { offset, damage, .. }) => {
                 self.fault(segment, offset, damage);
@@ -172,7 +172,8 @@ impl Verification<'_> {
     fn first_sequence_of(&self, segment: u32) -> Option<u64> {
         let options = self.options;
         let (system, folder) = (&options.file_system, &options.folder);
-        let opened = super::segment::open(system, folder, options.kind, &options.chain, segment);
+        let common = options.chain_and_keys();
+        let opened = super::segment::open(system, folder, options.kind, common, segment);
         opened.ok().map(|(_file, facts)| facts.first_sequence)
     }
 
@@ -239,7 +240,8 @@ impl Verification<'_> {
         let expected = self.anchor.map(|(sequence, _link)| sequence);
         let used = scan.find_used(offset, scan.facts.segment_bytes)?.is_some();
         if is_last {
-            let proved = self.is_proved_durable(scan, offset, expected)?;
+            // A group that is whole and does not open is no tail that a crash left behind.
+            let proved = damage == Damage::Tag || self.is_proved_durable(scan, offset, expected)?;
             if !proved {
                 if used && !scan.facts.recycled {
                     let sequence = expected.unwrap_or(0);

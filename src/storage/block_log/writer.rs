@@ -8,6 +8,7 @@ use hufu_runtime::file::{
     AlignedBuffer, Backend, Completion, DirectFile, FileError, FileRing, RingOptions, Token,
 };
 
+use super::cipher::{GroupCipher, GroupName};
 use super::format::{
     ChainLink, FLAG_OPEN, FLAG_SEAL, GroupHeader, GroupPlace, RECORD_HEADER_BYTES,
     SEGMENT_HEADER_BYTES, SegmentFacts, padded_bytes,
@@ -19,6 +20,7 @@ use super::recovery::{self, FIRST_HASH, Recovered, RecoveryReport, Tail};
 use super::segment::{self, Listing, Preparer, State};
 use super::{Damage, DurableMark, DurableSequence, RecordPosition, SegmentEntry, Shared};
 use crate::error::Error;
+use crate::keyring::Keyring;
 use crate::widths;
 
 /// What became of a record that was offered.
@@ -106,6 +108,32 @@ impl BlockLog {
         Ok(system.exists(folder)? && !Listing::read(system, folder)?.logs.is_empty())
     }
 
+    /// Whether the log in `options.folder`, if there is one, is encrypted with keys of
+    /// `options.keys`, or in clear if there are none. Looks at the first segment that has a header.
+    ///
+    /// # Errors
+    /// [`Error::KeyMissing`], [`Error::KeyUnknown`], [`Error::NotEncrypted`]; what else is wrong
+    /// with the log is for others to say.
+    pub fn check_keys(options: &LogOptions) -> Result<(), Error> {
+        if !Self::exists(options)? {
+            return Ok(());
+        }
+        let (system, folder) = (&options.file_system, &options.folder);
+        for number in Listing::read(system, folder)?.logs {
+            let common = options.chain_and_keys();
+            match segment::open(system, folder, options.kind, common, number) {
+                Ok(_) => return Ok(()),
+                Err(
+                    error @ (Error::KeyMissing { .. }
+                    | Error::KeyUnknown { .. }
+                    | Error::NotEncrypted { .. }),
+                ) => return Err(error),
+                Err(_) => {}
+            }
+        }
+        Ok(())
+    }
+
     /// Opens the log in `options.folder`, making it if there is none, after recovery.
     ///
     /// A torn tail is cut off and reported; damage, a full disk or another chain is an error. When
@@ -173,7 +201,9 @@ impl BlockLog {
         if self.open.as_ref().is_some_and(|group| !group.fits(bytes)) {
             self.seal_open();
         }
-        if self.open.is_none() && !self.begin_group(RECORD_HEADER_BYTES + bytes, 0) {
+        if self.open.is_none()
+            && !self.guarded(|log| log.begin_group(RECORD_HEADER_BYTES + bytes, 0))?
+        {
             return Ok(Appended::Full);
         }
         let Some(group) = self.open.as_mut() else { return Ok(Appended::Full) };
@@ -189,7 +219,10 @@ impl BlockLog {
         if self.open.as_ref().is_some_and(|group| group.fits(bytes)) {
             return true;
         }
-        let needed = padded_bytes(RECORD_HEADER_BYTES.saturating_add(bytes));
+        if bytes > widths::index(self.options.record_bytes_max) {
+            return false;
+        }
+        let needed = padded_bytes(RECORD_HEADER_BYTES + bytes, self.options.keys.is_some());
         if needed <= widths::index(self.options.group_bytes_max) {
             !self.buffers.is_empty()
         } else {
@@ -335,19 +368,19 @@ impl BlockLog {
     fn mark(&mut self, flag: u32) -> Result<(), Error> {
         assert!(self.open.is_none() && self.sealed.is_empty());
         assert!(flag == FLAG_OPEN || flag == FLAG_SEAL);
-        let begun = self.begin_group(0, flag);
+        let begun = self.guarded(|log| log.begin_group(0, flag))?;
         assert!(begun, "all buffers are free when nothing is in flight");
         self.flush()?;
         Ok(())
     }
 
     /// Plans the next group for `payload` bytes of records. False when no buffer is free.
-    fn begin_group(&mut self, payload: usize, flags: u32) -> bool {
+    fn begin_group(&mut self, payload: usize, flags: u32) -> Result<bool, Error> {
         assert!(self.open.is_none());
-        let needed = padded_bytes(payload);
+        let needed = padded_bytes(payload, self.options.keys.is_some());
         let ordinary = needed <= widths::index(self.options.group_bytes_max);
         let taken = if ordinary { self.buffers.pop() } else { self.buffer_large.take() };
-        let Some(buffer) = taken else { return false };
+        let Some(buffer) = taken else { return Ok(false) };
         if self.planned.end - self.planned.offset < widths::offset(needed) {
             self.planned = Planned {
                 segment: self.planned.segment + 1,
@@ -365,9 +398,20 @@ impl BlockLog {
             sequence: self.sequence_next,
             flags,
         };
+        let name = GroupName {
+            kind: self.options.kind,
+            chain: *self.options.chain.as_bytes(),
+            segment: slot.segment,
+            offset: slot.offset,
+            epoch: self.epoch,
+            sequence: slot.sequence,
+            flags,
+        };
+        let keys = self.options.keys.as_ref();
+        let cipher = keys.map(|keys| GroupCipher::begin(keys, &name)).transpose()?;
         self.sequence_next += 1;
-        self.open = Some(OpenGroup::new(slot, buffer, capacity));
-        true
+        self.open = Some(OpenGroup::new(slot, buffer, capacity, cipher));
+        Ok(true)
     }
 
     /// Closes the group being collected, if there is one.
@@ -475,6 +519,7 @@ impl BlockLog {
             epoch: self.epoch,
             first_sequence: first.sequence,
             previous: self.link.hash,
+            key_id: self.options.keys.as_ref().map_or(0, Keyring::current),
             ..self.active.facts
         };
         let file = Arc::new(self.preparer.activate(facts)?);
@@ -555,6 +600,7 @@ fn create(options: &LogOptions) -> Result<Beginning, Error> {
         first_sequence: 1,
         previous: FIRST_HASH,
         salt,
+        key_id: options.keys.as_ref().map_or(0, Keyring::current),
     };
     let mut preparer = new_preparer(options, 0)?;
     drop(preparer.activate(facts)?);

@@ -7,6 +7,7 @@ use rocksdb::{BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressio
 
 use super::{Family, database};
 use crate::error::Error;
+use crate::keyring::Keyring;
 
 const PROBE: &str = "direct.probe";
 /// Write buffers kept per family: one filling, one being flushed.
@@ -21,6 +22,9 @@ const OWN_BYTES: u64 = 20 << 20;
 pub struct StateStoreOptions {
     /// Folder of the store.
     pub folder: PathBuf,
+    /// Encrypts and decrypts; without it the store is in clear. A store keeps to what it began
+    /// with.
+    pub keys: Option<Keyring>,
     /// Bytes of blocks, indexes and filters kept in memory.
     pub cache_bytes: usize,
     /// Bytes of changes of all families kept in memory before they are flushed.
@@ -34,11 +38,12 @@ pub struct StateStoreOptions {
 }
 
 impl StateStoreOptions {
-    /// The defaults: 64 MiB of cache, 48 MiB of write buffers, two background threads.
+    /// The defaults: in clear, 64 MiB of cache, 48 MiB of write buffers, two background threads.
     #[must_use]
     pub fn new(folder: impl Into<PathBuf>) -> Self {
         Self {
             folder: folder.into(),
+            keys: None,
             cache_bytes: 64 << 20,
             write_buffer_bytes: 48 << 20,
             background_jobs: 2,

@@ -3,6 +3,9 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
+use crate::keyring::ring;
+
+mod encryption;
 
 fn mark(height: u64) -> AppliedMark {
     AppliedMark {
@@ -24,11 +27,28 @@ fn mark(height: u64) -> AppliedMark {
     }
 }
 
-fn open(folder: &Path) -> StateStore {
+fn options(folder: &Path) -> StateStoreOptions {
     let mut options = StateStoreOptions::new(folder);
+    options.keys = Some(ring(&[1]));
     options.cache_bytes = 4 << 20;
     options.write_buffer_bytes = 4 << 20;
-    StateStore::open(&options).unwrap()
+    options
+}
+
+fn open(folder: &Path) -> StateStore {
+    StateStore::open(&options(folder)).unwrap()
+}
+
+/// A store without encryption.
+fn open_plain(folder: &Path) -> StateStore {
+    StateStore::open(&StateStoreOptions { keys: None, ..options(folder) }).unwrap()
+}
+
+/// Writes past the store.
+fn put_raw(store: &StateStore, family: Family, key: &[u8], bytes: &[u8]) {
+    let mut options = WriteOptions::default();
+    options.disable_wal(true);
+    store.db.put_cf_opt(store.handle(family).unwrap(), key, bytes, &options).unwrap();
 }
 
 #[test]
@@ -121,14 +141,11 @@ fn scans_stop_at_their_prefix_and_snapshots_stand_still() {
 #[test]
 fn every_flipped_bit_of_a_value_with_a_checksum_is_found() {
     let folder = tempfile::tempdir().unwrap();
-    let store = open(folder.path());
+    let store = open_plain(folder.path());
+    let stored = |family, key: &[u8]| store.codec.seal(family, key, key, b"a value".to_vec());
     for family in Family::ALL.into_iter().filter(|family| family.has_checksums()) {
-        let good = stored(family, b"key", b"a value".to_vec());
-        let raw = |bytes: &[u8]| {
-            let mut options = WriteOptions::default();
-            options.disable_wal(true);
-            store.db.put_cf_opt(store.handle(family).unwrap(), b"key", bytes, &options).unwrap();
-        };
+        let good = stored(family, b"key");
+        let raw = |bytes: &[u8]| put_raw(&store, family, b"key", bytes);
         for bit in 0..good.len() * 8 {
             let mut flipped = good.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
@@ -139,7 +156,7 @@ fn every_flipped_bit_of_a_value_with_a_checksum_is_found() {
         assert_eq!(store.verify(10).unwrap().len(), 1);
         raw(&good[..3]);
         assert!(store.multi_get(family, &[b"key"]).is_err());
-        raw(&stored(family, b"other", b"a value".to_vec()));
+        raw(&stored(family, b"other"));
         assert!(store.get(family, b"key").is_err(), "a value under another key is no value");
         raw(&good);
         assert_eq!(store.get(family, b"key").unwrap().unwrap(), b"a value");
@@ -164,7 +181,7 @@ fn every_flipped_byte_of_a_table_file_is_found_or_harmless() {
         .filter(|path| path.extension().is_some_and(|extension| extension == "sst"))
         .collect();
     assert!(tables.len() >= 2);
-    let options = StateStoreOptions::new(folder.path());
+    let options = options(folder.path());
     let expected: Vec<_> = {
         let store = StateStore::open_read_only(&options).unwrap();
         store.iterate(Family::Accounts, &[]).unwrap().map(Result::unwrap).collect()
@@ -204,12 +221,12 @@ fn checkpoints_and_read_only_stores_hold_the_same_state() {
     let copy = folder.path().join("copy");
     store.checkpoint(&copy).unwrap();
     store.commit(StateBatch::new(), &mark(5)).unwrap();
-    let read = StateStore::open_read_only(&StateStoreOptions::new(&copy)).unwrap();
+    let read = StateStore::open_read_only(&options(&copy)).unwrap();
     assert_eq!(read.applied().unwrap(), Some(mark(4)));
     assert_eq!(read.get(Family::Configuration, b"key").unwrap().unwrap(), b"value");
     let refused = read.commit(StateBatch::new(), &mark(6)).unwrap_err();
     assert_eq!(refused.whose(), crate::Whose::Host);
-    let missing = StateStore::open_read_only(&StateStoreOptions::new(folder.path().join("none")));
+    let missing = StateStore::open_read_only(&options(&folder.path().join("none")));
     assert!(matches!(missing, Err(Error::Database { operation: "open", .. })));
     let again = store.checkpoint(&copy);
     assert!(matches!(again, Err(Error::Database { operation: "checkpoint", .. })));
@@ -224,7 +241,7 @@ fn options_out_of_range_are_refused() {
         |options| options.open_files_max = -1,
     ];
     for change in wrong {
-        let mut options = StateStoreOptions::new("never made");
+        let mut options = options(Path::new("never made"));
         change(&mut options);
         assert!(matches!(StateStore::open(&options), Err(Error::Option { .. })));
     }
@@ -273,13 +290,17 @@ proptest! {
                 prop_assert_eq!(store.applied().unwrap(), Some(mark(height)));
             }
             for family in Family::ALL {
-                let seen: Vec<_> = store
+                let mut seen: Vec<_> = store
                     .iterate(family, &[])
                     .unwrap()
                     .map(|entry| entry.unwrap())
                     .filter(|(key, _)| **key != *APPLIED_KEY)
                     .map(|(key, value)| (key.into_vec(), value))
                     .collect();
+                prop_assert!(seen.is_sorted_by_key(|(key, _)| store.order(family, key)));
+                if family == Family::Accounts {
+                    seen.sort();
+                }
                 let expected: Vec<_> = model
                     .iter()
                     .filter(|((of, _), _)| *of == family)

@@ -5,9 +5,11 @@ use hufu_runtime::file::{DirectIo, Fault, FaultOperation, FaultPlan};
 use hufu_runtime::sim::disk::SimDisk;
 
 use super::*;
+use crate::keyring::ring;
 
 fn options(folder: &std::path::Path) -> VoteLogOptions {
     let mut options = VoteLogOptions::new(folder, Digest([3; 32]), software_provider().hasher);
+    options.keys = Some(ring(&[1]));
     options.segment_bytes = 256 << 10;
     options
 }

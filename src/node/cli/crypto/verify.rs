@@ -39,7 +39,7 @@ const READ_BYTES: usize = 1 << 20;
 const BATCH_COUNT: usize = 4_096;
 
 /// Keys whose tables are kept, count: 17 MB, taken when a second batch comes.
-const KNOWN_KEYS_MAX: usize = 1_024;
+const KNOWN_KEYS_MAX: u32 = 1_024;
 
 /// Rounds of tables made between two batches at most, so that they never take longer than what they
 /// save.
@@ -216,7 +216,7 @@ impl Batch {
             .collect();
         let mut verdicts = vec![Verdict::SignatureInvalid; items.len()];
         if self.judged == 1 {
-            self.provider = kernels::provider_with(KNOWN_KEYS_MAX);
+            self.provider = kernels::provider_knowing(KNOWN_KEYS_MAX);
         }
         let parts = items.par_chunks(PART_COUNT).zip(verdicts.par_chunks_mut(PART_COUNT));
         parts.for_each(|(items, verdicts)| self.provider.verifier.verify_many(items, verdicts));

@@ -170,7 +170,10 @@ impl Read {
         };
         let rows = |prefix: &[u8], max: u32| -> Result<Vec<Entry>, ExecuteError> {
             let rows = store.scan_prefix(Family::Accounts, prefix)?.take(index(max) + 1);
-            Ok(rows.collect::<Result<Vec<_>, _>>()?)
+            let mut rows = rows.collect::<Result<Vec<_>, _>>()?;
+            // The store has an order of its own; an answer is ascending.
+            rows.sort_unstable_by(|left, right| left.0.cmp(&right.0));
+            Ok(rows)
         };
         let holdings = rows(&StateKey::holdings_prefix(&address), ACCOUNT_HOLDINGS_COUNT_MAX)?;
         let mandates = rows(&StateKey::mandates_prefix(&address), ACCOUNT_MANDATES_COUNT_MAX)?;

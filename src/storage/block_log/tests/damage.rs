@@ -4,7 +4,11 @@ use super::*;
 
 /// A closed log of three segments whose groups have headers, records, padding and a full end.
 fn closed_log(folder: &Path) -> LogOptions {
-    let mut options = small(folder);
+    closed_log_with(folder, Some(ring(&[1])))
+}
+
+fn closed_log_with(folder: &Path, keys: Option<crate::keyring::Keyring>) -> LogOptions {
+    let mut options = LogOptions { keys, ..small(folder) };
     options.segment_bytes = 20 << 10;
     options.group_bytes_max = 8 << 10;
     options.record_bytes_max = 6_000;
@@ -72,34 +76,36 @@ fn every_flipped_byte_of_a_closed_log_is_found_and_named() {
 #[test]
 fn a_checksum_made_to_fit_does_not_hide_a_changed_byte() {
     // Whoever changes a payload and repairs both CRCs still meets the Merkle root; whoever repairs
-    // the root too meets the chain of the next header.
-    let folder = tempfile::tempdir().unwrap();
-    let options = closed_log(folder.path());
-    let (segment, start, bytes) = groups(&options)[1];
-    let whole = stored(folder.path(), segment);
-    let (from, to) = (usize::try_from(start).unwrap(), usize::try_from(start + bytes).unwrap());
-    let seed = crc32c::crc32c(&whole[112..128]);
-    let repair = |group: &mut Vec<u8>| {
-        let body = crc32c::crc32c(&group[256..]).to_le_bytes();
-        group[12..16].copy_from_slice(&body);
-        let header = crc32c::crc32c_append(seed, &group[12..256]).to_le_bytes();
-        group[8..12].copy_from_slice(&header);
-    };
-    let mut group = whole[from..to].to_vec();
-    let before = group.clone();
-    repair(&mut group);
-    assert_eq!(group, before, "the layout is as this test believes");
-    group[300] ^= 1;
-    repair(&mut group);
-    overwrite(folder.path(), segment, start, &group);
-    let report = verify(&options, &mut |_, _| {}).unwrap();
-    assert_eq!(report.faults[0].damage, Damage::BodyRoot);
-    let root = super::super::tree::stored_root(&group[256..], &*options.hasher);
-    group[104..136].copy_from_slice(root.as_bytes());
-    repair(&mut group);
-    overwrite(folder.path(), segment, start, &group);
-    let report = verify(&options, &mut |_, _| {}).unwrap();
-    assert_eq!(report.faults[0].damage, Damage::Chain);
+    // the root too meets the chain of the next header, or before it a tag that he cannot make.
+    for (keys, damage) in [(None, Damage::Chain), (Some(ring(&[1])), Damage::Tag)] {
+        let folder = tempfile::tempdir().unwrap();
+        let options = closed_log_with(folder.path(), keys);
+        let (segment, start, bytes) = groups(&options)[1];
+        let whole = stored(folder.path(), segment);
+        let (from, to) = (usize::try_from(start).unwrap(), usize::try_from(start + bytes).unwrap());
+        let seed = crc32c::crc32c(&whole[112..128]);
+        let repair = |group: &mut Vec<u8>| {
+            let body = crc32c::crc32c(&group[256..]).to_le_bytes();
+            group[12..16].copy_from_slice(&body);
+            let header = crc32c::crc32c_append(seed, &group[12..256]).to_le_bytes();
+            group[8..12].copy_from_slice(&header);
+        };
+        let mut group = whole[from..to].to_vec();
+        let before = group.clone();
+        repair(&mut group);
+        assert_eq!(group, before, "the layout is as this test believes");
+        group[300] ^= 1;
+        repair(&mut group);
+        overwrite(folder.path(), segment, start, &group);
+        let report = verify(&options, &mut |_, _| {}).unwrap();
+        assert_eq!(report.faults[0].damage, Damage::BodyRoot);
+        let root = super::super::tree::stored_root(&group[256..], &*options.hasher);
+        group[104..136].copy_from_slice(root.as_bytes());
+        repair(&mut group);
+        overwrite(folder.path(), segment, start, &group);
+        let report = verify(&options, &mut |_, _| {}).unwrap();
+        assert_eq!(report.faults[0].damage, damage);
+    }
 }
 
 #[test]
@@ -213,10 +219,12 @@ fn a_payload_that_looks_like_a_group_header_fools_nobody() {
     use super::super::format::{FLAG_OPEN, GroupBody, GroupHeader, GroupPlace};
     use super::super::tree::GrowingTree;
     let folder = tempfile::tempdir().unwrap();
-    let options = small(folder.path());
+    let mut options = small(folder.path());
+    // Only a log in clear stores what clients send as they sent it.
+    options.keys = None;
     let (mut log, _) = open(&options);
     let mut fake = vec![0; BLOCK];
-    let body = GroupBody::seal(&mut fake, 0, 0, GrowingTree::new(BLOCK), &*options.hasher);
+    let body = GroupBody::seal(&mut fake, (0, 0), None, GrowingTree::new(BLOCK), &*options.hasher);
     let place = GroupPlace {
         kind: LogKind::Block,
         seed: crc32c::crc32c(&[0; 16]),

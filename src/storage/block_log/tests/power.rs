@@ -161,7 +161,7 @@ impl Lives {
         Ok(())
     }
 
-    /// An (epoch, sequence) names one group for ever: encryption will make nonces from it.
+    /// An (epoch, sequence) names one group for ever.
     fn note_headers(&mut self, seed: u64) {
         let (system, folder) = (&self.options.file_system, &self.options.folder);
         if !system.exists(folder).unwrap() {
