@@ -15,8 +15,8 @@
 //! | payload, tags and padding of a group | CRC-32C and SM3 Merkle root in the group header |
 //! | unused end of a segment | must be zero (not in a recycled segment) |
 //!
-//! A log is encrypted as a whole or not at all; [`super::cipher`] says how. Checksum, root and chain
-//! are those of the stored bytes, so that they tell a torn tail from damage without any key, and a
+//! A log is encrypted as a whole or not at all; [`super::cipher`] says how. Checksum, root and
+//! chain are those of the stored bytes, so that they tell a torn tail from damage without any key, and a
 //! group that they vouch for and that does not open is a forgery. The order of checks is the same
 //! everywhere: header, place, checksum, root, key, tag, records.
 //!
