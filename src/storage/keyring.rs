@@ -197,6 +197,8 @@ pub(crate) fn ring(numbers: &[u8]) -> Keyring {
 
 #[cfg(test)]
 mod tests {
+    use hufu_crypto::Sm3;
+
     use super::*;
 
     #[test]
@@ -233,6 +235,26 @@ mod tests {
         assert!(!opens(id, [4; 16], b"here"));
         assert!(!opens(id, [3; 16], b"there"));
         assert!(keys.group(7, &[3; 16], b"here").is_none());
+    }
+
+    /// What is on the disks of today is read with exactly these keys; another program computed them
+    /// from OpenSSL's SM3 and SM4.
+    #[test]
+    fn derived_keys_are_those_of_the_format() {
+        let keys = ring(&[1]);
+        let id = keys.current();
+        let epoch = |nonce: &[u8; 12]| {
+            let mut value = *b"a value of the state";
+            let aead = keys.epoch(id, &[7; 32]).unwrap();
+            let tag = aead.seal(nonce, b"accounts", &mut value);
+            Sm3::of(&[&value, &tag.0]).to_string()
+        };
+        assert_eq!(show_id(id), "4dfa7391375b9ebd");
+        let expected = "7651d55f96a7600f45cfaf1503ba4811070ffe830230bd62599828518b5f8ea6";
+        assert_eq!(epoch(&[3; 12]), expected);
+        let names = keys.names(id, 1, &[b"a key of the state"]).unwrap();
+        let expected = "010205296fa753cf96f61ae834d230f583d7403b67de59a3c58bb420b3893e92";
+        assert_eq!(Sm3::of(&[&names[0]]).to_string(), expected);
     }
 
     #[test]
