@@ -271,8 +271,8 @@ fn the_bytes_of_an_encrypted_group_are_those_of_the_format() {
     use super::super::tree::GrowingTree;
     let (keys, hasher) = (ring(&[1]), software_provider().hasher);
     let golden = [
-        (3_000, "082460b900e727f63d1cc6f9f46bd29d6483054df7b328cb835ff32499140eca"),
-        (140_000, "3d0a2ec69a2bf160e6c9d2dc1e4466ff55d9244b565e43da64164b33ffdf2064"),
+        (3_000, "04fab6f6b65f0b2ea50e5329c697b78f357b25982694eb9e92be41fdd8331709"),
+        (140_000, "a0a27ac7bbc642b0477bb633d0382362c388ef0f9031fb115392efd8a8cbabdc"),
     ];
     for (bytes, expected) in golden {
         let (kind, flags, previous) = (LogKind::Block, 0, Digest([5; 32]));
