@@ -169,8 +169,8 @@ fn figures(backends: &[Backend]) -> Result<Vec<Figure>, Error> {
     Ok(figures)
 }
 
-/// Cycles a second: the most that any chain shows, for other work on the machine only ever makes one
-/// look slower.
+/// Cycles a second: the most that any chain shows, for other work on the machine only ever makes
+/// one look slower.
 fn frequency() -> f64 {
     (0..CHAINS).map(|_| frequency_of_chain()).fold(f64::NAN, f64::max)
 }
