@@ -38,7 +38,7 @@ const READ_BYTES: usize = 1 << 20;
 /// Lines verified together at most.
 const BATCH_COUNT: usize = 4_096;
 
-/// Keys whose tables are kept, count: 17 MB, taken when a second batch comes.
+/// Keys whose tables are kept, count: about 30 MB, taken when a second batch comes.
 const KNOWN_KEYS_MAX: u32 = 1_024;
 
 /// Rounds of tables made between two batches at most, so that they never take longer than what they
