@@ -97,9 +97,11 @@ bench: build ## criterion benches, the block log against fio, a trading hour at 
 	$(HUFU) localnet run $(OUTAGE)
 	$(HUFU) localnet run $(OUTAGE) --wipe
 
-soak: build ## SOAK_HOURS (10) trading hours one after the other at full rate; fails if anything is lost
+soak: build ## SOAK_HOURS (10) trading hours one after the other at full rate, then whether signing takes a time that depends on secrets; fails if anything is lost or leaks
 	$(call heading,soak: $(SOAK_HOURS) trading hours)
 	$(HUFU) localnet run $(DEMO_INPUT) --rate max --hours $(SOAK_HOURS)
+	$(call heading,soak: time against secrets)
+	$(CARGO_TARGET_DIR)/release/hufu-timing 100000
 
 fuzz: ## the property tests with FUZZ_FACTOR (200) times the cases and a fresh seed
 	@.ci/deps build

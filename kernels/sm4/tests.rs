@@ -473,7 +473,7 @@ fn a_dropped_key_is_overwritten() {
         let mut key = core::mem::ManuallyDrop::new(Key::new(backend, &EXAMPLE_KEY));
         key.forget();
         match &key.schedule {
-            Schedule::Portable(schedule) => assert_eq!(*schedule, [[0; 8]; ROUNDS]),
+            Schedule::Portable(schedule) => assert!(schedule.is_wiped()),
             #[cfg(target_arch = "x86_64")]
             Schedule::Avx2(schedule) | Schedule::Avx512(schedule) => {
                 assert_eq!(*schedule, [0; ROUNDS]);

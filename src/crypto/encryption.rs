@@ -30,8 +30,8 @@ const HEAD_SIZE: usize = 1 + 64 + 32;
 /// The mark of an uncompressed point (GB/T 32918.1-2016 4.2.9).
 const UNCOMPRESSED: u8 = 4;
 
-/// Draws of k before giving up: one does not do with a probability of 2^-32, or 2^-8 for a plaintext
-/// of a single byte.
+/// Draws of k before giving up: one does not do with a probability of 2^-32, or 2^-8 for a
+/// plaintext of a single byte.
 const DRAWS_MAX: u32 = 128;
 
 /// A ciphertext. That it came from anyone in particular is not said: SM2 encryption signs nothing.
