@@ -17,6 +17,7 @@ use std::hint::black_box;
 use std::io::Write as _;
 use std::process::ExitCode;
 
+use hufu_kernels::sm4::{self, gcm};
 use hufu_kernels::{Backend, sm2 as kernel};
 use hufu_load::random::Random;
 use hufu_runtime::clock::monotonic;
@@ -131,8 +132,56 @@ fn subjects<'a>(key: &'a kernel::PrivateKey) -> Vec<Subject<'a>> {
             black_box(kernel::scalar_multiply_add(scalar, scalar, scalar));
         }),
     );
+    symmetric(&mut subjects);
     subjects.push(control(point));
     subjects
+}
+
+/// SM4 in its modes and HMAC: keys, and data that a wrong padding would give away.
+fn symmetric(subjects: &mut Vec<Subject<'_>>) {
+    let mut push = |name: String, run: Function<'static>| {
+        subjects.push(Subject { name, run, is_control: false });
+    };
+    let backends = [Some(Backend::PORTABLE), Backend::avx2(), Backend::avx512()];
+    for backend in backends.into_iter().flatten() {
+        let name = backend.name();
+        push(
+            format!("kernels::sm4::gcm seal/{name}"),
+            Box::new(move |secret| {
+                let mut data = [0x5a; 1_100];
+                let sealed = gcm::Key::new(backend, &first_half(secret));
+                black_box(&sealed.seal(&[3; 12], &[9; 20], &mut data));
+            }),
+        );
+        push(
+            format!("kernels::sm4 blocks, one alone and twenty/{name}"),
+            Box::new(move |secret| {
+                let key = sm4::Key::new(backend, &first_half(secret));
+                let mut blocks = [first_half(secret); 20];
+                key.encrypt_blocks(&mut blocks[..1]);
+                key.decrypt_blocks(&mut blocks);
+                black_box(&blocks);
+            }),
+        );
+        let key = gcm::Key::new(backend, &[5; 16]);
+        push(
+            format!("kernels::sm4::gcm open with a wrong tag/{name}"),
+            Box::new(move |secret| {
+                let mut data = [0x5a; 64];
+                black_box(&key.open(&[3; 12], &[], &mut data, &first_half(secret)));
+            }),
+        );
+    }
+    push(
+        "crypto::hmac".to_owned(),
+        Box::new(|key| {
+            black_box(hufu_crypto::hmac(key, &[b"message"]));
+        }),
+    );
+}
+
+fn first_half(secret: &[u8; 32]) -> [u8; 16] {
+    core::array::from_fn(|place| secret[place])
 }
 
 /// Verification, whose time depends on s: variable time, for public numbers.
