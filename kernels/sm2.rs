@@ -153,11 +153,20 @@ pub fn scalar_multiply_add(a: &[u8; 32], b: &[u8; 32], c: &[u8; 32]) -> Option<[
 /// # Panics
 /// If `items` and `points` differ in length.
 pub fn decompress_many(
-    _backend: Backend,
+    backend: Backend,
     items: &[(&[u8; 32], bool)],
     points: &mut [Option<[u8; 64]>],
 ) {
     assert_eq!(items.len(), points.len(), "one point for each item");
+    #[cfg(target_arch = "x86_64")]
+    if has_lanes(backend) && items.len() > 1 {
+        const SIDE_BY_SIDE: usize = 2 * avx512::LANES;
+        for (items, points) in items.chunks(SIDE_BY_SIDE).zip(points.chunks_mut(SIDE_BY_SIDE)) {
+            // SAFETY: the CPU was asked for what the lanes need.
+            unsafe { avx512::decompress(items, points) };
+        }
+        return;
+    }
     for ((x, is_odd), point) in items.iter().zip(points) {
         *point = sign::decompress(x, *is_odd);
     }

@@ -184,6 +184,9 @@ impl Sm3 {
 /// If the two slices differ in length.
 pub fn digest_many(backend: Backend, messages: &[&[u8]], digests: &mut [[u8; DIGEST_SIZE]]) {
     assert!(messages.len() == digests.len(), "one digest for each message");
+    if backend != Backend::PORTABLE && messages.iter().all(|message| message.len() == BLOCK_SIZE) {
+        return digest_blocks(backend, messages, digests);
+    }
     match backend.0 {
         Instructions::Portable => portable::digest_many(messages, digests),
         #[cfg(target_arch = "x86_64")]
@@ -192,10 +195,31 @@ pub fn digest_many(backend: Backend, messages: &[&[u8]], digests: &mut [[u8; DIG
             unsafe { avx2::compress(states, parts, count) }
         }),
         #[cfg(target_arch = "x86_64")]
+        Instructions::Avx512 if messages.len() <= avx512::LANES => {
+            lanes::digest_many(messages, digests, |states, parts, count| {
+                // SAFETY: a back end of this kind is made only where the CPU has AVX-512 F and BW.
+                unsafe { avx512::compress::<{ avx512::LANES }, 1>(states, parts, count) }
+            });
+        }
+        #[cfg(target_arch = "x86_64")]
         Instructions::Avx512 => lanes::digest_many(messages, digests, |states, parts, count| {
             // SAFETY: a back end of this kind is made only where the CPU has AVX-512 F and BW.
-            unsafe { avx512::compress(states, parts, count) }
+            unsafe { avx512::compress::<{ 2 * avx512::LANES }, 2>(states, parts, count) }
         }),
+    }
+}
+
+/// Messages that are gathered to be hashed as pairs, count.
+const GATHERED: usize = 64;
+
+/// Messages of 64 bytes, wherever they lie: all of them are padded by the same block.
+fn digest_blocks(backend: Backend, messages: &[&[u8]], digests: &mut [Bytes32]) {
+    let mut blocks = [[0; BLOCK_SIZE]; GATHERED];
+    for (messages, digests) in messages.chunks(GATHERED).zip(digests.chunks_mut(GATHERED)) {
+        for (block, message) in blocks.iter_mut().zip(messages) {
+            block.copy_from_slice(message);
+        }
+        digest_pairs(backend, &blocks[..messages.len()], digests);
     }
 }
 
@@ -217,9 +241,16 @@ pub fn digest_pairs(
             unsafe { avx2::digest_pairs(pairs, states) }
         }),
         #[cfg(target_arch = "x86_64")]
+        Instructions::Avx512 if pairs.len() <= avx512::LANES => {
+            lanes::digest_pairs(pairs, parents, |pairs, states| {
+                // SAFETY: a back end of this kind is made only where the CPU has AVX-512 F and BW.
+                unsafe { avx512::digest_pairs::<{ avx512::LANES }, 1>(pairs, states) }
+            });
+        }
+        #[cfg(target_arch = "x86_64")]
         Instructions::Avx512 => lanes::digest_pairs(pairs, parents, |pairs, states| {
             // SAFETY: a back end of this kind is made only where the CPU has AVX-512 F and BW.
-            unsafe { avx512::digest_pairs(pairs, states) }
+            unsafe { avx512::digest_pairs::<{ 2 * avx512::LANES }, 2>(pairs, states) }
         }),
     }
 }

@@ -94,7 +94,7 @@ enum Schedule {
 impl Schedule {
     fn new(backend: Backend, keys: &[u32; ROUNDS]) -> Self {
         match instructions(backend) {
-            Instructions::Portable => Self::Portable(portable::schedule(keys)),
+            Instructions::Portable => Self::Portable(portable::Schedule::new(keys)),
             #[cfg(target_arch = "x86_64")]
             Instructions::Avx2 => {
                 // SAFETY: the CPU was asked for AVX2 and AES.
@@ -230,7 +230,7 @@ impl Drop for Key {
 impl Key {
     fn forget(&mut self) {
         match &mut self.schedule {
-            Schedule::Portable(schedule) => wipe(schedule.as_flattened_mut()),
+            Schedule::Portable(schedule) => schedule.wipe(),
             #[cfg(target_arch = "x86_64")]
             Schedule::Avx2(schedule) | Schedule::Avx512(schedule) => wipe(schedule),
         }

@@ -7,13 +7,13 @@
 //!
 //! Same means: O_DIRECT where the file system has it, a file written before, writes of the group's
 //! size, each with its own fdatasync after it, as many in flight. The disk of a shared machine
-//! varies by a factor within the hour, so only the ratio of interleaved rounds says anything. Our log
-//! is encrypted, as a node's is; what that costs shows beside it.
-//! `--gate` makes a ratio below 80 % in clear, or below 65 % for what encryption leaves of that, an
-//! error at depth 1; without `fio` our figures stand alone.
-//! The log hashes every 4 KiB with SM3 on the way, which fio does not: with io_uring it does so
-//! while the device has the group before, and with the synchronous back end, which the gate leaves
-//! out, before each write. A round of ours begins new segments too, fio's stays in one file.
+//! varies by a factor within the hour, so only the ratio of interleaved rounds says anything. Our
+//! log is encrypted, as a node's is; what that costs shows beside it. `--gate` makes a ratio below
+//! 80 % in clear, or below 65 % for what encryption leaves of that, an error at depth 1; without
+//! `fio` our figures stand alone. The log hashes every 4 KiB with SM3 on the way, which fio does
+//! not: with io_uring it does so while the device has the group before, and with the synchronous
+//! back end, which the gate leaves out, before each write. A round of ours begins new segments too,
+//! fio's stays in one file.
 
 #![allow(clippy::print_stdout, reason = "this benchmark prints its own table")]
 

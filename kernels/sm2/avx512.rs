@@ -6,24 +6,27 @@
 //! table   multiples of fresh keys and of G
 //! known   multiples of keys that come again and again
 //! sign    up to 64 signatures side by side, constant time
+//! decompress  points by their x
 //! ```
 //! [t]P by windows of five bits over the odd multiples of each key; [s]G by windows over all their
 //! multiples, so that it needs no doublings. What no lane tells apart (z of the sum is 0, which
 //! nobody meets by chance, and an x1 that may have been reduced modulo n) is judged by the portable
 //! code.
 
+mod decompress;
 mod field;
 mod known;
 mod point;
 mod sign;
 mod table;
 
+pub(super) use self::decompress::decompress;
 pub(super) use self::sign::{SIGNATURES, sign};
 
 use core::arch::x86_64::{__m512i, _mm512_setzero_si512};
 
 pub(super) use self::field::LANES;
-use self::field::{Fe, Limbs, load};
+use self::field::{Fe, Limbs, Loose, load};
 use self::point::{Affine, Point, montgomery};
 use self::table::{BaseTable, FreshTable};
 use super::digits::Odd;
@@ -53,12 +56,16 @@ fn words<const V: usize>(values: &[[[u64; 4]; LANES]; V]) -> [[__m512i; V]; 4] {
 #[target_feature(enable = "avx512f,avx512ifma")]
 fn are_on_curve<const V: usize>(points: &Affine<V>) -> [[bool; LANES]; V] {
     let Affine { x, y } = points;
+    let rest: Fe<V, 11> = y.square::<2>().minus(right_side(x)).tight();
+    rest.are_zero()
+}
+
+/// x^3 - 3x + b.
+#[target_feature(enable = "avx512f,avx512ifma")]
+fn right_side<const V: usize>(x: &Fe<V, 2>) -> Loose<V, 9> {
     let square: Fe<V, 2> = x.square().tight();
     let cube = square.mul::<2, 2>(x);
-    let right: Fe<V, 9> =
-        cube.minus::<6, 8>(x.loose().tripled()).plus(Fe::<V, 1>::all(&B).loose()).tight();
-    let rest: Fe<V, 11> = y.square::<2>().minus(right.loose()).tight();
-    rest.are_zero()
+    cube.minus::<6, 8>(x.loose().tripled()).plus(Fe::<V, 1>::all(&B).loose())
 }
 
 /// The keys, which are below p in every coordinate.

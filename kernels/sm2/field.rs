@@ -64,6 +64,12 @@ fn sub_borrow(a: u64, b: u64, borrow: bool) -> (u64, bool) {
     }
 }
 
+/// a * b as (low, high).
+#[inline(always)]
+fn multiply(a: u64, b: u64) -> (u64, u64) {
+    multiply_add(a, b, 0, 0)
+}
+
 /// a * b + c + d as (low, high); cannot overflow.
 #[inline(always)]
 #[allow(clippy::cast_possible_truncation, reason = "the low half is what is asked for")]
@@ -117,39 +123,84 @@ fn reduce_once(a: [u64; 4], carry: bool) -> Fe {
     Fe(select_four(keep, &less, &a))
 }
 
-/// (t / 2^256) mod p for t below p * 2^256: four steps, each of which adds the multiple of p that
-/// clears the lowest word and drops that word.
+/// a * b, row by row: the low halves of a row's products and their high halves are a chain of carries
+/// each.
+#[inline(always)]
+fn product(a: &[u64; 4], b: &[u64; 4]) -> [u64; 8] {
+    let (t0, high0) = multiply(a[0], b[0]);
+    let (low1, high1) = multiply(a[1], b[0]);
+    let (low2, high2) = multiply(a[2], b[0]);
+    let (low3, high3) = multiply(a[3], b[0]);
+    let (t1, carry) = add_carry(low1, high0, false);
+    let (t2, carry) = add_carry(low2, high1, carry);
+    let (t3, carry) = add_carry(low3, high2, carry);
+    let (t4, _) = add_carry(high3, 0, carry);
+    let (t1, [t2, t3, t4, t5]) = add_row([t1, t2, t3, t4], a, b[1]);
+    let (t2, [t3, t4, t5, t6]) = add_row([t2, t3, t4, t5], a, b[2]);
+    let (t3, [t4, t5, t6, t7]) = add_row([t3, t4, t5, t6], a, b[3]);
+    [t0, t1, t2, t3, t4, t5, t6, t7]
+}
+
+/// t + a * b as the lowest word and the four above it; cannot overflow.
+#[inline(always)]
+fn add_row(t: [u64; 4], a: &[u64; 4], b: u64) -> (u64, [u64; 4]) {
+    let (low0, high0) = multiply(a[0], b);
+    let (low1, high1) = multiply(a[1], b);
+    let (low2, high2) = multiply(a[2], b);
+    let (low3, high3) = multiply(a[3], b);
+    let (t0, carry) = add_carry(t[0], low0, false);
+    let (t1, carry) = add_carry(t[1], low1, carry);
+    let (t2, carry) = add_carry(t[2], low2, carry);
+    let (t3, carry) = add_carry(t[3], low3, carry);
+    let (high3, _) = add_carry(high3, 0, carry);
+    let (t1, carry) = add_carry(t1, high0, false);
+    let (t2, carry) = add_carry(t2, high1, carry);
+    let (t3, carry) = add_carry(t3, high2, carry);
+    let (t4, _) = add_carry(high3, 0, carry);
+    (t0, [t1, t2, t3, t4])
+}
+
+/// Adds to a number the multiple of p that clears its lowest word m. The others are handed in from
+/// the next to the highest that the carries reach. Without the cleared word, m * p is
+/// m * (2^192 + 1) less m * (2^160 + 2^32): two chains of carries, for which the compiler makes as
+/// many instructions.
+macro_rules! clear {
+    ($m:expr, $a:ident, $b:ident, $c:ident, $d:ident $(, $more:ident)*) => {{
+        let (low, high) = ($m << 32, $m >> 32);
+        let carry;
+        ($a, carry) = add_carry($a, $m, false);
+        let (sum, carry) = add_carry($b, 0, carry);
+        $b = sum;
+        let (sum, carry) = add_carry($c, 0, carry);
+        $c = sum;
+        let (sum, carry) = add_carry($d, $m, carry);
+        $d = sum;
+        $(let (sum, carry) = add_carry($more, 0, carry); $more = sum;)*
+        let over = carry;
+        let borrow;
+        ($a, borrow) = sub_borrow($a, low, false);
+        let (rest, borrow) = sub_borrow($b, high, borrow);
+        $b = rest;
+        let (rest, borrow) = sub_borrow($c, low, borrow);
+        $c = rest;
+        let (rest, borrow) = sub_borrow($d, high, borrow);
+        $d = rest;
+        $(let (rest, borrow) = sub_borrow($more, 0, borrow); $more = rest;)*
+        (over, borrow)
+    }};
+}
+
+/// (t / 2^256) mod p for t below p * 2^256: four steps, each of which clears the lowest word and
+/// drops it. Only the last can leave 2^512: before it the sum is below p * (2^256 + 2^192).
 #[inline(always)]
 fn reduce(t: [u64; 8]) -> Fe {
     let [t0, mut t1, mut t2, mut t3, mut t4, mut t5, mut t6, mut t7] = t;
-    let mut over = false;
-    macro_rules! step {
-        ($m:ident, $a:ident, $b:ident, $c:ident, $d:ident) => {
-            // m * p = m * (2^256 - 2^224 - 2^96 + 2^64 - 1); what is left of it above the cleared
-            // word is m * (2^192 - 2^160 - 2^32 + 1), never negative.
-            let (low, high) = ($m << 32, $m >> 32);
-            let (d0, borrow) = sub_borrow($m, low, false);
-            let (d1, borrow) = sub_borrow(0, high, borrow);
-            let (d2, borrow) = sub_borrow(0, low, borrow);
-            let (d3, _) = sub_borrow($m, high, borrow);
-            let (sum, carry) = add_carry($a, d0, false);
-            $a = sum;
-            let (sum, carry) = add_carry($b, d1, carry);
-            $b = sum;
-            let (sum, carry) = add_carry($c, d2, carry);
-            $c = sum;
-            let (sum, carry) = add_carry(d3, u64::from(over), carry);
-            let (sum, more) = add_carry($d, sum, false);
-            $d = sum;
-            // d3 is at most 2^64 - 2^32, so the two carries never come together.
-            over = carry | more;
-        };
-    }
-    step!(t0, t1, t2, t3, t4);
-    step!(t1, t2, t3, t4, t5);
-    step!(t2, t3, t4, t5, t6);
-    step!(t3, t4, t5, t6, t7);
-    reduce_once([t4, t5, t6, t7], over)
+    clear!(t0, t1, t2, t3, t4, t5, t6, t7);
+    clear!(t1, t2, t3, t4, t5, t6, t7);
+    clear!(t2, t3, t4, t5, t6, t7);
+    // What is added is more than what is taken away: there is no borrow without a carry.
+    let (over, borrow) = clear!(t3, t4, t5, t6, t7);
+    reduce_once([t4, t5, t6, t7], over & !borrow)
 }
 
 impl Fe {
@@ -211,23 +262,26 @@ impl Fe {
 
     #[inline(always)]
     pub(super) fn mul(&self, other: &Self) -> Self {
-        let (a, b) = (&self.0, &other.0);
-        let (t0, c) = multiply_add(a[0], b[0], 0, 0);
-        let (t1, c) = multiply_add(a[0], b[1], c, 0);
-        let (t2, c) = multiply_add(a[0], b[2], c, 0);
-        let (t3, t4) = multiply_add(a[0], b[3], c, 0);
-        let (t1, c) = multiply_add(a[1], b[0], t1, 0);
-        let (t2, c) = multiply_add(a[1], b[1], t2, c);
-        let (t3, c) = multiply_add(a[1], b[2], t3, c);
-        let (t4, t5) = multiply_add(a[1], b[3], t4, c);
-        let (t2, c) = multiply_add(a[2], b[0], t2, 0);
-        let (t3, c) = multiply_add(a[2], b[1], t3, c);
-        let (t4, c) = multiply_add(a[2], b[2], t4, c);
-        let (t5, t6) = multiply_add(a[2], b[3], t5, c);
-        let (t3, c) = multiply_add(a[3], b[0], t3, 0);
-        let (t4, c) = multiply_add(a[3], b[1], t4, c);
-        let (t5, c) = multiply_add(a[3], b[2], t5, c);
-        let (t6, t7) = multiply_add(a[3], b[3], t6, c);
+        reduce(product(&self.0, &other.0))
+    }
+
+    /// a * b - c * d, reduced once.
+    #[inline(always)]
+    pub(super) fn difference_of_products(a: &Self, b: &Self, c: &Self, d: &Self) -> Self {
+        let [t0, t1, t2, t3, t4, t5, t6, t7] = product(&a.0, &b.0);
+        let [u0, u1, u2, u3, u4, u5, u6, u7] = product(&c.0, &d.0);
+        let (t0, borrow) = sub_borrow(t0, u0, false);
+        let (t1, borrow) = sub_borrow(t1, u1, borrow);
+        let (t2, borrow) = sub_borrow(t2, u2, borrow);
+        let (t3, borrow) = sub_borrow(t3, u3, borrow);
+        let (t4, borrow) = sub_borrow(t4, u4, borrow);
+        let (t5, borrow) = sub_borrow(t5, u5, borrow);
+        let (t6, borrow) = sub_borrow(t6, u6, borrow);
+        let (t7, borrow) = sub_borrow(t7, u7, borrow);
+        // Where the difference is negative, p * 2^256 more is the same and is not.
+        let mask = u64::from(borrow).wrapping_neg();
+        let back = [P[0] & mask, P[1] & mask, P[2] & mask, P[3] & mask];
+        let ([t4, t5, t6, t7], _) = add_limbs(&[t4, t5, t6, t7], &back);
         reduce([t0, t1, t2, t3, t4, t5, t6, t7])
     }
 
@@ -241,13 +295,13 @@ impl Fe {
         let (t3, c) = multiply_add(a[1], a[2], t3, 0);
         let (t4, t5) = multiply_add(a[1], a[3], t4, c);
         let (t5, t6) = multiply_add(a[2], a[3], t5, 0);
-        let t7 = t6 >> 63;
-        let t6 = (t6 << 1) | (t5 >> 63);
-        let t5 = (t5 << 1) | (t4 >> 63);
-        let t4 = (t4 << 1) | (t3 >> 63);
-        let t3 = (t3 << 1) | (t2 >> 63);
-        let t2 = (t2 << 1) | (t1 >> 63);
-        let t1 = t1 << 1;
+        let (t1, carry) = add_carry(t1, t1, false);
+        let (t2, carry) = add_carry(t2, t2, carry);
+        let (t3, carry) = add_carry(t3, t3, carry);
+        let (t4, carry) = add_carry(t4, t4, carry);
+        let (t5, carry) = add_carry(t5, t5, carry);
+        let (t6, carry) = add_carry(t6, t6, carry);
+        let t7 = u64::from(carry);
         let (t0, high) = multiply_add(a[0], a[0], 0, 0);
         let (t1, c) = add_carry(t1, high, false);
         let (low, high) = multiply_add(a[1], a[1], 0, 0);
@@ -329,15 +383,5 @@ impl Fe {
     #[inline(always)]
     pub(super) fn zero_mask(&self) -> u64 {
         mask(are_zero(&self.0))
-    }
-
-    /// The limbs as they lie in tables: of the Montgomery form.
-    pub(super) const fn to_words(self) -> [u64; 4] {
-        self.0
-    }
-
-    /// The element that lay in a table.
-    pub(super) const fn from_words(words: [u64; 4]) -> Self {
-        Self(words)
     }
 }

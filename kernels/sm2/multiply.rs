@@ -99,7 +99,7 @@ fn scan<const COUNT: usize, const WORDS: usize>(
 fn element(entry: &[u64], number: usize) -> Fe {
     let mut words = [0; 4];
     words.copy_from_slice(&entry[4 * number..4 * number + 4]);
-    Fe::from_words(words)
+    Fe::from_montgomery(words)
 }
 
 /// x and y of (2 * place + 1) * 2^(W * digit) * G.
@@ -112,8 +112,8 @@ fn base_table() -> &'static BaseTable {
         let mut table = Box::new([[[0; 8]; BASE_MULTIPLES]; BASE_DIGITS]);
         for (row, points) in table.iter_mut().zip(BaseRows::<BASE_MULTIPLES>::new()) {
             for (entry, point) in row.iter_mut().zip(points) {
-                entry[..4].copy_from_slice(&point.x.to_words());
-                entry[4..].copy_from_slice(&point.y.to_words());
+                entry[..4].copy_from_slice(&point.x.montgomery());
+                entry[4..].copy_from_slice(&point.y.montgomery());
             }
         }
         table
@@ -143,7 +143,9 @@ impl<const MULTIPLES: usize> Iterator for BaseRows<MULTIPLES> {
         });
         // After 2^(W-1) steps of 2 from 1 comes 2^W + 1.
         self.0 = multiple.add(&self.0.negate());
-        Some(to_affine_many(&multiples))
+        let mut affine = [Affine::generator(); MULTIPLES];
+        Jacobian::normalise(&multiples, &mut affine);
+        Some(affine)
     }
 }
 
@@ -161,12 +163,6 @@ pub(super) fn invert_many<const COUNT: usize>(elements: &[Fe; COUNT]) -> [Fe; CO
         inverse = inverse.mul(element);
     }
     inverses
-}
-
-/// The points by their coordinates; none may be at infinity. Constant time.
-pub(super) fn to_affine_many<const COUNT: usize>(points: &[Jacobian; COUNT]) -> [Affine; COUNT] {
-    let inverses = invert_many(&points.each_ref().map(|point| point.z));
-    core::array::from_fn(|place| points[place].divide(&inverses[place]))
 }
 
 /// [k]G for k in 1..n; never infinity. Constant time.
@@ -197,7 +193,7 @@ impl PointTable {
         for entry in &mut table {
             let Multiple { point, zz, zzz } = multiple.to_multiple();
             for (part, element) in [point.x, point.y, point.z, zz, zzz].into_iter().enumerate() {
-                entry[4 * part..4 * part + 4].copy_from_slice(&element.to_words());
+                entry[4 * part..4 * part + 4].copy_from_slice(&element.montgomery());
             }
             // 2P and an odd multiple below 32P are distinct: the order is n.
             multiple = multiple.add_distinct(&twice);

@@ -4,13 +4,13 @@
 //! t = r + s mod n;  (x1, y1) = [s]G + [t]P;  valid when (e + x1) mod n = r
 //! ```
 //! Both multiples share their doublings (Straus), with signed windows of odd multiples: eight
-//! computed for each key, 64 of G computed once. The last comparison is made on the projective x,
+//! computed for each key, 1,024 of G computed once. The last comparison is made on the projective x,
 //! so that nothing is divided: x1 is r - e mod n, or n more where that is below p.
 
 use std::sync::OnceLock;
 
 use super::field::{Fe, P, add_limbs, limbs, sub_limbs};
-use super::point::{Affine, G, Jacobian};
+use super::point::{Affine, G, Jacobian, Multiple};
 use super::{Item, Verdict, known};
 use crate::Backend;
 
@@ -20,7 +20,7 @@ pub(super) const N: [u64; 4] =
 
 /// Bits of the signed windows of the key and of G.
 const KEY_WINDOW: usize = 5;
-const BASE_WINDOW: usize = 8;
+const BASE_WINDOW: usize = 12;
 const KEY_MULTIPLES: usize = 1 << (KEY_WINDOW - 2);
 const BASE_MULTIPLES: usize = 1 << (BASE_WINDOW - 2);
 
@@ -132,7 +132,11 @@ fn add_multiples(s: &[u64; 4], t: &[u64; 4], key: &Affine) -> Jacobian {
         let digit = of_key[place];
         if digit != 0 {
             let multiple = &multiples[usize::from(digit.unsigned_abs()) / 2];
-            sum = if digit > 0 { sum.add(multiple) } else { sum.add(&multiple.negate()) };
+            sum = if digit > 0 {
+                sum.add_multiple(multiple)
+            } else {
+                sum.add_multiple(&multiple.negate())
+            };
         }
         let digit = of_base[place];
         if digit != 0 {
@@ -148,31 +152,29 @@ fn add_multiples(s: &[u64; 4], t: &[u64; 4], key: &Affine) -> Jacobian {
 }
 
 /// P, 3P, 5P ...
-fn odd_multiples(key: &Affine) -> [Jacobian; KEY_MULTIPLES] {
-    let first = Jacobian::from(*key);
-    let twice = first.double();
+fn odd_multiples(key: &Affine) -> [Multiple; KEY_MULTIPLES] {
+    let first = Jacobian::from(*key).to_multiple();
+    let twice = first.point.double();
     let mut multiples = [first; KEY_MULTIPLES];
     for place in 1..KEY_MULTIPLES {
-        multiples[place] = multiples[place - 1].add(&twice);
+        multiples[place] = twice.add_multiple(&multiples[place - 1]).to_multiple();
     }
     multiples
 }
 
-/// G, 3G, 5G ...
-fn base_multiples() -> &'static [Affine; BASE_MULTIPLES] {
-    static MULTIPLES: OnceLock<[Affine; BASE_MULTIPLES]> = OnceLock::new();
+/// G, 3G, 5G ... of 64 KB, made at first use.
+fn base_multiples() -> &'static [Affine] {
+    static MULTIPLES: OnceLock<Vec<Affine>> = OnceLock::new();
     MULTIPLES.get_or_init(|| {
-        let generator = Affine::generator();
-        let twice = Jacobian::from(generator).double();
-        let mut multiple = Jacobian::from(generator);
-        core::array::from_fn(|_| {
-            let affine = multiple.to_affine();
-            multiple = multiple.add(&twice);
-            let Some(affine) = affine else {
-                unreachable!("a small multiple of G is not at infinity")
-            };
-            affine
-        })
+        let generator = Jacobian::from(Affine::generator());
+        let twice = generator.double();
+        let mut multiples = vec![generator; BASE_MULTIPLES];
+        for place in 1..BASE_MULTIPLES {
+            multiples[place] = multiples[place - 1].add(&twice);
+        }
+        let mut affine = vec![Affine::generator(); BASE_MULTIPLES];
+        Jacobian::normalise(&multiples, &mut affine);
+        affine
     })
 }
 

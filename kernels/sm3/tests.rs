@@ -117,6 +117,16 @@ fn pairs_are_messages_of_one_block() {
             let mut parents = vec![[0; 32]; count];
             digest_pairs(backend, &pairs, &mut parents);
             assert_eq!(parents, wanted, "{} of {count}", backend.name());
+            // As messages they take the same way, unless another one has another length.
+            let mut messages: Vec<&[u8]> = pairs.iter().map(<[u8; 64]>::as_slice).collect();
+            let mut digests = vec![[0; 32]; count];
+            digest_many(backend, &messages, &mut digests);
+            assert_eq!(digests, wanted, "{} of {count}", backend.name());
+            messages.push(b"shorter");
+            let mut digests = vec![[0; 32]; count + 1];
+            digest_many(backend, &messages, &mut digests);
+            assert_eq!(digests[..count], wanted, "{} of {count}", backend.name());
+            assert_eq!(digests[count], streamed(b"shorter"));
         }
     }
 }

@@ -10,7 +10,7 @@
 //! A rotation of a 32-bit word by r bits is then a renaming of planes and a rotation of each plane
 //! by 16 for every byte it moves.
 
-use super::{BLOCK_SIZE, Block, ROUNDS, xor};
+use super::{BLOCK_SIZE, Block, ROUNDS, wipe, xor};
 
 /// Blocks side by side.
 pub(super) const LANES: usize = 16;
@@ -18,8 +18,11 @@ pub(super) const LANES: usize = 16;
 /// The bits of one word of all blocks.
 type Planes = [u64; 8];
 
-/// The round keys, each bit of them spread over the sixteen blocks.
-pub(super) type Schedule = [Planes; ROUNDS];
+/// The round keys: as words, for a block that comes alone, and each bit spread over sixteen blocks.
+pub(super) struct Schedule {
+    words: [u32; ROUNDS],
+    planes: [Planes; ROUNDS],
+}
 
 /// The lowest bit of each byte of a word.
 const LOW_BITS: u32 = 0x0101_0101;
@@ -28,20 +31,33 @@ const LOW_BITS: u32 = 0x0101_0101;
 /// round keys.
 const KEY_CONSTANT: u32 = 0x7575_7575;
 
-/// Spreads the round keys.
-pub(super) fn schedule(keys: &[u32; ROUNDS]) -> Schedule {
-    let mut schedule = [[0; 8]; ROUNDS];
-    for (planes, key) in schedule.iter_mut().zip(keys) {
-        for (bit, plane) in planes.iter_mut().enumerate() {
-            let bits = u64::from(((key ^ KEY_CONSTANT) >> bit) & LOW_BITS);
-            let apart = (bits & 1)
-                | (bits & (1 << 8)) << 8
-                | (bits & (1 << 16)) << 16
-                | (bits & (1 << 24)) << 24;
-            *plane = apart * 0xffff;
+impl Schedule {
+    pub(super) fn new(words: &[u32; ROUNDS]) -> Self {
+        let mut planes = [[0; 8]; ROUNDS];
+        for (planes, key) in planes.iter_mut().zip(words) {
+            for (bit, plane) in planes.iter_mut().enumerate() {
+                let bits = u64::from(((key ^ KEY_CONSTANT) >> bit) & LOW_BITS);
+                let apart = (bits & 1)
+                    | (bits & (1 << 8)) << 8
+                    | (bits & (1 << 16)) << 16
+                    | (bits & (1 << 24)) << 24;
+                *plane = apart * 0xffff;
+            }
         }
+        Self { words: *words, planes }
     }
-    schedule
+
+    /// Overwrites the keys.
+    pub(super) fn wipe(&mut self) {
+        wipe(&mut self.words);
+        wipe(self.planes.as_flattened_mut());
+    }
+
+    /// Whether they were overwritten.
+    #[cfg(test)]
+    pub(super) fn is_wiped(&self) -> bool {
+        self.words == [0; ROUNDS] && self.planes == [[0; 8]; ROUNDS]
+    }
 }
 
 /// The S-box at each byte of a word (GB/T 32907-2016 6.2 a), for the key expansion.
@@ -58,6 +74,9 @@ pub(super) fn substitute(word: u32) -> u32 {
 
 /// Encrypts any number of blocks in place, or decrypts them with `DECRYPT`.
 pub(super) fn crypt<const DECRYPT: bool>(schedule: &Schedule, blocks: &mut [Block]) {
+    if let [block] = blocks {
+        return crypt_one::<DECRYPT>(&schedule.words, block);
+    }
     let (full, rest) = blocks.as_chunks_mut::<LANES>();
     for blocks in full {
         crypt_lanes::<DECRYPT>(schedule, blocks);
@@ -67,6 +86,23 @@ pub(super) fn crypt<const DECRYPT: bool>(schedule: &Schedule, blocks: &mut [Bloc
         lanes[..rest.len()].copy_from_slice(rest);
         crypt_lanes::<DECRYPT>(schedule, &mut lanes);
         rest.copy_from_slice(&lanes[..rest.len()]);
+    }
+}
+
+/// One block, of which only the four bytes of a word can go through the gates together.
+fn crypt_one<const DECRYPT: bool>(keys: &[u32; ROUNDS], block: &mut Block) {
+    let (words, _) = block.as_chunks_mut::<4>();
+    let mut state: [u32; 4] = core::array::from_fn(|word| u32::from_be_bytes(words[word]));
+    for round in 0..ROUNDS {
+        let key = keys[if DECRYPT { ROUNDS - 1 - round } else { round }];
+        let [x1, x2, x3] = [1, 2, 3].map(|next| state[(round + next) % 4]);
+        let mixed = substitute(x1 ^ x2 ^ x3 ^ key);
+        let by2 = mixed.rotate_left(2);
+        state[round % 4] ^=
+            mixed ^ by2 ^ by2.rotate_left(8) ^ by2.rotate_left(16) ^ mixed.rotate_left(24);
+    }
+    for (place, word) in words.iter_mut().zip(state.iter().rev()) {
+        *place = word.to_be_bytes();
     }
 }
 
@@ -90,7 +126,7 @@ pub(super) fn crypt_lanes<const DECRYPT: bool>(schedule: &Schedule, blocks: &mut
     for four in 0..ROUNDS / 4 {
         for turn in 0..4 {
             let round = 4 * four + turn;
-            let keys = &schedule[if DECRYPT { ROUNDS - 1 - round } else { round }];
+            let keys = &schedule.planes[if DECRYPT { ROUNDS - 1 - round } else { round }];
             let [x1, x2, x3] = [1, 2, 3].map(|next| &state[(turn + next) % 4]);
             let mut mixed = core::array::from_fn(|bit| x1[bit] ^ x2[bit] ^ x3[bit] ^ keys[bit]);
             sbox(&mut mixed);

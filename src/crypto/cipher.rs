@@ -11,6 +11,7 @@
 use std::sync::Arc;
 
 use hufu_kernels::Backend;
+use hufu_kernels::secret::wipe_stack;
 use hufu_kernels::sm4::{self as kernel, ccm, gcm};
 use zeroize::Zeroizing;
 
@@ -71,8 +72,16 @@ pub(crate) struct SoftwareCipher(pub(crate) Backend);
 
 impl Cipher for SoftwareCipher {
     fn sm4_gcm(&self, key: &Sm4Key) -> Arc<dyn Aead> {
-        Arc::new(SoftwareGcm(gcm::Key::new(self.0, &key.0)))
+        let made = expanded_gcm(self.0, key);
+        // What moving the expanded key to the heap has left behind.
+        wipe_stack();
+        made
     }
+}
+
+#[inline(never)]
+fn expanded_gcm(backend: Backend, key: &Sm4Key) -> Arc<dyn Aead> {
+    Arc::new(SoftwareGcm(gcm::Key::new(backend, &key.0)))
 }
 
 struct SoftwareGcm(gcm::Key);

@@ -11,7 +11,7 @@
 #[cfg(test)]
 mod tests;
 
-use hufu_kernels::Backend;
+use hufu_kernels::{Backend, secret};
 use zeroize::Zeroizing;
 
 use crate::der::{self, CipherParts, DerError, DerFault};
@@ -30,8 +30,8 @@ const HEAD_SIZE: usize = 1 + 64 + 32;
 /// The mark of an uncompressed point (GB/T 32918.1-2016 4.2.9).
 const UNCOMPRESSED: u8 = 4;
 
-/// Draws of k before giving up: one does not do with a probability of 2^-32, or 2^-8 for a plaintext
-/// of a single byte.
+/// Draws of k before giving up: one does not do with a probability of 2^-32, or 2^-8 for a
+/// plaintext of a single byte.
 const DRAWS_MAX: u32 = 128;
 
 /// A ciphertext. That it came from anyone in particular is not said: SM2 encryption signs nothing.
@@ -119,14 +119,18 @@ pub fn encrypt(
     let whose = Sm3::of(&[&key.0]);
     for _ in 0..DRAWS_MAX {
         let scalar = generator.nonce(&bound, &whose.0)?;
-        if let Some(ciphertext) = encrypt_with(backend, &scalar, key, plaintext) {
+        let ciphertext = encrypt_with(backend, &scalar, key, plaintext);
+        secret::wipe_stack();
+        if let Some(ciphertext) = ciphertext {
             return Ok(ciphertext);
         }
     }
     Err(Error::NoScalar)
 }
 
-/// GB/T 32918.4-2016 6.1 steps A2 to A8 with the k given; `None` if it does not do.
+/// GB/T 32918.4-2016 6.1 steps A2 to A8 with the k given; `None` if it does not do. Leaves copies on
+/// the stack, which the caller overwrites.
+#[inline(never)]
 fn encrypt_with(
     backend: Backend,
     scalar: &[u8; 32],
@@ -157,10 +161,14 @@ impl SoftwareSigner {
         backend: Backend,
         ciphertext: &Ciphertext,
     ) -> Result<Zeroizing<Vec<u8>>, Error> {
-        decrypt_with(backend, &self.private_bytes(), ciphertext)
+        let decrypted = decrypt_with(backend, &self.private_bytes(), ciphertext);
+        secret::wipe_stack();
+        decrypted
     }
 }
 
+/// Leaves copies on the stack, which the caller overwrites.
+#[inline(never)]
 fn decrypt_with(
     backend: Backend,
     private: &[u8; 32],

@@ -250,7 +250,7 @@ impl KnownKeys {
         }
     }
 
-    /// What it did and holds.
+    /// What it did and holds; no count ever falls but that of the keys held.
     #[must_use]
     pub fn counts(&self) -> KnownKeysCounts {
         let slots = self.slots.read().unwrap_or_else(PoisonError::into_inner);

@@ -17,10 +17,14 @@ use crate::cipher::{self, Sm4Key};
 use crate::digest::{Digest, Sm3, decode_hex};
 use crate::keys::{PublicKey, Signature};
 use crate::provider::{Provider, Verdict, VerifyItem};
-use crate::{Drbg, Error, Signer as _, SoftwareSigner, drbg, encryption, exchange};
+use crate::{Drbg, Error, Signer as _, SoftwareSigner, drbg, encryption, exchange, hkdf, hmac};
 
-/// Items side by side, count: every lane of the widest back end (sixteen), and some of a batch more.
+/// Items side by side, count: every lane of the widest back end (sixteen), and some of a batch
+/// more.
 const PLACES: usize = 20;
+
+/// Signatures made at once, count: more than any back end takes in one go.
+const MANY: usize = 72;
 
 /// What is wrong with an algorithm, if anything is.
 type Finding = Result<(), &'static str>;
@@ -29,8 +33,9 @@ type Finding = Result<(), &'static str>;
 type Test = (&'static str, fn(&Provider, Backend) -> Finding);
 
 /// What is tested, in this order: what the others build on comes first.
-const TESTS: [Test; 10] = [
+const TESTS: [Test; 11] = [
     ("SM3", digests),
+    ("HMAC and HKDF", keyed_digests),
     ("SM2 verification", verification),
     ("SM2 verification, known keys", known_keys),
     ("SM2 signing", signing),
@@ -98,6 +103,21 @@ fn digests(provider: &Provider, _: Backend) -> Finding {
     provider.hasher.digest_pairs(&pairs, &mut parents);
     let all = "9b4a454ca638d82b50ef2df436d31deee9dfc8372a14793d5110645d204f5910";
     ensure(of_all(&parents) == hex(all), "pairs")
+}
+
+/// HMAC-SM3 with a short key and one longer than a block, and HKDF over three rounds.
+fn keyed_digests(_: &Provider, _: Backend) -> Finding {
+    let short = "bd4a34077888162b210645b8ebf74b9af357303789357a27c7fc457244ebd398";
+    let found = hmac(b"key", &[b"The quick brown fox ", b"jumps over the lazy dog"]);
+    ensure(found.0 == hex(short), "HMAC")?;
+    let long_key: Vec<u8> = (0..100).collect();
+    let long = "80e2e45a2f42292ce33b20004a0c9bdfcdcd98d7b21bba7e9f66b775a8a261d1";
+    ensure(hmac(&long_key, &[b"long key"]).0 == hex(long), "HMAC with a long key")?;
+    let mut derived = [0; 80];
+    hkdf(b"salt", &long_key[..32], b"info", &mut derived);
+    let wanted = "a764dd17270791aafe1d44629b653316944ac27497ac7fb03ecbc3008981a20ac7d8cc99f4f6\
+        5764f51f965ceb1eb8f385f05aa8a3483fead0913cae132527ecd338befa0fba03524ba14d41fce6c714";
+    ensure(derived == hex::<80>(wanted), "HKDF")
 }
 
 fn of_all(digests: &[Digest]) -> [u8; 32] {
@@ -259,6 +279,9 @@ fn signing(provider: &Provider, backend: Backend) -> Finding {
     let mut made = [None; PLACES];
     kernel::sign_many(backend, &[item; PLACES], &mut made);
     ensure(made == [Some(signature.0); PLACES], "signatures side by side")?;
+    let mut many = [None; MANY];
+    kernel::sign_many(backend, &[item; MANY], &mut many);
+    ensure(many == [Some(signature.0); MANY], "many signatures side by side")?;
     for unfit in [[0; 32], hex(ORDER), [0xff; 32]] {
         for place in 0..PLACES {
             let (mut items, mut expected) = ([item; PLACES], [Some(signature.0); PLACES]);

@@ -5,8 +5,8 @@
 //! ```
 //! Holdings of each asset sum up to its supply, accounts count their holdings and mandates, nothing
 //! refers to what is not there. Entries of one kind come in any order, as an encrypted store has
-//! them, and each key once, which the store sees to. Memory: 64 bytes an account and a little for each asset; nonces,
-//! holdings and mandates pass through.
+//! them, and each key once, which the store sees to. Memory: 64 bytes an account and a little for
+//! each asset; nonces, holdings and mandates pass through.
 
 use std::collections::BTreeMap;
 

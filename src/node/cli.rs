@@ -92,7 +92,7 @@ enum Noun {
     /// Say what a running node's consensus waits for.
     #[command(subcommand)]
     Consensus(consensus::Verb),
-    /// Sign, verify, encrypt and hash with SM2, SM3 and SM4; test and measure this machine's kernels.
+    /// Sign, verify, encrypt and hash with SM2, SM3 and SM4; test and measure the kernels here.
     #[command(subcommand)]
     Crypto(Box<crypto::Verb>),
     /// Check the data folder of a stopped node.

@@ -135,6 +135,10 @@ metrics! {
         verify_signatures: "hufu_verify_signatures_checked", "SM2 signatures of transactions verified.";
         verify_batches: "hufu_verify_batches_checked", "Batches of signatures verified.";
         verify_duplicates: "hufu_verify_duplicates_recognised", "Exact copies of admitted transactions recognised before verification.";
+        verify_keys_hit: "hufu_verify_known_keys_hit", "Signatures verified with the table of a known key.";
+        verify_keys_missed: "hufu_verify_known_keys_missed", "Signatures verified without one.";
+        verify_keys_made: "hufu_verify_known_keys_made", "Tables of known keys made.";
+        verify_keys_evicted: "hufu_verify_known_keys_evicted", "Tables of known keys that gave way to others.";
         mempool_batches: "hufu_mempool_batches_sealed", "Batches sealed.";
         mempool_admitted: "hufu_mempool_transactions_admitted", "Transactions admitted.";
         mempool_untold: "hufu_mempool_admissions_untold", "Admissions a verify tile had no room to hear of; a copy of one is verified again.";
@@ -168,6 +172,7 @@ metrics! {
         chain_height: "hufu_chain_height", "Height of the last block executed here.";
         chain_time_millis: "hufu_chain_time_milliseconds", "Unix time of the last block executed here.";
         ingress_connections: "hufu_ingress_connections", "Client connections now.";
+        verify_keys: "hufu_verify_known_keys", "Public keys that have a table now.";
         mempool_transactions: "hufu_mempool_transactions", "Transactions pending.";
         mempool_bytes: "hufu_mempool_bytes", "Bytes pending.";
         execute_cache_bytes: "hufu_execute_cache_bytes", "Bytes of state values in the cache.";

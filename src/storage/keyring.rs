@@ -1,10 +1,10 @@
 //! The keys that everything on the disk is encrypted with, as `node` hands them over.
 //!
 //! ```text
-//! data key 32 bytes --HKDF-SM3--> id          what headers name it by, and no secret
-//!                             |-> block log --HKDF(random 128 bits, place)--> one key for a group
-//!                             |-> state ------HKDF(random 256 bits)---------> one key for an open
-//!                             '-> names ------SM3 with the key in front-----> keys of the state
+//! data key 32 bytes --HKDF-SM3--> id      what headers name it by, and no secret
+//!                             |-> logs ---expand(place, random 128 bits)--> one key for a group
+//!                             |-> state --expand(random 256 bits)---------> one key for an open
+//!                             '-> names --SM3 with the key in front-------> keys of the state
 //! ```
 //!
 //! Nothing here knows where a data key comes from: a file, later a card. A [`Keyring`] holds the
@@ -13,7 +13,7 @@
 
 use std::sync::Arc;
 
-use hufu_crypto::{Aead, Cipher, Digest, Hasher, Provider, Sm4Key, hkdf};
+use hufu_crypto::{Aead, Cipher, Digest, Hasher, Hmac, Provider, Sm4Key, hkdf};
 use zeroize::Zeroizing;
 
 /// Length of a data key, in bytes.
@@ -30,8 +30,8 @@ type Secret = Zeroizing<[u8; 32]>;
 /// A data key and what follows from it. Zeroised when dropped.
 pub struct DataKey {
     id: u64,
-    log: Secret,
-    state: Secret,
+    logs: Hmac,
+    state: Hmac,
     names: Secret,
 }
 
@@ -46,8 +46,8 @@ impl DataKey {
         };
         Self {
             id: Self::id_of(secret),
-            log: derive(b"logs"),
-            state: derive(b"values of the state"),
+            logs: Hmac::new(&*derive(b"logs")),
+            state: Hmac::new(&*derive(b"values of the state")),
             names: derive(b"keys of the state"),
         }
     }
@@ -114,26 +114,31 @@ impl Keyring {
         self.keys().find(|key| key.id == id)
     }
 
-    fn derive(&self, secret: &Secret, salt: &[u8], place: &[u8]) -> Arc<dyn Aead> {
-        let mut key = Zeroizing::new([0; 16]);
-        hkdf(salt, &**secret, place, &mut *key);
-        self.0.cipher.sm4_gcm(&Sm4Key::from_bytes(&key))
+    /// The second half of HKDF (RFC 5869 2.3): the subkey is as good as random already, so the
+    /// first is not needed (3.3), and it can be set up beforehand.
+    fn expand(&self, subkey: &Hmac, place: &[u8], salt: &[u8]) -> Arc<dyn Aead> {
+        let mut mac = subkey.clone();
+        mac.update(place);
+        mac.update(salt);
+        mac.update(&[1]);
+        let halves: Zeroizing<[[u8; 16]; 2]> = Zeroizing::new(zerocopy::transmute!(mac.finish().0));
+        self.0.cipher.sm4_gcm(&Sm4Key::from_bytes(&halves[0]))
     }
 
     /// The cipher of a group to be written.
     pub(crate) fn new_group(&self, salt: &[u8; 16], place: &[u8]) -> Arc<dyn Aead> {
-        self.derive(&self.0.current.log, salt, place)
+        self.expand(&self.0.current.logs, place, salt)
     }
 
     /// The cipher of a stored group; `None` where its key is not there.
     pub(crate) fn group(&self, id: u64, salt: &[u8; 16], place: &[u8]) -> Option<Arc<dyn Aead>> {
-        self.key(id).map(|key| self.derive(&key.log, salt, place))
+        self.key(id).map(|key| self.expand(&key.logs, place, salt))
     }
 
     /// The cipher of the values that one open of the state store wrote; `None` where its key is not
     /// there.
     pub(crate) fn epoch(&self, id: u64, salt: &[u8; 32]) -> Option<Arc<dyn Aead>> {
-        self.key(id).map(|key| self.derive(&key.state, salt, b""))
+        self.key(id).map(|key| self.expand(&key.state, &[], salt))
     }
 
     /// What keys of the state are stored as: for each of `parts`, told apart by `tag`, 20 bytes
@@ -197,19 +202,23 @@ pub(crate) fn ring(numbers: &[u8]) -> Keyring {
 
 #[cfg(test)]
 mod tests {
+    use hufu_crypto::Sm3;
+
     use super::*;
 
     #[test]
     fn keys_follow_from_the_secret_alone_and_differ_by_use() {
         let (one, same, other) =
             (DataKey::new(&[1; 32]), DataKey::new(&[1; 32]), DataKey::new(&[2; 32]));
-        assert_eq!((one.id(), *one.log), (same.id(), *same.log));
+        assert_eq!((one.id(), *one.names), (same.id(), *same.names));
         assert_eq!(one.id(), DataKey::id_of(&[1; 32]));
         assert_ne!(one.id(), other.id());
-        let all = [&one.log, &one.state, &one.names, &other.log, &other.state, &other.names];
-        for (place, key) in all.iter().enumerate() {
-            assert!(all[..place].iter().all(|before| ***before != ***key) && ***key != [0; 32]);
+        let mac = |key: &Hmac| key.clone().finish();
+        let all = [mac(&one.logs), mac(&one.state), mac(&other.logs), mac(&other.state)];
+        for (place, mac) in all.iter().enumerate() {
+            assert!(!all[..place].contains(mac), "each use and each key has its own");
         }
+        assert!(*one.names != *other.names && mac(&one.logs) == mac(&same.logs));
         let keys = ring(&[1, 2]);
         assert!(keys.has(one.id()) && keys.has(other.id()) && !keys.has(0));
         assert_eq!(keys.current(), one.id());
@@ -233,6 +242,26 @@ mod tests {
         assert!(!opens(id, [4; 16], b"here"));
         assert!(!opens(id, [3; 16], b"there"));
         assert!(keys.group(7, &[3; 16], b"here").is_none());
+    }
+
+    /// What is on the disks of today is read with exactly these keys; another program computed them
+    /// from OpenSSL's SM3 and SM4.
+    #[test]
+    fn derived_keys_are_those_of_the_format() {
+        let keys = ring(&[1]);
+        let id = keys.current();
+        let epoch = |nonce: &[u8; 12]| {
+            let mut value = *b"a value of the state";
+            let aead = keys.epoch(id, &[7; 32]).unwrap();
+            let tag = aead.seal(nonce, b"accounts", &mut value);
+            Sm3::of(&[&value, &tag.0]).to_string()
+        };
+        assert_eq!(show_id(id), "4dfa7391375b9ebd");
+        let expected = "8115522c92859645e2b15b51e2a96ea6897caccaa80ed49325e7741befd04765";
+        assert_eq!(epoch(&[3; 12]), expected);
+        let names = keys.names(id, 1, &[b"a key of the state"]).unwrap();
+        let expected = "010205296fa753cf96f61ae834d230f583d7403b67de59a3c58bb420b3893e92";
+        assert_eq!(Sm3::of(&[&names[0]]).to_string(), expected);
     }
 
     #[test]

@@ -68,7 +68,8 @@ pub struct VoteLogOptions {
 }
 
 impl VoteLogOptions {
-    /// The defaults: stored in clear, 4 MiB segments, two sealed heights recovered, everything kept.
+    /// The defaults: stored in clear, 4 MiB segments, two sealed heights recovered, everything
+    /// kept.
     #[must_use]
     pub fn new(folder: impl Into<PathBuf>, chain: Digest, hasher: Arc<dyn Hasher>) -> Self {
         Self {

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use hufu_crypto::software_provider;
 use hufu_node::data_key;
+use hufu_node::kernels;
 use hufu_node::metrics::Metrics;
 use hufu_node::ready::Ready;
 use hufu_node::recovery::{self, RecoverError, StorageOptions};
@@ -35,11 +36,17 @@ struct Node {
 
 impl Node {
     fn start() -> Self {
+        Self::start_with(&[], Stdio::null())
+    }
+
+    /// A node with something in its environment, and a place for its log.
+    fn start_with(environment: &[(&str, &str)], log: Stdio) -> Self {
         let folder = folder();
         let (_, operator) = new_chain(folder.path());
         fs::write(folder.path().join("hufu.toml"), CONFIGURATION).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_hufu"));
-        command.current_dir(folder.path()).stdin(Stdio::null()).stderr(Stdio::null());
+        command.current_dir(folder.path()).stdin(Stdio::null()).stderr(log);
+        command.envs(environment.iter().copied());
         command.args(["--parent", &std::process::id().to_string(), "node", "run"]);
         let mut child = command.spawn().unwrap();
         let mut ready = None;
@@ -339,4 +346,25 @@ fn what_a_check_refuses_does_not_start() {
     let started = hufu(folder.path(), &["node", "run"]);
     assert_eq!(code(&started), 78, "{}", stderr(&started));
     assert!(stderr(&started).contains("core 1023 is not available"), "{}", stderr(&started));
+}
+
+/// Whatever computes, the chain is the same: each back end runs a node, and its log says which.
+#[test]
+fn a_node_runs_on_the_back_end_that_is_asked_for_and_says_so() {
+    for backend in kernels::available() {
+        let place = folder();
+        let log = place.path().join("log");
+        let environment = [(kernels::VARIABLE, backend.name())];
+        let node = Node::start_with(&environment, fs::File::create(&log).unwrap().into());
+        // Signed, verified, executed and proven on this back end.
+        node.open("other.pem");
+        node.stop();
+        let text = fs::read_to_string(&log).unwrap();
+        let line = text.lines().find(|line| line.contains("passed their self-test")).unwrap();
+        let named = format!("backend={} chosen_by=HUFU_KERNELS", backend.name());
+        assert!(line.contains(&named), "{line}");
+        let ready = text.lines().position(|line| line.contains(" ready ")).unwrap();
+        let tested = text.lines().position(|other| other == line).unwrap();
+        assert!(tested < ready, "tested before it is ready");
+    }
 }

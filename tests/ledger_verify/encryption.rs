@@ -1,5 +1,5 @@
-//! The data key: without the right one nothing is said of a folder but that, and with it a node that
-//! stores in clear and one that does not hold the same chain.
+//! The data key: without the right one nothing is said of a folder but that, and with it a node
+//! that stores in clear and one that does not hold the same chain.
 
 use super::*;
 

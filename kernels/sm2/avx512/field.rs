@@ -361,9 +361,10 @@ impl<const V: usize> Fe<V, 2> {
         power
     }
 
-    /// 1 / a, and 0 for 0: a^(p - 2), the same steps whatever a is.
+    /// a to the powers of 30 and 32 bits of ones, and of what p - 2 and p + 1 begin with: 31 ones, a
+    /// zero, 128 ones.
     #[target_feature(enable = "avx512f,avx512ifma")]
-    pub(super) fn invert(&self) -> Self {
+    fn powers(&self) -> [Self; 3] {
         // a^(2^k - 1) has k ones in its exponent.
         let ones2: Self = self.squared(1).mul(self).tight();
         let ones3: Self = ones2.squared(1).mul(self).tight();
@@ -373,13 +374,30 @@ impl<const V: usize> Fe<V, 2> {
         let ones30: Self = ones15.squared(15).mul(&ones15).tight();
         let ones31: Self = ones30.squared(1).mul(self).tight();
         let ones32: Self = ones31.squared(1).mul(self).tight();
-        // p - 2 is fffffffe ffffffff ffffffff ffffffff ffffffff 00000000 ffffffff fffffffd.
-        let mut power: Self = ones31.squared(33).mul(&ones32).tight();
-        for zeros in [32, 32, 32, 64] {
-            power = power.squared(zeros).mul(&ones32).tight();
+        let mut high: Self = ones31.squared(33).mul(&ones32).tight();
+        for _ in 0..3 {
+            high = high.squared(32).mul(&ones32).tight();
         }
-        power = power.squared(30).mul(&ones30).tight();
+        [ones30, ones32, high]
+    }
+
+    /// 1 / a, and 0 for 0: a^(p - 2), the same steps whatever a is.
+    #[target_feature(enable = "avx512f,avx512ifma")]
+    pub(super) fn invert(&self) -> Self {
+        let [ones30, ones32, high] = self.powers();
+        // p - 2 is fffffffe ffffffff ffffffff ffffffff ffffffff 00000000 ffffffff fffffffd.
+        let power: Self = high.squared(64).mul(&ones32).tight();
+        let power: Self = power.squared(30).mul(&ones30).tight();
         power.squared(2).mul(self).tight()
+    }
+
+    /// A square root of a if it has one, or anything: a^((p + 1) / 4), the same steps whatever a is.
+    #[target_feature(enable = "avx512f,avx512ifma")]
+    pub(super) fn root(&self) -> Self {
+        let [_, _, high] = self.powers();
+        // p + 1 is fffffffe ffffffff ffffffff ffffffff ffffffff 00000001 00000000 00000000.
+        let power: Self = high.squared(32).mul(self).tight();
+        power.squared(62)
     }
 
     /// The same below p.

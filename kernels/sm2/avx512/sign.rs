@@ -79,7 +79,7 @@ fn to_lanes_form(mut element: PortableFe) -> [u64; 4] {
     for _ in 0..4 {
         element = element.double();
     }
-    element.to_words()
+    element.montgomery()
 }
 
 /// What is summed up, and the products of a level's divisors up to each.
@@ -358,13 +358,13 @@ fn invert_lanes(elements: &Fe<1, 2>) -> Fe<1, 2> {
     let one: Fe<1, 2> = two.mul::<2, 2>(&swapped1).tight();
     // The same product in every lane.
     let product = one.reduced().to_words().map(|[word]| store(word)[0]);
-    let mut inverse = PortableFe::from_words(product).invert();
+    let mut inverse = PortableFe::from_montgomery(product).invert();
     // The product is a * 2^260, which the portable code takes for 16 a; the inverse is to be
     // 2^260 / a and comes as 2^256 / 16 a.
     for _ in 0..8 {
         inverse = inverse.double();
     }
-    let inverse = Fe::<1, 1>::all(&split(&inverse.to_words())).widen::<2>();
+    let inverse = Fe::<1, 1>::all(&split(&inverse.montgomery())).widen::<2>();
     let inverse: Fe<1, 2> = inverse.mul(&swapped1).tight();
     let inverse: Fe<1, 2> = inverse.mul(&swapped2).tight();
     inverse.mul(&swapped4).tight()

@@ -8,11 +8,11 @@
 //! made good by keeping H^k x^-1 in place of H^k.
 
 use core::arch::x86_64::{
-    __m128i, __m512i, _mm_storeu_si128, _mm_xor_si128, _mm512_bslli_epi128, _mm512_bsrli_epi128,
-    _mm512_castsi512_si128, _mm512_clmulepi64_epi128, _mm512_extracti32x4_epi32,
-    _mm512_loadu_si512, _mm512_maskz_loadu_epi64, _mm512_set1_epi64, _mm512_set4_epi32,
-    _mm512_setzero_si512, _mm512_shuffle_epi8, _mm512_shuffle_epi32, _mm512_storeu_si512,
-    _mm512_ternarylogic_epi32, _mm512_xor_si512,
+    __m128i, __m512i, _mm_loadu_si128, _mm_storeu_si128, _mm_xor_si128, _mm512_bslli_epi128,
+    _mm512_bsrli_epi128, _mm512_castsi512_si128, _mm512_clmulepi64_epi128,
+    _mm512_extracti32x4_epi32, _mm512_loadu_si512, _mm512_maskz_loadu_epi64, _mm512_set1_epi64,
+    _mm512_set4_epi32, _mm512_setzero_si512, _mm512_shuffle_epi8, _mm512_shuffle_epi32,
+    _mm512_storeu_si512, _mm512_ternarylogic_epi32, _mm512_xor_si512, _mm512_zextsi128_si512,
 };
 
 use super::super::{BLOCK_SIZE, Block};
@@ -130,7 +130,7 @@ impl Products {
     #[target_feature(enable = "avx512f,avx512bw,gfni,vpclmulqdq")]
     #[inline]
     fn add(&mut self, blocks: __m512i, powers: __m512i, carried: u128) {
-        let blocks = _mm512_xor_si512(blocks, vector_of([carried, 0, 0, 0]));
+        let blocks = _mm512_xor_si512(blocks, first_of(carried));
         let low = _mm512_clmulepi64_epi128::<0x00>(blocks, powers);
         let high = _mm512_clmulepi64_epi128::<0x11>(blocks, powers);
         let one = _mm512_clmulepi64_epi128::<0x01>(blocks, powers);
@@ -214,6 +214,14 @@ fn number_of(vector: __m128i) -> u128 {
     // SAFETY: the number has 128 bits; the store asks for no alignment.
     unsafe { _mm_storeu_si128((&raw mut number).cast(), vector) };
     number
+}
+
+/// This number in the first quarter, zero in the others.
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn first_of(number: u128) -> __m512i {
+    // SAFETY: the number has 128 bits; the load asks for no alignment.
+    _mm512_zextsi128_si512(unsafe { _mm_loadu_si128((&raw const number).cast()) })
 }
 
 #[target_feature(enable = "avx512f")]

@@ -14,7 +14,7 @@ fn backends() -> impl Iterator<Item = Backend> {
 fn every_back_end_passes() {
     for backend in backends() {
         let passed = selftest(&software_provider_on(backend), backend);
-        assert_eq!(passed.map_err(|error| error.to_string()).map(|names| names.len()), Ok(10));
+        assert_eq!(passed.map_err(|error| error.to_string()).map(|names| names.len()), Ok(11));
     }
 }
 

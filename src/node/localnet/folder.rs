@@ -1,7 +1,8 @@
 //! The folder of a local network: keys, genesis, configurations, logs, receipts.
 //!
 //! ```text
-//! D/genesis.toml  D/node-I/{hufu.toml, vote.pem, link.pem, data.key, data/, log}  D/receipts.bin  D/*.json
+//! D/genesis.toml  D/node-I/{hufu.toml, vote.pem, link.pem, data.key, data/, log}
+//! D/receipts.bin  D/*.json
 //! ```
 
 use std::fmt::Write as _;

@@ -21,7 +21,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hufu_crypto::Provider;
+use hufu_crypto::{KnownKeysCounts, Provider};
 use hufu_mempool::Recent;
 use hufu_runtime::clock::Nanos;
 use hufu_runtime::link::{Consumer, Producer};
@@ -65,6 +65,8 @@ pub struct VerifyTile {
     remembered: Recent<TxDigest, ()>,
     verdicts: VecDeque<FromVerify>,
     refused: VecDeque<Status>,
+    /// What the metrics know of the known keys; one tile tells of them for all.
+    told: Option<KnownKeysCounts>,
     is_stopping: bool,
 }
 
@@ -119,6 +121,7 @@ impl VerifyTile {
             remembered: Recent::new(config.remembered_max, config.seed),
             verdicts: VecDeque::with_capacity(config.batch_max),
             refused: VecDeque::with_capacity(config.batch_max),
+            told: (index == 0).then(KnownKeysCounts::default),
             is_stopping: false,
         }
     }
@@ -277,6 +280,17 @@ impl Tile for VerifyTile {
 
     fn deadline(&self) -> Option<Nanos> {
         self.gather_until
+    }
+
+    fn housekeeping(&mut self, _now: Nanos) {
+        let Some(told) = &mut self.told else { return };
+        let counts = self.provider.known_keys.counts();
+        self.metrics.verify_keys_hit.add(counts.hits - told.hits);
+        self.metrics.verify_keys_missed.add(counts.misses - told.misses);
+        self.metrics.verify_keys_made.add(counts.made - told.made);
+        self.metrics.verify_keys_evicted.add(counts.evicted - told.evicted);
+        self.metrics.verify_keys.set(counts.held);
+        *told = counts;
     }
 
     fn stop(&mut self) {

@@ -102,6 +102,10 @@ impl Signatures {
             unreachable!("a batch that was parsed has all its transactions")
         };
         let verdicts = verify_transactions(&self.provider, self.chain_id, transactions);
+        let known = &self.provider.known_keys;
+        let valid = verdicts.iter().flatten();
+        known.meet(valid.map(|verified| &verified.get().header().sender));
+        known.make(&*self.provider.hasher);
         let entries = &job.batch.entries()[job.first..last];
         let judged = verdicts.into_iter().zip(entries);
         let bad =

@@ -48,7 +48,8 @@ pub(super) fn verify(check: &mut Check<'_>, state: &State) {
     }
 }
 
-/// All entries of the state: the stored values, then the nonces as the expiry index has them. Chunks that cannot be read are left out here; [`expiry`] reports them.
+/// All entries of the state: the stored values, then the nonces as the expiry index has them.
+/// Chunks that cannot be read are left out here; [`expiry`] reports them.
 fn entries(store: &StateStore) -> StorageResult<impl Iterator<Item = StorageResult<Entry>> + '_> {
     let accounts = store.iterate(Family::Accounts, &[])?;
     let nonces = store.iterate(Family::Nonces, &[])?.flat_map(|entry| match entry {

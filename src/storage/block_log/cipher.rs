@@ -112,10 +112,15 @@ pub(super) struct GroupCipher {
 impl GroupCipher {
     /// Draws the key of a new group.
     pub(super) fn begin(keys: &Keyring, name: &GroupName) -> Result<Self, Error> {
-        let (key_id, mut salt) = (keys.current(), [0; 16]);
+        let mut salt = [0; 16];
         hufu_crypto::entropy::fill(&mut salt)?;
+        Ok(Self::with_salt(keys, name, salt))
+    }
+
+    /// The same with a salt that was drawn: never twice with one.
+    pub(super) fn with_salt(keys: &Keyring, name: &GroupName, salt: [u8; 16]) -> Self {
         let aead = keys.new_group(&salt, name.stored().as_bytes());
-        Ok(Self { aead, key_id, salt, tags: Vec::new() })
+        Self { aead, key_id: keys.current(), salt, tags: Vec::new() }
     }
 
     /// Encrypts the steps that the first `filled` bytes of the group complete; returns how many of

@@ -15,10 +15,10 @@
 //! | payload, tags and padding of a group | CRC-32C and SM3 Merkle root in the group header |
 //! | unused end of a segment | must be zero (not in a recycled segment) |
 //!
-//! A log is encrypted as a whole or not at all; [`super::cipher`] says how. Checksum, root and chain
-//! are those of the stored bytes, so that they tell a torn tail from damage without any key, and a
-//! group that they vouch for and that does not open is a forgery. The order of checks is the same
-//! everywhere: header, place, checksum, root, key, tag, records.
+//! A log is encrypted as a whole or not at all; [`super::cipher`] says how. Checksum, root and
+//! chain are those of the stored bytes, so that they tell a torn tail from damage without any key,
+//! and a group that they vouch for and that does not open is a forgery. The order of checks is the
+//! same everywhere: header, place, checksum, root, key, tag, records.
 //!
 //! The CRC of a group header starts from a secret salt of the log, so that no client can place
 //! bytes in a payload that look like a group header to recovery.

@@ -65,7 +65,8 @@ impl OpenGroup {
                 <= self.capacity
     }
 
-    /// Copies one record in, and encrypts and hashes what became whole. The caller has asked whether it fits.
+    /// Copies one record in, and encrypts and hashes what became whole. The caller has asked
+    /// whether it fits.
     pub(super) fn put(
         &mut self,
         kind: u16,

@@ -66,7 +66,8 @@ pub struct LogOptions {
 }
 
 impl LogOptions {
-    /// The defaults: stored in clear, 64 MiB segments, groups of 1 MiB, records up to 8 MiB, one group in flight.
+    /// The defaults: stored in clear, 64 MiB segments, groups of 1 MiB, records up to 8 MiB, one
+    /// group in flight.
     #[must_use]
     pub fn new(
         folder: impl Into<PathBuf>,

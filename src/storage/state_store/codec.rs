@@ -123,6 +123,7 @@ impl Codec {
     ) -> Result<Self, Error> {
         let own = own_family(db)?;
         let stored = db.get_cf(own, ENCRYPTION_KEY).map_err(|error| database("open", &error))?;
+        let is_new = stored.is_none();
         let found = match stored {
             Some(stored) => {
                 let stored: StoredEncryption = own_record(ENCRYPTION_KEY, &stored)?;
@@ -135,7 +136,7 @@ impl Codec {
             None => return Err(damaged("it has no record of its encryption")),
         };
         let keys = check_key(folder.to_path_buf(), found, keys)?;
-        if is_writable {
+        if is_writable && is_new {
             let (version, names_key) = (U32::new(RECORD_VERSION), U64::new(found));
             let record = StoredEncryption { version, names_key };
             put_own(db, ENCRYPTION_KEY, record.as_bytes())?;
@@ -294,12 +295,8 @@ impl Encryption {
         hufu_crypto::entropy::fill(&mut salt)?;
         let record = StoredEpoch { key_id: U64::new(key_id), salt };
         let key = [EPOCH_PREFIX, &number.to_be_bytes()].concat();
+        // Whatever is written in this epoch can be read as long as this is there.
         put_own(db, &key, record.as_bytes())?;
-        let mut options = FlushOptions::default();
-        options.set_wait(true);
-        let own = own_family(db)?;
-        // Whatever is written in this epoch can be read as long as it is there.
-        db.flush_cf_opt(own, &options).map_err(|error| database("flush", &error))?;
         self.epochs.insert(number, Epoch { key_id, salt, aead: OnceLock::new() });
         self.own = Some(number);
         Ok(())
@@ -410,12 +407,18 @@ fn own_family(db: &DB) -> Result<&ColumnFamily, Error> {
     db.cf_handle(OWN_FAMILY).ok_or_else(|| damaged("column family default is missing"))
 }
 
+/// Writes a record of the store about itself, durable when this returns: before anything that needs
+/// it to be read.
 fn put_own(db: &DB, key: &[u8], record: &[u8]) -> Result<(), Error> {
     let checksum = own_checksum(key, record);
     let mut options = WriteOptions::default();
     options.disable_wal(true);
-    db.put_cf_opt(own_family(db)?, key, [record, &checksum].concat(), &options)
-        .map_err(|error| database("open", &error))
+    let own = own_family(db)?;
+    db.put_cf_opt(own, key, [record, &checksum].concat(), &options)
+        .map_err(|error| database("commit", &error))?;
+    let mut options = FlushOptions::default();
+    options.set_wait(true);
+    db.flush_cf_opt(own, &options).map_err(|error| database("flush", &error))
 }
 
 fn own_record<T: FromBytes>(key: &[u8], stored: &[u8]) -> Result<T, Error> {

@@ -84,6 +84,12 @@ fn a_commit_is_one_block_with_its_mark() {
 
 #[test]
 fn a_kill_leaves_the_state_after_exactly_one_block() {
+    for open in [open, open_plain] {
+        kill(open);
+    }
+}
+
+fn kill(open: fn(&Path) -> StateStore) {
     let folder = tempfile::tempdir().unwrap();
     let copy = tempfile::tempdir().unwrap();
     let store = open(folder.path());

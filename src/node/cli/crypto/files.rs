@@ -54,8 +54,8 @@ pub(super) fn read_all(path: &Path, bytes_max: u64) -> Result<Zeroizing<Vec<u8>>
     Ok(bytes)
 }
 
-/// Writes a new file of mode 0600, durable when this returns, or to standard output. With `force` an
-/// existing regular file is replaced in one step.
+/// Writes a new file of mode 0600, durable when this returns, or to standard output. With `force`
+/// an existing regular file is replaced in one step.
 pub(super) fn write_new(path: &Path, bytes: &[u8], force: bool) -> Result<(), CliError> {
     if is_standard(path) {
         return write_standard(bytes);

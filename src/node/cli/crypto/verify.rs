@@ -6,8 +6,8 @@
 //! ```
 //!
 //! A line that is faulty gets its error and spoils nothing else. Memory is bounded whatever is
-//! streamed: a batch, and a line of [`LINE_BYTES_MAX`]. An answer never waits for lines that have not
-//! come: the batch ends where the input pauses.
+//! streamed: a batch, a line of [`LINE_BYTES_MAX`], and tables of keys that come again and again.
+//! An answer never waits for lines that have not come: the batch ends where the input pauses.
 
 mod line;
 
@@ -37,6 +37,13 @@ const READ_BYTES: usize = 1 << 20;
 
 /// Lines verified together at most.
 const BATCH_COUNT: usize = 4_096;
+
+/// Keys whose tables are kept, count: about 30 MB, taken when a second batch comes.
+const KNOWN_KEYS_MAX: u32 = 1_024;
+
+/// Rounds of tables made between two batches at most, so that they never take longer than what they
+/// save.
+const TABLE_ROUNDS_MAX: usize = 16;
 
 /// Signatures one core takes at a time.
 const PART_COUNT: usize = 256;
@@ -110,8 +117,8 @@ fn verify_file(
 fn verify_lines(path: &Path, output: Output) -> Result<(), CliError> {
     let input = BufReader::with_capacity(READ_BYTES, files::open(path)?);
     let mut lines = Lines { input, line: Vec::new() };
-    let mut batch =
-        Batch { provider: kernels::provider(), entries: Vec::with_capacity(BATCH_COUNT) };
+    let entries = Vec::with_capacity(BATCH_COUNT);
+    let mut batch = Batch { provider: kernels::provider(), entries, judged: 0 };
     let mut answers = Answers { out: Some(io::stdout().lock()), tally: Tally::default() };
     let failed =
         |cause: io::Error| CliError::failed(cause, "standard output", "check where it leads");
@@ -189,6 +196,8 @@ impl<R: Read> Lines<R> {
 struct Batch {
     provider: Provider,
     entries: Vec<Entry>,
+    /// Batches before this one.
+    judged: u64,
 }
 
 /// What is verified of a line.
@@ -206,8 +215,13 @@ impl Batch {
             .map(|Signed { key, digest, signature }| VerifyItem { key, digest: *digest, signature })
             .collect();
         let mut verdicts = vec![Verdict::SignatureInvalid; items.len()];
+        if self.judged == 1 {
+            self.provider = kernels::provider_knowing(KNOWN_KEYS_MAX);
+        }
         let parts = items.par_chunks(PART_COUNT).zip(verdicts.par_chunks_mut(PART_COUNT));
         parts.for_each(|(items, verdicts)| self.provider.verifier.verify_many(items, verdicts));
+        let good = items.iter().zip(&verdicts).filter(|(_, verdict)| **verdict == Verdict::Valid);
+        self.provider.known_keys.meet(good.map(|(item, _)| item.key));
         let mut verdicts = verdicts.into_iter();
         for entry in &self.entries {
             match entry {
@@ -222,7 +236,14 @@ impl Batch {
             }
         }
         self.entries.clear();
-        answers.flush()
+        self.judged += 1;
+        answers.flush()?;
+        for _ in 0..TABLE_ROUNDS_MAX {
+            if self.provider.known_keys.make(&*self.provider.hasher) == 0 {
+                break;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use hufu_crypto::{Provider, Signer, SoftwareSigner, software_provider};
+use hufu_crypto::{Provider, Signer, SoftwareSigner, software_provider_with};
 use hufu_ledger::{AccountProof, ProvenAccount};
 use hufu_network::message::answer::AccountState;
 use hufu_network::message::request::QueryAccount;
@@ -52,8 +52,10 @@ struct Rig {
 impl Rig {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let (provider, signer) =
-            (software_provider(), SoftwareSigner::from_bytes(&[7; 32]).unwrap());
+        let (provider, signer) = (
+            software_provider_with(hufu_crypto::Backend::best(), 8),
+            SoftwareSigner::from_bytes(&[7; 32]).unwrap(),
+        );
         let key = *signer.public_key();
         let link_key = *SoftwareSigner::from_bytes(&[8; 32]).unwrap().public_key();
         let one = Validator { name: "one".to_owned(), key, link_key, power: 1 };
@@ -286,4 +288,18 @@ fn no_more_proofs_wait_than_there_is_room_for() {
     rig.block(vec![rig.opening(2, NEW)]);
     rig.ask(NEW, true);
     assert!(rig.answers.pop().is_none(), "there is room again");
+}
+
+#[test]
+fn only_a_sender_that_got_something_done_twice_becomes_known() {
+    let mut rig = Rig::new();
+    let made = |rig: &Rig| rig.provider.known_keys.make(&*rig.provider.hasher);
+    let (first, second) = (Address([1; 20]), Address([2; 20]));
+    rig.block(vec![rig.opening(1, first)]);
+    assert_eq!(made(&rig), 0, "once is not enough");
+    rig.block(vec![rig.opening(2, first)]);
+    assert_eq!(made(&rig), 0, "the account exists: nothing was done");
+    rig.block(vec![rig.opening(3, second)]);
+    assert_eq!(made(&rig), 1);
+    assert_eq!(rig.provider.known_keys.counts().held, 1);
 }

@@ -183,7 +183,7 @@ mod tests {
         let long = format!("\"id\":\"{}\",{MESSAGE}", "00".repeat(IDENTITY_BYTES_MAX + 1));
         let cases: [(&[&str], &str); 16] = [
             (&[E, RS], "px: missing"),
-            (&[&KEY[..73], E, RS], "py: missing"),
+            (&[&KEY[..71], E, RS], "py: missing"),
             (&[KEY, RS], "e: missing"),
             (&[KEY, E, MESSAGE, RS], "e, msg: one of them"),
             (&[KEY, E, "\"id\":\"31\"", RS], "id: belongs to msg"),
