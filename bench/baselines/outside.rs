@@ -91,10 +91,36 @@ fn verify(numbers: &mut Numbers, counts: &mut Counts) -> Result<(), Disagreement
             continue;
         }
         let by_libsm = Libsm::new(&case.key).map(|key| key.verify(&case.digest, &case.signature));
-        agree(case, verdict, by_libsm, "libsm")?;
+        if let Err(found) = agree(case, verdict, by_libsm, "libsm") {
+            if !meets_equal_points(case) {
+                return Err(found);
+            }
+            counts.add("sm2 verify/libsm adds equal points wrongly", 1);
+            continue;
+        }
         counts.add("sm2 verify/libsm", 1);
     }
     Ok(())
+}
+
+/// Whether libsm adds a point to itself on the way to this verdict: it tells equal points by their
+/// projective coordinates, takes them for different ones where those differ, and finds the point at
+/// infinity. That happens where [s]G = [t]P, and in the last step of [t]P where t is twice a digit
+/// of its windows of five bits, either way.
+fn meets_equal_points(case: &Case) -> bool {
+    let [r, s] = [0, 32].map(|at| {
+        let half = case.signature[at..at + 32].try_into().unwrap_or([0; 32]);
+        hufu_soak::cases::reduced(&half)
+    });
+    let (t, s) = (hufu_soak::cases::bytes(&(r + s)), hufu_soak::cases::bytes(&s));
+    let is_small =
+        |number: &[u8; 32]| number[..31].iter().all(|byte| *byte == 0) && number[31] < 32;
+    let opposite = hufu_soak::cases::bytes(&-(r + hufu_soak::cases::reduced(&s)));
+    let [of_base, of_key] = [
+        kernel::multiply_base(Backend::PORTABLE, &s),
+        kernel::multiply(Backend::PORTABLE, &t, &case.key),
+    ];
+    is_small(&t) || is_small(&opposite) || of_base == of_key
 }
 
 /// `other` is none where the key was refused.
