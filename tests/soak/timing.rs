@@ -1,12 +1,13 @@
 //! Whether the time of an operation tells anything about a secret: dudect's test (Reparaz, Balasch,
 //! Verbauwhede 2017), for every operation on secrets and every back end.
 //!
-//! An operation runs on a fixed secret or on a random one, the class drawn before each run; both are
-//! laid into the same memory by the same code. Welch's t of the two classes' times says how sure it
-//! is that their means differ. Slow runs are interrupts and the like and say nothing, so t is taken
-//! of all times and of those below six percentiles, and the largest counts. Below [`THRESHOLD`]
-//! nothing is seen in so many runs. Above it the operation is measured again, [`AGAIN`] times as
-//! long: the t of a leak grows with the root of the runs, that of an accident does not stay.
+//! An operation runs on a fixed secret or on a random one, the class drawn before each run; both
+//! are laid into the same memory by the same code. Welch's t of the two classes' times says how
+//! sure it is that their means differ. Slow runs are interrupts and the like and say nothing, so t
+//! is taken of all times and of those below six percentiles, and the largest counts. Below
+//! [`THRESHOLD`] nothing is seen in so many runs. Above it the operation is measured again,
+//! [`AGAIN`] times as long: the t of a leak grows with the root of the runs, that of an accident
+//! does not stay.
 //!
 //! [`leaking`] is a comparison that ends at the first difference. A run that does not find it out
 //! has measured nothing.

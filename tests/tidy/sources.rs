@@ -363,7 +363,10 @@ pub(crate) fn nothing_retries_tests(repository: &Repository) -> Vec<Finding> {
 /// No file depends on one registry: where packages come from is the builder's configuration.
 pub(crate) fn no_registry_is_named(repository: &Repository) -> Vec<Finding> {
     let mut findings = Vec::new();
-    for file in repository.files().filter(|file| !file.is_tidy() && !LOCK_FILES.contains(&file.path.as_str())) {
+    for file in repository
+        .files()
+        .filter(|file| !file.is_tidy() && !LOCK_FILES.contains(&file.path.as_str()))
+    {
         for host in REGISTRY_HOSTS {
             for line in lines_with(&file.text, host) {
                 let what =
