@@ -8,7 +8,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help deps build demo check test power-cut power-cut-planted simulation simulation-planted bench soak fuzz fmt clean
+.PHONY: help deps build demo check test power-cut power-cut-planted simulation simulation-planted bench bench-baselines soak soak-outside soak-trading fuzz fmt clean
 
 CARGO_TARGET_DIR ?= $(CURDIR)/target
 export CARGO_TARGET_DIR
@@ -21,6 +21,15 @@ BINARIES := $(ALL) --lib --bins --test tidy
 REPLAY ?= ../shared/data/aapl_2012-06-21_message_50.csv.gz
 DEMO_INPUT := $(if $(wildcard $(REPLAY)),--replay $(REPLAY))
 SOAK_HOURS ?= 10
+SOAK_MINUTES ?=
+SOAK_STATE ?= $(CARGO_TARGET_DIR)/soak.state
+SOAK_TIME := $(if $(SOAK_MINUTES),--minutes $(SOAK_MINUTES))
+SOAK := $(CARGO_TARGET_DIR)/release/hufu-soak
+# A workspace of its own, which neither CI nor any other target builds.
+BASELINES_DIR := $(CARGO_TARGET_DIR)/baselines
+BASELINES := CARGO_TARGET_DIR=$(BASELINES_DIR) cargo build --release --locked --manifest-path bench/baselines/Cargo.toml
+BASELINES_BINARY := $(BASELINES_DIR)/release/hufu-baselines
+BASELINES_ARGS ?=
 FUZZ_FACTOR ?= 200
 POWER_CUTS ?= 20
 KILLS ?= 100
@@ -97,11 +106,31 @@ bench: build ## criterion benches, the block log against fio, a trading hour at 
 	$(HUFU) localnet run $(OUTAGE)
 	$(HUFU) localnet run $(OUTAGE) --wipe
 
-soak: build ## SOAK_HOURS (10) trading hours one after the other at full rate, then whether signing takes a time that depends on secrets; fails if anything is lost or leaks
-	$(call heading,soak: $(SOAK_HOURS) trading hours)
+bench-baselines: ## the kernels beside OpenSSL, RustCrypto, libsm, sm-crypto and efficient-sm2, one core; BASELINES_ARGS (--json)
+	@.ci/deps baselines
+	$(call heading,bench-baselines: speed table)
+	$(BASELINES)
+	$(BASELINES_BINARY) bench $(BASELINES_ARGS)
+
+soak: ## kernels against each other and others until SOAK_MINUTES are over, or without end; timing of what is secret; goes on where it stopped
+	@.ci/deps build
+	$(call heading,soak: back ends against portable; portable against RustCrypto; counts in $(SOAK_STATE))
+	cargo build $(ALL) --bin hufu-soak --test tidy
+	$(SOAK) timing
+	@if ldconfig -p | grep -q 'libcrypto\.so\.3' && [ -e /usr/include/openssl/evp.h ]; \
+		then $(MAKE) --no-print-directory soak-outside SOAK_MINUTES=$(or $(SOAK_MINUTES),60); \
+		else echo "soak: OpenSSL is skipped: install libssl-dev, or run make soak-outside, which does"; fi
+	$(SOAK) compare --state $(SOAK_STATE) $(SOAK_TIME)
+
+soak-outside: ## kernels against OpenSSL and libsm until SOAK_MINUTES are over, or without end
+	@.ci/deps baselines
+	$(call heading,soak-outside: portable against OpenSSL and libsm; counts in $(SOAK_STATE)-outside)
+	$(BASELINES)
+	$(BASELINES_BINARY) soak --state $(SOAK_STATE)-outside $(SOAK_TIME)
+
+soak-trading: build ## SOAK_HOURS (10) trading hours one after the other at full rate; fails if anything is lost
+	$(call heading,soak-trading: $(SOAK_HOURS) trading hours)
 	$(HUFU) localnet run $(DEMO_INPUT) --rate max --hours $(SOAK_HOURS)
-	$(call heading,soak: time against secrets)
-	$(CARGO_TARGET_DIR)/release/hufu-timing 100000
 
 fuzz: ## the property tests with FUZZ_FACTOR (200) times the cases and a fresh seed
 	@.ci/deps build

@@ -123,6 +123,43 @@ fn reduce_once(a: [u64; 4], carry: bool) -> Fe {
     Fe(select_four(keep, &less, &a))
 }
 
+/// a * b, row by row: the low halves of a row's products and their high halves are a chain of carries
+/// each.
+#[inline(always)]
+fn product(a: &[u64; 4], b: &[u64; 4]) -> [u64; 8] {
+    let (t0, high0) = multiply(a[0], b[0]);
+    let (low1, high1) = multiply(a[1], b[0]);
+    let (low2, high2) = multiply(a[2], b[0]);
+    let (low3, high3) = multiply(a[3], b[0]);
+    let (t1, carry) = add_carry(low1, high0, false);
+    let (t2, carry) = add_carry(low2, high1, carry);
+    let (t3, carry) = add_carry(low3, high2, carry);
+    let (t4, _) = add_carry(high3, 0, carry);
+    let (t1, [t2, t3, t4, t5]) = add_row([t1, t2, t3, t4], a, b[1]);
+    let (t2, [t3, t4, t5, t6]) = add_row([t2, t3, t4, t5], a, b[2]);
+    let (t3, [t4, t5, t6, t7]) = add_row([t3, t4, t5, t6], a, b[3]);
+    [t0, t1, t2, t3, t4, t5, t6, t7]
+}
+
+/// t + a * b as the lowest word and the four above it; cannot overflow.
+#[inline(always)]
+fn add_row(t: [u64; 4], a: &[u64; 4], b: u64) -> (u64, [u64; 4]) {
+    let (low0, high0) = multiply(a[0], b);
+    let (low1, high1) = multiply(a[1], b);
+    let (low2, high2) = multiply(a[2], b);
+    let (low3, high3) = multiply(a[3], b);
+    let (t0, carry) = add_carry(t[0], low0, false);
+    let (t1, carry) = add_carry(t[1], low1, carry);
+    let (t2, carry) = add_carry(t[2], low2, carry);
+    let (t3, carry) = add_carry(t[3], low3, carry);
+    let (high3, _) = add_carry(high3, 0, carry);
+    let (t1, carry) = add_carry(t1, high0, false);
+    let (t2, carry) = add_carry(t2, high1, carry);
+    let (t3, carry) = add_carry(t3, high2, carry);
+    let (t4, _) = add_carry(high3, 0, carry);
+    (t0, [t1, t2, t3, t4])
+}
+
 /// Adds to a number the multiple of p that clears its lowest word m. The others are handed in from
 /// the next to the highest that the carries reach. Without the cleared word, m * p is
 /// m * (2^192 + 1) less m * (2^160 + 2^32): two chains of carries, for which the compiler makes as
@@ -225,43 +262,27 @@ impl Fe {
 
     #[inline(always)]
     pub(super) fn mul(&self, other: &Self) -> Self {
-        let (a, b) = (&self.0, &other.0);
-        let (mut t0, high0) = multiply(a[0], b[0]);
-        let (low1, high1) = multiply(a[1], b[0]);
-        let (low2, high2) = multiply(a[2], b[0]);
-        let (low3, high3) = multiply(a[3], b[0]);
-        let (mut t1, carry) = add_carry(low1, high0, false);
-        let (mut t2, carry) = add_carry(low2, high1, carry);
-        let (mut t3, carry) = add_carry(low3, high2, carry);
-        let (mut t4, _) = add_carry(high3, 0, carry);
-        let mut t5 = 0;
-        // Steps of the reduction between the rows of the product, so that few words are alive. What
-        // they leave is below 2p, of five words.
-        macro_rules! row {
-            ($b:expr) => {
-                clear!(t0, t1, t2, t3, t4, t5);
-                (t0, t1, t2, t3, t4) = (t1, t2, t3, t4, t5);
-                let (low0, high0) = multiply(a[0], $b);
-                let (low1, high1) = multiply(a[1], $b);
-                let (low2, high2) = multiply(a[2], $b);
-                let (low3, high3) = multiply(a[3], $b);
-                let (sum0, carry) = add_carry(t0, low0, false);
-                let (sum1, carry) = add_carry(t1, low1, carry);
-                let (sum2, carry) = add_carry(t2, low2, carry);
-                let (sum3, carry) = add_carry(t3, low3, carry);
-                let (high3, _) = add_carry(high3, 0, carry);
-                let (sum1, carry) = add_carry(sum1, high0, false);
-                let (sum2, carry) = add_carry(sum2, high1, carry);
-                let (sum3, carry) = add_carry(sum3, high2, carry);
-                let (sum4, carry) = add_carry(t4, high3, carry);
-                (t0, t1, t2, t3, t4, t5) = (sum0, sum1, sum2, sum3, sum4, u64::from(carry));
-            };
-        }
-        row!(b[1]);
-        row!(b[2]);
-        row!(b[3]);
-        clear!(t0, t1, t2, t3, t4, t5);
-        reduce_once([t1, t2, t3, t4], t5 != 0)
+        reduce(product(&self.0, &other.0))
+    }
+
+    /// a * b - c * d, reduced once.
+    #[inline(always)]
+    pub(super) fn difference_of_products(a: &Self, b: &Self, c: &Self, d: &Self) -> Self {
+        let [t0, t1, t2, t3, t4, t5, t6, t7] = product(&a.0, &b.0);
+        let [u0, u1, u2, u3, u4, u5, u6, u7] = product(&c.0, &d.0);
+        let (t0, borrow) = sub_borrow(t0, u0, false);
+        let (t1, borrow) = sub_borrow(t1, u1, borrow);
+        let (t2, borrow) = sub_borrow(t2, u2, borrow);
+        let (t3, borrow) = sub_borrow(t3, u3, borrow);
+        let (t4, borrow) = sub_borrow(t4, u4, borrow);
+        let (t5, borrow) = sub_borrow(t5, u5, borrow);
+        let (t6, borrow) = sub_borrow(t6, u6, borrow);
+        let (t7, borrow) = sub_borrow(t7, u7, borrow);
+        // Where the difference is negative, p * 2^256 more is the same and is not.
+        let mask = u64::from(borrow).wrapping_neg();
+        let back = [P[0] & mask, P[1] & mask, P[2] & mask, P[3] & mask];
+        let ([t4, t5, t6, t7], _) = add_limbs(&[t4, t5, t6, t7], &back);
+        reduce([t0, t1, t2, t3, t4, t5, t6, t7])
     }
 
     #[inline(always)]

@@ -207,6 +207,7 @@ fn the_field_agrees_with_long_arithmetic() {
     let edges = [[0; 4], [1, 0, 0, 0], minus_one, [0, 0, 0, 1 << 63], [u64::MAX, 0, 0, 0]];
     let pairs = edges.iter().flat_map(|a| edges.iter().map(move |b| (*a, *b)));
     let random = (0..4_000).map(|_| (below_p(&mut numbers), below_p(&mut numbers)));
+    let mut last = Fe::ONE;
     for (a, b) in pairs.chain(random.collect::<Vec<_>>()) {
         let (x, y) = (Fe::from_limbs(a).unwrap(), Fe::from_limbs(b).unwrap());
         assert_eq!(x.to_limbs(), a, "there and back");
@@ -214,6 +215,10 @@ fn the_field_agrees_with_long_arithmetic() {
         assert_eq!(x.square(), x.mul(&x), "{a:x?} squared");
         assert_eq!(x.add(&y).to_limbs(), plus(&a, &b));
         assert_eq!(x.sub(&y).add(&y), x);
+        let difference = Fe::difference_of_products(&x, &y, &y, &last);
+        assert_eq!(difference, x.mul(&y).sub(&y.mul(&last)), "{a:x?} {b:x?}");
+        assert_eq!(x.halve().double(), x);
+        last = x;
         assert_eq!(x.negate().add(&x), Fe::ZERO);
     }
     for (a, _) in (0..20).map(|_| (below_p(&mut numbers), ())) {

@@ -17,7 +17,7 @@
 //! owner's to keep with [`Drbg::reseed`], for this crate knows no clock.
 //!
 //! Constant time: no branch and no address depends on the state. The state is overwritten when it
-//! is dropped; copies that hashing leaves on the stack are not.
+//! is dropped, and what hashing leaves on the stack after every draw.
 
 mod health;
 #[cfg(test)]
@@ -25,7 +25,7 @@ mod tests;
 
 use std::sync::Arc;
 
-use hufu_kernels::sm3;
+use hufu_kernels::{secret, sm3};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::Error;
@@ -71,6 +71,7 @@ impl Drbg {
         // The entropy input and the nonce of SP 800-90A 8.6.7 in one draw.
         let seed = draw(&*source, &mut watch)?;
         let state = State::seeded(&[&*seed, name.as_bytes()]);
+        secret::wipe_stack();
         Ok(Self { source, watch, state })
     }
 
@@ -81,6 +82,7 @@ impl Drbg {
     pub fn reseed(&mut self) -> Result<(), Error> {
         let seed = draw(&*self.source, &mut self.watch)?;
         self.state = State::seeded(&[&[1], &*seed, &self.state.v]);
+        secret::wipe_stack();
         Ok(())
     }
 
@@ -115,7 +117,9 @@ impl Drbg {
         if self.state.requests > REQUESTS_PER_SEED {
             self.reseed()?;
         }
-        Ok(self.state.generate(additional))
+        let drawn = self.state.generate(additional);
+        secret::wipe_stack();
+        Ok(drawn)
     }
 }
 
@@ -131,7 +135,8 @@ fn draw(
 }
 
 impl State {
-    /// SP 800-90A 10.1.1.2 and 10.1.1.3, from what each of them hashes.
+    /// SP 800-90A 10.1.1.2 and 10.1.1.3, from what each of them hashes. Leaves copies on the stack.
+    #[inline(never)]
     fn seeded(material: &[&[u8]]) -> Self {
         let mut state = Self { v: [0; STATE_SIZE], c: [0; STATE_SIZE], requests: 1 };
         derive(&mut state.v, material);
@@ -139,7 +144,8 @@ impl State {
         state
     }
 
-    /// SP 800-90A 10.1.1.4 for 256 bits.
+    /// SP 800-90A 10.1.1.4 for 256 bits. Leaves copies on the stack.
+    #[inline(never)]
     fn generate(&mut self, additional: &[&[u8]]) -> Zeroizing<[u8; 32]> {
         if !additional.is_empty() {
             // Step 2.

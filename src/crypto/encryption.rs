@@ -11,7 +11,7 @@
 #[cfg(test)]
 mod tests;
 
-use hufu_kernels::Backend;
+use hufu_kernels::{Backend, secret};
 use zeroize::Zeroizing;
 
 use crate::der::{self, CipherParts, DerError, DerFault};
@@ -119,14 +119,18 @@ pub fn encrypt(
     let whose = Sm3::of(&[&key.0]);
     for _ in 0..DRAWS_MAX {
         let scalar = generator.nonce(&bound, &whose.0)?;
-        if let Some(ciphertext) = encrypt_with(backend, &scalar, key, plaintext) {
+        let ciphertext = encrypt_with(backend, &scalar, key, plaintext);
+        secret::wipe_stack();
+        if let Some(ciphertext) = ciphertext {
             return Ok(ciphertext);
         }
     }
     Err(Error::NoScalar)
 }
 
-/// GB/T 32918.4-2016 6.1 steps A2 to A8 with the k given; `None` if it does not do.
+/// GB/T 32918.4-2016 6.1 steps A2 to A8 with the k given; `None` if it does not do. Leaves copies
+/// on the stack, which the caller overwrites.
+#[inline(never)]
 fn encrypt_with(
     backend: Backend,
     scalar: &[u8; 32],
@@ -157,10 +161,14 @@ impl SoftwareSigner {
         backend: Backend,
         ciphertext: &Ciphertext,
     ) -> Result<Zeroizing<Vec<u8>>, Error> {
-        decrypt_with(backend, &self.private_bytes(), ciphertext)
+        let decrypted = decrypt_with(backend, &self.private_bytes(), ciphertext);
+        secret::wipe_stack();
+        decrypted
     }
 }
 
+/// Leaves copies on the stack, which the caller overwrites.
+#[inline(never)]
 fn decrypt_with(
     backend: Backend,
     private: &[u8; 32],

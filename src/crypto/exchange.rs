@@ -8,13 +8,14 @@
 //!
 //! Each step takes the state before it, so none can be left out, done twice or out of order, and
 //! nobody holds a key before the other side has shown that it has the same one. Constant time in
-//! private keys and private scalars; those are overwritten when they are dropped.
+//! private keys and private scalars; those are overwritten when they are dropped, and what hashing
+//! leaves of them on the stack after every step.
 
 mod example;
 #[cfg(test)]
 mod tests;
 
-use hufu_kernels::Backend;
+use hufu_kernels::{Backend, secret};
 use zeroize::Zeroizing;
 
 use crate::digest::{Digest, Sm3};
@@ -102,7 +103,9 @@ impl Initiator {
             identities: [&self.own.identity, peer.identity],
             points: [&self.own.point, &answer.point],
         };
-        let agreed = sides.agree(self.backend, &shared, size)?;
+        let agreed = sides.agree(self.backend, &shared, size);
+        secret::wipe_stack();
+        let agreed = agreed?;
         // Step A9.
         if !kdf::equal(&agreed.from_b.0, &answer.confirmation.0) {
             return Err(Error::ExchangeRefused);
@@ -150,10 +153,11 @@ impl Own {
         private: &SoftwareSigner,
         identity: &Digest,
     ) -> Result<Self, Error> {
-        let secret = private.private_bytes();
+        let private_bytes = private.private_bytes();
         for _ in 0..DRAWS_MAX {
-            let scalar = generator.nonce(&secret, &identity.0)?;
-            let own = Self::with(backend, &secret, identity, &scalar);
+            let scalar = generator.nonce(&private_bytes, &identity.0)?;
+            let own = Self::with(backend, &private_bytes, identity, &scalar);
+            secret::wipe_stack();
             if let Some(own) = own {
                 return Ok(own);
             }
@@ -162,6 +166,8 @@ impl Own {
     }
 
     /// Steps A2, A4 and A5 (B2 to B4) with the private scalar given; `None` if it does not do.
+    /// Leaves copies on the stack, which the caller overwrites.
+    #[inline(never)]
     fn with(
         backend: Backend,
         private: &[u8; 32],
@@ -197,7 +203,9 @@ impl Own {
         let shared = self.shared(backend, peer, point)?;
         let sides =
             Sides { identities: [peer.identity, &self.identity], points: [point, &self.point] };
-        let agreed = sides.agree(backend, &shared, size)?;
+        let agreed = sides.agree(backend, &shared, size);
+        secret::wipe_stack();
+        let agreed = agreed?;
         let answer = Answer { point: self.point, confirmation: agreed.from_b };
         Ok((Responder { key: agreed.key, expected: agreed.from_a }, answer))
     }
@@ -241,7 +249,9 @@ struct Agreed {
 }
 
 impl Sides<'_> {
-    /// Steps A8 to A10 (B7 to B10) without the comparisons.
+    /// Steps A8 to A10 (B7 to B10) without the comparisons. Leaves copies on the stack, which the
+    /// caller overwrites.
+    #[inline(never)]
     fn agree(&self, backend: Backend, shared: &[u8; 64], size: usize) -> Result<Agreed, Error> {
         if size == 0 || size > AGREED_KEY_SIZE_MAX {
             return Err(Error::AgreedKeySize { bytes: size });

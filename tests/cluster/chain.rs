@@ -82,17 +82,29 @@ impl Chain {
         self.folder.path()
     }
 
-    /// The data key of the node that keeps its data there: beside the data, or the chain's.
+    /// The data key of the node that keeps its data there: the one that opens it.
     pub(crate) fn data_key(&self, data: &Path) -> PathBuf {
-        let beside = data.with_file_name(DATA_KEY_FILE);
-        if beside.exists() { beside } else { self.path().join(DATA_KEY_FILE) }
+        let (found, _) = self.find_key(data);
+        found
     }
 
     /// What the folder of a node that does not run is read with.
     pub(crate) fn storage(&self, data: &Path) -> StorageOptions {
+        let (_, options) = self.find_key(data);
+        options
+    }
+
+    fn find_key(&self, data: &Path) -> (PathBuf, StorageOptions) {
+        let folders = fs::read_dir(self.path()).unwrap().map(|entry| entry.unwrap().path());
+        let folders = std::iter::once(self.path().to_owned()).chain(folders);
         let provider = software_provider();
-        let keys = data_key::load(&self.data_key(data), &provider).unwrap();
-        StorageOptions::new(data, self.id(), &provider).with_keys(Some(keys))
+        let files = folders.map(|folder| folder.join(DATA_KEY_FILE)).filter(|file| file.exists());
+        let mut opened = files.filter_map(|file| {
+            let keys = data_key::load(&file, &provider).unwrap();
+            let options = StorageOptions::new(data, self.id(), &provider).with_keys(Some(keys));
+            options.check_keys().is_ok().then_some((file, options))
+        });
+        opened.next().expect("a node of this chain has written the folder")
     }
 
     /// A node that keeps its data in the chain's folder.

@@ -64,6 +64,7 @@ pub(crate) const CRATES: &[CrateRule] = &[
     open("bench/load", 55, &["hufu-types", "hufu-crypto", "hufu-runtime", "hufu-network"]),
     open("src/node", 60, ALL_BELOW),
     open("bench", 70, ALL_BELOW),
+    open("tests/soak", 72, ALL_BELOW),
     open("tests/simulation", 75, ALL_BELOW),
     open("tests", 80, ALL_BELOW),
 ];
