@@ -132,11 +132,11 @@ soak-trading: build ## SOAK_HOURS (10) trading hours one after the other at full
 	$(call heading,soak-trading: $(SOAK_HOURS) trading hours)
 	$(HUFU) localnet run $(DEMO_INPUT) --rate max --hours $(SOAK_HOURS)
 
-fuzz: ## the property tests with FUZZ_FACTOR (200) times the cases and a fresh seed
+fuzz: ## the fuzz targets and property tests with FUZZ_FACTOR (200) times the cases and a fresh seed
 	@.ci/deps build
-	$(call heading,fuzz: property tests times $(FUZZ_FACTOR))
+	$(call heading,fuzz: decoders and back ends and property tests times $(FUZZ_FACTOR))
 	HUFU_CASES_FACTOR=$(FUZZ_FACTOR) HUFU_SEED=$${HUFU_SEED:-random} \
-		cargo test $(ALL) --test properties -- --nocapture
+		cargo test $(ALL) --lib --test properties --no-fail-fast -- --nocapture fuzz_ properties::
 
 fmt: ## format all code
 	cargo fmt --all

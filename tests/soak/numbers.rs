@@ -1,6 +1,30 @@
 //! Numbers that look random and follow from the number of a round (SplitMix64): the same round is
 //! the same input on every machine.
 
+use std::io::Write as _;
+
+/// The numbers of the cases a test tries: `count` of them, `HUFU_CASES_FACTOR` times as many where
+/// that is set (`make fuzz`), from `HUFU_SEED` on, which may be `random`. Printed, so that a failure
+/// can be repeated.
+///
+/// # Panics
+/// If the environment asks for something that is no number.
+#[must_use]
+pub fn cases(count: u64) -> std::ops::Range<u64> {
+    let number = |name: &str, otherwise: u64| match std::env::var(name) {
+        Err(_) => otherwise,
+        Ok(text) if text == "random" => {
+            let mut bytes = [0; 4];
+            hufu_crypto::entropy::fill(&mut bytes).unwrap();
+            u64::from(u32::from_le_bytes(bytes)) << 24
+        }
+        Ok(text) => text.parse().unwrap(),
+    };
+    let (first, factor) = (number("HUFU_SEED", 0), number("HUFU_CASES_FACTOR", 1));
+    drop(writeln!(std::io::stderr(), "repeat with HUFU_SEED={first}"));
+    first..first + count * factor
+}
+
 /// A stream of numbers.
 #[derive(Clone, Debug)]
 pub struct Numbers(u64);

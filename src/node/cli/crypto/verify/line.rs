@@ -219,4 +219,64 @@ mod tests {
             assert!(!fault.contains("at line"), "{fault}");
         }
     }
+
+    /// What a line is changed to: pieces of JSON, and digits.
+    const PIECES: [&str; 16] = [
+        "{",
+        "}",
+        "[",
+        "]",
+        "\"",
+        ":",
+        ",",
+        "\\",
+        "\\u00",
+        "null",
+        "1e9",
+        " ",
+        "0",
+        "f",
+        "\"e\":\"\"",
+        "\u{0}",
+    ];
+
+    /// Lines of the corpus with edits: none panics, and one that is taken is JSON whose texts are
+    /// what was understood. `make fuzz` tries more.
+    #[test]
+    fn fuzz_lines_of_signatures() {
+        let lines: Vec<&str> =
+            include_str!("../../../../../tests/corpus/signature_lines.jsonl").lines().collect();
+        let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
+        let factor: u64 = number("HUFU_CASES_FACTOR").unwrap_or(1);
+        let mut state: u64 = number("HUFU_SEED").unwrap_or(1);
+        let mut below = |end: usize| {
+            state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+            usize::try_from(state >> 33).unwrap() % end
+        };
+        let mut taken = 0;
+        for _ in 0..10_000 * factor {
+            let mut line = lines[below(lines.len())].as_bytes().to_vec();
+            for _ in 0..below(3) {
+                let at = below(line.len() + 1);
+                let end = (at + below(20)).min(line.len());
+                match below(3) {
+                    0 => drop(line.drain(at..end)),
+                    1 => drop(line.splice(at..at, PIECES[below(PIECES.len())].bytes())),
+                    _ => drop(line.splice(at..end, PIECES[below(PIECES.len())].bytes())),
+                }
+            }
+            let Ok(signed) = parse(&line) else { continue };
+            taken += 1;
+            let value: Value = serde_json::from_slice(&line).unwrap();
+            let text = |name: &str| value[name].as_str().unwrap_or_default().to_lowercase();
+            assert_eq!(signed.key.to_string(), text("px") + &text("py"));
+            if value.get("e").is_some() {
+                assert_eq!(signed.digest.to_string(), text("e"));
+            }
+            if value.get("sig").is_none() {
+                assert_eq!(signed.signature.to_string(), text("r") + &text("s"));
+            }
+        }
+        assert!(taken > 1_000, "{taken} were taken");
+    }
 }
