@@ -2,11 +2,10 @@
 //! vector belongs to stream l of its set.
 //!
 //! A round is 19 vector operations and the schedule 5.7 more, since `vprold` rotates and
-//! `vpternlogd` joins any three words in one step. Each round waits for five of them in a row;
-//! where an operation takes two cycles and four can begin in one, that is ten cycles a round
-//! whatever else there is, and the rounds of a second set run in the same time. The words of the
-//! schedule stay in registers: word j takes the place of word j - 16, four rounds before it is
-//! wanted.
+//! `vpternlogd` joins any three words in one step. Each round waits for six of them in a row; where
+//! an operation takes two cycles and four can begin in one, that is twelve cycles a round whatever
+//! else there is, and the rounds of a second set run in the same time. The words of the schedule
+//! stay in registers: word j takes the place of word j - 16, four rounds before it is wanted.
 
 use core::arch::x86_64::{
     __m512i, _mm512_add_epi32, _mm512_load_si512, _mm512_loadu_si512, _mm512_rol_epi32,

@@ -56,8 +56,8 @@ fn multiply(point: &Point, factor: u128) -> u128 {
     reduce(low << 1, (high << 1) | (low >> 127))
 }
 
-/// Folds the coefficients of x^128 and above, which stand in `low`, into `high`: x^128 = x^7 + x^2
-/// + x + 1. What they push beyond x^127 is folded once more, first.
+/// Folds the coefficients of x^128 and above, which stand in `low`, into `high`:
+/// x^128 = x^7 + x^2 + x + 1. What they push beyond x^127 is folded once more, first.
 const fn reduce(low: u128, high: u128) -> u128 {
     let low = low ^ (low << 127) ^ (low << 126) ^ (low << 121);
     high ^ low ^ (low >> 1) ^ (low >> 2) ^ (low >> 7)
