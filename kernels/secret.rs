@@ -1,7 +1,7 @@
 //! What code with secrets needs: choices by masks instead of branches, and wiping.
 //!
-//! A mask is a word that is all ones for yes and 0 for no. [`mask`] hides from the compiler which of
-//! the two it is, so that it cannot turn the selection that follows into a branch.
+//! A mask is a word that is all ones for yes and 0 for no. [`mask`] hides from the compiler which
+//! of the two it is, so that it cannot turn the selection that follows into a branch.
 
 /// All ones for 1, none for 0; any other bit is a mistake.
 #[inline(always)]

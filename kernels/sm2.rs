@@ -6,10 +6,10 @@
 //! ```
 //!
 //! "Valid" always means that this one signature is valid by GB/T 32918.2-2016 7.1 with e given. All
-//! that is verified is public, so verification is not constant time; everything that takes a private
-//! key, a nonce or another secret scalar is, and leaves none of it on the stack. Refused on the way: r or s outside
-//! 1..n, r + s = 0 mod n, a key off the curve, and a sum [s]G + [t]P at infinity, for which other
-//! libraries disagree.
+//! that is verified is public, so verification is not constant time; everything that takes a
+//! private key, a nonce or another secret scalar is, and leaves none of it on the stack. Refused on
+//! the way: r or s outside 1..n, r + s = 0 mod n, a key off the curve, and a sum [s]G + [t]P at
+//! infinity, for which other libraries disagree.
 
 #[cfg(target_arch = "x86_64")]
 mod avx512;
@@ -134,8 +134,8 @@ pub fn multiply_base(_backend: Backend, scalar: &[u8; 32]) -> Option<[u8; 64]> {
     sign::multiply_base(scalar)
 }
 
-/// P + Q of two points x || y, big-endian; `None` unless both are points of the curve and the sum is
-/// not at infinity. Variable time, public data only.
+/// P + Q of two points x || y, big-endian; `None` unless both are points of the curve and the sum
+/// is not at infinity. Variable time, public data only.
 #[must_use]
 pub fn add_points(p: &[u8; 64], q: &[u8; 64]) -> Option<[u8; 64]> {
     sign::add_points(p, q)
@@ -147,8 +147,8 @@ pub fn scalar_multiply_add(a: &[u8; 32], b: &[u8; 32], c: &[u8; 32]) -> Option<[
     sign::scalar_multiply_add(a, b, c)
 }
 
-/// The points with these x, big-endian, and an odd y or an even one (GB/T 32918.1-2016 A.5.2); `None`
-/// where there is none. Variable time, public data only.
+/// The points with these x, big-endian, and an odd y or an even one (GB/T 32918.1-2016 A.5.2);
+/// `None` where there is none. Variable time, public data only.
 ///
 /// # Panics
 /// If `items` and `points` differ in length.

@@ -50,7 +50,7 @@ static NOTARISED: Digest = Digest([0x5a; 32]);
 /// If `number` is 0 or 255, which make no private key.
 #[must_use]
 pub fn signer(number: u8) -> SoftwareSigner {
-    SoftwareSigner::from_bytes(&[number; 32]).unwrap()
+    SoftwareSigner::repeatable(&[number; 32]).unwrap()
 }
 
 /// One operation of each kind, with its name.

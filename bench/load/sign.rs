@@ -2,12 +2,12 @@
 //!
 //! ```text
 //! [Task] --pieces, one core each--> unsigned bytes -> digests -> SM2 signatures -> SignedChunk
-//!                                                     in lanes   in lanes             '-> generator
+//!                                                     in lanes   in lanes        '-> generator
 //! ```
 //!
 //! A transaction is valid for at most 600 heights, so the caller signs only what the chain takes
-//! within them: one chunk, just before it is sent. Signing takes some microseconds a transaction, on
-//! cores that may be the measured node's too: who wants the highest rate signs while nothing is
+//! within them: one chunk, just before it is sent. Signing takes some microseconds a transaction,
+//! on cores that may be the measured node's too: who wants the highest rate signs while nothing is
 //! sent.
 
 use std::borrow::Borrow;

@@ -123,8 +123,8 @@ fn reduce_once(a: [u64; 4], carry: bool) -> Fe {
     Fe(select_four(keep, &less, &a))
 }
 
-/// a * b, row by row: the low halves of a row's products and their high halves are a chain of carries
-/// each.
+/// a * b, row by row: the low halves of a row's products and their high halves are a chain of
+/// carries each.
 #[inline(always)]
 fn product(a: &[u64; 4], b: &[u64; 4]) -> [u64; 8] {
     let (t0, high0) = multiply(a[0], b[0]);

@@ -3,9 +3,9 @@
 //! Formulas: doubling "dbl-2001-b" with 2y in the place of y, mixed addition "madd-2004-hmv",
 //! addition "add-1998-cmo-2" of Bernstein and Lange's Explicit-Formulas Database.
 //!
-//! `add` and `add_affine` tell the exceptional cases (equal points, opposite points, infinity) apart
-//! before they are wrong and are variable time: for public data only. `double`, the additions of
-//! distinct points and `add_affine_complete` are constant time.
+//! `add` and `add_affine` tell the exceptional cases (equal points, opposite points, infinity)
+//! apart before they are wrong and are variable time: for public data only. `double`, the additions
+//! of distinct points and `add_complete` are constant time.
 
 use super::field::{Fe, bytes};
 
@@ -137,8 +137,8 @@ impl Jacobian {
     }
 
     /// Twice the point; right for infinity too, and there is no point of order 2. 5M + 3S. Constant
-    /// time. Not inlined: a loop over one body that the CPU has decoded already is a fifth faster than
-    /// what the compiler makes of it in the middle of other code.
+    /// time. Not inlined: a loop over one body that the CPU has decoded already is a fifth faster
+    /// than what the compiler makes of it in the middle of other code.
     #[inline(never)]
     pub(super) fn double(&self) -> Self {
         let Self { x, y, z } = self;

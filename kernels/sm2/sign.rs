@@ -4,8 +4,8 @@
 //! (x1, y1) = [k]G;  r = e + x1 mod n;  s = (1 + d)^-1 * (k - r * d) = (1 + d)^-1 * (k + r) - r
 //! ```
 //! The second form of s wants one product and no d. Points are divided by their z for many
-//! signatures at once. What is told by a branch is only, at the end, that a nonce cannot be used; it
-//! is then thrown away.
+//! signatures at once. What is told by a branch is only, at the end, that a nonce cannot be used;
+//! it is then thrown away.
 
 use super::field::limbs;
 use super::multiply;

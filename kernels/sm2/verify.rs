@@ -4,8 +4,8 @@
 //! t = r + s mod n;  (x1, y1) = [s]G + [t]P;  valid when (e + x1) mod n = r
 //! ```
 //! Both multiples share their doublings (Straus), with signed windows of odd multiples: eight
-//! computed for each key, 1,024 of G computed once. The last comparison is made on the projective x,
-//! so that nothing is divided: x1 is r - e mod n, or n more where that is below p.
+//! computed for each key, 1,024 of G computed once. The last comparison is made on the projective
+//! x, so that nothing is divided: x1 is r - e mod n, or n more where that is below p.
 
 use std::sync::OnceLock;
 

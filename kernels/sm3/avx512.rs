@@ -2,10 +2,11 @@
 //! vector belongs to stream l of its set.
 //!
 //! A round is 19 vector operations and the schedule 5.7 more, since `vprold` rotates and
-//! `vpternlogd` joins any three words in one step. Each round waits for five of them in a row; where
-//! an operation takes two cycles and four can begin in one, that is ten cycles a round whatever else
-//! there is, and the rounds of a second set run in the same time. The words of the schedule stay in
-//! registers: word j takes the place of word j - 16, four rounds before it is wanted.
+//! `vpternlogd` joins any three words in one step. Each round waits for five of them in a row;
+//! where an operation takes two cycles and four can begin in one, that is ten cycles a round
+//! whatever else there is, and the rounds of a second set run in the same time. The words of the
+//! schedule stay in registers: word j takes the place of word j - 16, four rounds before it is
+//! wanted.
 
 use core::arch::x86_64::{
     __m512i, _mm512_add_epi32, _mm512_load_si512, _mm512_loadu_si512, _mm512_rol_epi32,
@@ -29,8 +30,8 @@ const CHOICE: i32 = 0b1100_1010;
 type State = [__m512i; 8];
 type Words = [__m512i; 16];
 
-/// Runs the first `count` blocks of each part through the lane of the same number, in `SETS` sets of
-/// sixteen.
+/// Runs the first `count` blocks of each part through the lane of the same number, in `SETS` sets
+/// of sixteen.
 ///
 /// # Panics
 /// If a part is shorter than that.
@@ -157,8 +158,8 @@ fn transposed(rows: &[__m512i; 16]) -> [__m512i; 16] {
     words
 }
 
-/// The rounds of one block in every set. There is an instance for each place of use, `PAIRS` or not,
-/// so that it becomes a part of that place and the state need not go through memory.
+/// The rounds of one block in every set. There is an instance for each place of use, `PAIRS` or
+/// not, so that it becomes a part of that place and the state need not go through memory.
 #[target_feature(enable = "avx512f")]
 #[inline]
 fn rounds<const SETS: usize, const PAIRS: bool>(

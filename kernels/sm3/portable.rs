@@ -1,8 +1,8 @@
 //! SM3 on 32-bit words: the meaning of the other back ends, and the way for one stream.
 //!
 //! One stream is a chain: each round waits for the one before, six operations in a row. All else is
-//! done beside the chain: the words of the schedule are computed four rounds before they are wanted,
-//! each in the place of the one sixteen rounds before it.
+//! done beside the chain: the words of the schedule are computed four rounds before they are
+//! wanted, each in the place of the one sixteen rounds before it.
 
 use super::{BLOCK_SIZE, Block, Bytes32, INITIAL, PAIR_PADDING, ROUND, Tail, digest_of, p0, p1};
 

@@ -96,8 +96,8 @@ impl Key {
         if equal(&wanted[..tag.len()], tag) { Ok(()) } else { Err(Error::TagWrong) }
     }
 
-    /// Encrypts `data`, or decrypts it with `OPEN`, and gives the tag (SP 800-38D 7.1 steps 3 to 6):
-    /// the gate of what does both at once.
+    /// Encrypts `data`, or decrypts it with `OPEN`, and gives the tag (SP 800-38D 7.1 steps 3 to
+    /// 6): the gate of what does both at once.
     fn crypt<const OPEN: bool>(&self, first: &Block, associated: &[u8], data: &mut [u8]) -> Block {
         let mut sum = 0;
         self.hash.update_padded(&mut sum, associated);

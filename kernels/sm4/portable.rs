@@ -210,8 +210,8 @@ fn diffuse(word: &mut Planes, mixed: &Planes) {
 /// 1.
 ///
 /// Inversion is done in a tower of fields: GF(4) = GF(2)[w]/(w^2 + w + 1), GF(16) = GF(4)[z]/(z^2 +
-/// z + w), GF(256) = GF(16)[y]/(y^2 + y + w z + 1). A and the way into the tower are one map, and so
-/// are the way back and the second A.
+/// z + w), GF(256) = GF(16)[y]/(y^2 + y + w z + 1). A and the way into the tower are one map, and
+/// so are the way back and the second A.
 #[inline(always)]
 fn sbox(planes: &mut Planes) {
     let (low, high) = into_tower(planes);

@@ -128,8 +128,8 @@ pub fn encrypt(
     Err(Error::NoScalar)
 }
 
-/// GB/T 32918.4-2016 6.1 steps A2 to A8 with the k given; `None` if it does not do. Leaves copies on
-/// the stack, which the caller overwrites.
+/// GB/T 32918.4-2016 6.1 steps A2 to A8 with the k given; `None` if it does not do. Leaves copies
+/// on the stack, which the caller overwrites.
 #[inline(never)]
 fn encrypt_with(
     backend: Backend,

@@ -6,8 +6,8 @@
 //! ```
 //! A verification with a table costs a third to a quarter of one without, a table about as much as
 //! three verifications. So a key waits for a table only when it was met twice, and who meets keys
-//! says only those of accounts that exist and have paid for a transaction: nobody can fill the cache
-//! with keys made for it. Keys that were not asked for longest are evicted (second chance).
+//! says only those of accounts that exist and have paid for a transaction: nobody can fill the
+//! cache with keys made for it. Keys that were not asked for longest are evicted (second chance).
 //!
 //! All memory is taken when the cache is made. What it holds changes how long a verdict takes and
 //! never the verdict. It is shared by all tiles that verify; a lock is held for lookups alone, and
@@ -116,8 +116,8 @@ impl KnownKeys {
         }
     }
 
-    /// Tells of keys whose owners have accounts and signed something valid. Those met for the second
-    /// time wait for a table from here on. Cheap; makes no table.
+    /// Tells of keys whose owners have accounts and signed something valid. Those met for the
+    /// second time wait for a table from here on. Cheap; makes no table.
     pub fn meet<'a>(&self, keys: impl Iterator<Item = &'a PublicKey>) {
         if self.count_max == 0 {
             return;
@@ -144,8 +144,8 @@ impl KnownKeys {
         (place, [hash, hash & !1])
     }
 
-    /// Makes the tables of up to eight keys that wait, and gives their count. For tiles that verify,
-    /// between batches: it takes about as long as 24 verifications.
+    /// Makes the tables of up to eight keys that wait, and gives their count. For tiles that
+    /// verify, between batches: it takes about as long as 24 verifications.
     pub fn make(&self, hasher: &dyn Hasher) -> usize {
         let keys: Vec<PublicKey> = {
             let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);

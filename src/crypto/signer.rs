@@ -6,10 +6,10 @@
 //!
 //! # Nonces
 //! Who learns a nonce, or sees one used for two digests, has the key. Every nonce is therefore
-//! hedged: SM3 of 32 bytes of the generator, of d and of e. As long as the generator is good, nobody
-//! can guess it; should it ever repeat itself (a restored machine, a broken source), the nonce still
-//! belongs to one key and one digest, as that of RFC 6979 does. A [`repeatable`] signer is one whose
-//! randomness always repeats.
+//! hedged: SM3 of 32 bytes of the generator, of d and of e. As long as the generator is good,
+//! nobody can guess it; should it ever repeat itself (a restored machine, a broken source), the
+//! nonce still belongs to one key and one digest, as that of RFC 6979 does. A [`repeatable`] signer
+//! is one whose randomness always repeats.
 //!
 //! [`repeatable`]: SoftwareSigner::repeatable
 
@@ -197,8 +197,8 @@ impl SoftwareSigner {
         Ok(signature)
     }
 
-    /// `signatures[i]` becomes that of the digest of `items[i]` by its signer, without verifying: for
-    /// clients with many keys. Constant time; on the back end of the first signer.
+    /// `signatures[i]` becomes that of the digest of `items[i]` by its signer, without verifying:
+    /// for clients with many keys. Constant time; on the back end of the first signer.
     ///
     /// # Errors
     /// As [`SoftwareSigner::sign_unverified`]; no signature must then be used.

@@ -10,8 +10,8 @@
 //! 32 bytes of material, then zeroes; `wrapped by` is zero. Other wrappings are for keys that a
 //! card keeps and are refused by this build. The id follows from the key, so a damaged file never
 //! passes for another key. The file is made once, exclusively, with mode 0600, and read under the
-//! rules of [`crate::keys_file`]. Without it the data folder is of no use to anybody: keep a copy of
-//! it, apart from copies of the folder.
+//! rules of [`crate::keys_file`]. Without it the data folder is of no use to anybody: keep a copy
+//! of it, apart from copies of the folder.
 
 use std::path::Path;
 

@@ -15,6 +15,8 @@ const UNSAFE_MODULES: &[(&str, &str)] = &[
     ("kernels/sm2/avx512/point.rs", "loads of table entries"),
     ("kernels/sm2/avx512/sign.rs", "loads of table rows"),
     ("kernels/sm2/avx512/table.rs", "stores of table entries"),
+    ("kernels/sm2/known.rs", "the gate to vector instructions the CPU was asked for"),
+    ("kernels/sm2/lanes.rs", "the gate to vector instructions the CPU was asked for"),
     ("kernels/sm3.rs", "the gate to vector instructions the CPU was asked for"),
     ("kernels/sm3/avx2.rs", "loads and stores of vectors"),
     ("kernels/sm3/avx512.rs", "loads and stores of vectors"),

@@ -11,10 +11,10 @@
 //! | `Fe<V, K>` | 0 <= limb < 2^52 | below K * p, K <= 16 |
 //! | `Loose<V, K>` | -2^62 < limb < 2^62 | 0 <= value < K * p, K <= 32 |
 //!
-//! The multiplier takes 52 bits of a limb and ignores the rest, so only an [`Fe`] can be multiplied.
-//! A product of values below A * p and B * p is below (A * B / 16 + 1) * p, because the reduction
-//! adds less than p and R is more than 16 p. Every operation asserts at compile time that the bound
-//! of its result follows from those of its operands; debug builds look at the limbs too.
+//! The multiplier takes 52 bits of a limb and ignores the rest, so only an [`Fe`] can be
+//! multiplied. A product of values below A * p and B * p is below (A * B / 16 + 1) * p, because the
+//! reduction adds less than p and R is more than 16 p. Every operation asserts at compile time that
+//! the bound of its result follows from those of its operands; debug builds look at the limbs too.
 //!
 //! One product waits about 70 cycles for its own carries and takes 35 cycles of the multipliers, so
 //! two vectors are worked on side by side wherever there are so many signatures.
@@ -361,8 +361,8 @@ impl<const V: usize> Fe<V, 2> {
         power
     }
 
-    /// a to the powers of 30 and 32 bits of ones, and of what p - 2 and p + 1 begin with: 31 ones, a
-    /// zero, 128 ones.
+    /// a to the powers of 30 and 32 bits of ones, and of what p - 2 and p + 1 begin with: 31 ones,
+    /// a zero, 128 ones.
     #[target_feature(enable = "avx512f,avx512ifma")]
     fn powers(&self) -> [Self; 3] {
         // a^(2^k - 1) has k ones in its exponent.
@@ -391,7 +391,8 @@ impl<const V: usize> Fe<V, 2> {
         power.squared(2).mul(self).tight()
     }
 
-    /// A square root of a if it has one, or anything: a^((p + 1) / 4), the same steps whatever a is.
+    /// A square root of a if it has one, or anything: a^((p + 1) / 4), the same steps whatever a
+    /// is.
     #[target_feature(enable = "avx512f,avx512ifma")]
     pub(super) fn root(&self) -> Self {
         let [_, _, high] = self.powers();

@@ -4,8 +4,8 @@
 //! and stays so whatever is done with the point afterwards. Who uses a sum looks at its z in the
 //! end, or knows that it cannot happen.
 //!
-//! The bounds in [`Point`] are what every function here takes and gives; see [`field`](super::field)
-//! for what they mean.
+//! The bounds in [`Point`] are what every function here takes and gives; see
+//! [`field`](super::field) for what they mean.
 
 use core::arch::x86_64::{__m512i, __mmask8, _mm512_loadu_si512, _mm512_setzero_si512};
 

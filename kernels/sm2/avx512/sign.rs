@@ -1,25 +1,25 @@
 //! Up to 64 signatures side by side, in constant time (GB/T 32918.2-2016 6.1 steps A4 to A6).
 //!
 //! ```text
-//! nonces -> odd digits -> a multiple of G for each digit -> sums in pairs, in pairs of pairs ...
-//!        (the table read whole, by permutations)             (affine, one inversion for each level)
-//!                                                         -> the rest one by one, projective
+//! nonces -> odd digits -> a multiple of G for each digit -> sums in pairs, pairs of pairs ...
+//!        (the table read whole, by permutations)        (affine, one inversion for each level)
+//!                                                        -> the rest one by one, projective
 //!        -> x of [k]G, by one inversion -> r and s, lane by lane in portable code
 //! ```
 //! The digits are those of [`multiply`](super::super::multiply): odd, signed, no doublings. What is
-//! summed up has no order, so it is summed as a tree: the sums of a level do not wait for each other
-//! and share one inversion, across all signatures. A sum of affine points then costs 5M + 1S, where
-//! projective coordinates want 8M + 3S.
+//! summed up has no order, so it is summed as a tree: the sums of a level do not wait for each
+//! other and share one inversion, across all signatures. A sum of affine points then costs 5M + 1S,
+//! where projective coordinates want 8M + 3S.
 //!
 //! # Why no case is told apart
-//! Every node of the tree is the sum of the digits a..b of one nonce k with their powers, and what is
-//! added is such a low part L of digits a..b and a high part H of digits b..c. H is a multiple of
-//! 2^(W*b), not 0, and |L| < 2^(W*b): so H + L and H - L are not 0, as integers. They are below
-//! 2^(W*c), which is below n, unless c is the end; and then they are positive and below 2n, so that n
-//! divides them only if they are n. But they are multiples of 2^(W*a) and n is odd: only for a = 0 is
-//! that possible, which is the sum of everything. It is k, not n; but H - L is n for one k. That last
-//! sum is projective: its z then is 0, and the lane is signed by the portable code. Nobody meets this
-//! nonce by chance, and when he does, all that is told is that he has.
+//! Every node of the tree is the sum of the digits a..b of one nonce k with their powers, and what
+//! is added is such a low part L of digits a..b and a high part H of digits b..c. H is a multiple
+//! of 2^(W*b), not 0, and |L| < 2^(W*b): so H + L and H - L are not 0, as integers. They are below
+//! 2^(W*c), which is below n, unless c is the end; and then they are positive and below 2n, so that
+//! n divides them only if they are n. But they are multiples of 2^(W*a) and n is odd: only for a =
+//! 0 is that possible, which is the sum of everything. It is k, not n; but H - L is n for one k.
+//! That last sum is projective: its z then is 0, and the lane is signed by the portable code.
+//! Nobody meets this nonce by chance, and when he does, all that is told is that he has.
 //!
 //! # Constant time
 //! All loops run over public numbers; the nonces' digits only choose by permutations of registers
@@ -346,8 +346,8 @@ fn invert_vectors<const V: usize>(elements: &Fe<V, 2>) -> Fe<V, 2> {
     out
 }
 
-/// [`invert_all`] of eight lanes: the product of all of them is inverted in portable code, which has
-/// the shorter wait.
+/// [`invert_all`] of eight lanes: the product of all of them is inverted in portable code, which
+/// has the shorter wait.
 #[target_feature(enable = "avx512f,avx512ifma")]
 fn invert_lanes(elements: &Fe<1, 2>) -> Fe<1, 2> {
     let swapped4 = Fe(elements.0.map(|[a]| [_mm512_shuffle_i64x2::<0b01_00_11_10>(a, a)]));

@@ -182,8 +182,8 @@ impl BaseTable {
         Self(table)
     }
 
-    /// The multiples of G that each window of the scalars asks for. Their lines of memory are on the
-    /// way from here on.
+    /// The multiples of G that each window of the scalars asks for. Their lines of memory are on
+    /// the way from here on.
     #[target_feature(enable = "avx512f")]
     pub(super) fn choose<const V: usize>(&self, scalars: &[[Odd; LANES]; V]) -> Chosen<'_, V> {
         let mut chosen = [(([[&self.0[0]; LANES]; V]), [0; V]); BASE_DIGITS];

@@ -177,8 +177,8 @@ fn edges() -> Vec<[u8; 32]> {
     edges
 }
 
-/// [k]G from the table of G and as a multiple of any point, whose exceptional k differ, and one more
-/// G by an addition that tells all cases apart.
+/// [k]G from the table of G and as a multiple of any point, whose exceptional k differ, and one
+/// more G by an addition that tells all cases apart.
 #[test]
 fn multiples_of_edges_agree_with_additions() {
     let one = multiply_base(Backend::PORTABLE, &number(1)).unwrap();

@@ -13,9 +13,9 @@ use super::super::{BLOCK_SIZE, Block};
 /// Blocks of a pass.
 const PASS_BLOCKS: usize = PASS_SIZE / BLOCK_SIZE;
 
-/// Encrypts `data` in place, or decrypts it with `OPEN`, and gives the tag. `sum` is the hash of the
-/// associated data, `lengths` the block that is hashed last; the last 32 bits of the counter do not
-/// wrap on the way from J0, `first`, to the last block.
+/// Encrypts `data` in place, or decrypts it with `OPEN`, and gives the tag. `sum` is the hash of
+/// the associated data, `lengths` the block that is hashed last; the last 32 bits of the counter do
+/// not wrap on the way from J0, `first`, to the last block.
 #[target_feature(enable = "avx512f,avx512bw,gfni,vpclmulqdq")]
 pub(super) fn crypt<const OPEN: bool>(
     schedule: &Schedule,

@@ -1,10 +1,12 @@
 use std::path::PathBuf;
 
 use hufu_crypto::{Signer as _, SoftwareSigner};
+use hufu_storage::block_log::BlockLog;
 use hufu_storage::data_dir::Identity;
 use hufu_types::genesis::{Parameters, Validator, ValidatorSet};
 
 use super::*;
+use crate::config::Encryption;
 
 /// A folder with a key, and the configuration and genesis of its node with so many validators.
 fn node(folder: &Path, validators_count: u8, time_millis: u64) -> (NodeConfig, Genesis) {
@@ -78,4 +80,29 @@ fn the_data_folder_of_another_node_is_refused() {
     let finding = data_folder(&config, &genesis);
     assert_eq!(finding.verdict, Verdict::Broken);
     assert!(finding.found.contains("belongs to node"), "{finding}");
+}
+
+#[test]
+fn a_data_key_that_is_missing_exposed_or_another_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut config, genesis) = node(folder.path(), 1, 1_700_000_000_000);
+    let key = folder.path().join(data_key::DATA_KEY_FILE);
+    let finding = data_key_rule(&config, &genesis);
+    assert_eq!(finding.verdict, Verdict::Kept, "{finding}");
+    let provider = kernels::provider();
+    let keys = data_key::load(&key, &provider).unwrap();
+    let options = StorageOptions::new(&config.node.data_dir, genesis.chain_id(), &provider);
+    let (log, _) = BlockLog::open(options.with_keys(Some(keys)).log).unwrap();
+    log.close().unwrap();
+    assert_eq!(data_key_rule(&config, &genesis).verdict, Verdict::Kept);
+    std::fs::remove_file(&key).unwrap();
+    assert_eq!(broken(&config, &genesis), ["data key"]);
+    data_key::create(&key).unwrap();
+    let finding = data_key_rule(&config, &genesis);
+    assert!(finding.found.contains("is encrypted with data key"), "{finding}");
+    config.storage.encryption = Encryption::None;
+    let finding = data_key_rule(&config, &genesis);
+    assert!(finding.found.contains("no data key is given"), "{finding}");
+    config.node.data_dir = folder.path().join("new");
+    assert_eq!(data_key_rule(&config, &genesis).verdict, Verdict::Noted);
 }

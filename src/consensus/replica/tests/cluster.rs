@@ -59,13 +59,13 @@ pub(super) struct Cluster {
 fn key(place: usize) -> SoftwareSigner {
     let mut scalar = [7; 32];
     scalar[31] = u8::try_from(place).unwrap() + 1;
-    SoftwareSigner::from_bytes(&scalar).unwrap()
+    SoftwareSigner::repeatable(&scalar).unwrap()
 }
 
 fn link_key(place: usize) -> SoftwareSigner {
     let mut scalar = [8; 32];
     scalar[31] = u8::try_from(place).unwrap() + 1;
-    SoftwareSigner::from_bytes(&scalar).unwrap()
+    SoftwareSigner::repeatable(&scalar).unwrap()
 }
 
 impl Cluster {

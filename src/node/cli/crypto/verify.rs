@@ -11,7 +11,7 @@
 
 mod line;
 
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -34,6 +34,9 @@ const LINE_BYTES_MAX: usize = (16 << 20) + 1_024;
 
 /// Bytes read from the input at once.
 const READ_BYTES: usize = 1 << 20;
+
+/// Bytes of answers written at once.
+const WRITE_BYTES: usize = 1 << 16;
 
 /// Lines verified together at most.
 const BATCH_COUNT: usize = 4_096;
@@ -119,7 +122,9 @@ fn verify_lines(path: &Path, output: Output) -> Result<(), CliError> {
     let mut lines = Lines { input, line: Vec::new() };
     let entries = Vec::with_capacity(BATCH_COUNT);
     let mut batch = Batch { provider: kernels::provider(), entries, judged: 0 };
-    let mut answers = Answers { out: Some(io::stdout().lock()), tally: Tally::default() };
+    // Standard output alone would write line by line.
+    let out = BufWriter::with_capacity(WRITE_BYTES, io::stdout().lock());
+    let mut answers = Answers { out: Some(out), tally: Tally::default() };
     let failed =
         |cause: io::Error| CliError::failed(cause, "standard output", "check where it leads");
     loop {
