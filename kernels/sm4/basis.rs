@@ -1,10 +1,11 @@
 //! SM4 with its bytes in the basis of the AES field, which vector instructions invert in.
 //!
-//! The S-box of SM4 is S(x) = A inv(A x + c) + c in the field of the polynomial
+//! The S-box of SM4 is S(x) = A inv(A x + c) + c in the field of
 //! x^8 + x^7 + x^6 + x^5 + x^4 + x^2 + 1; the instructions know the field of
 //! x^8 + x^4 + x^3 + x + 1. With M from the first field to the second, all words are kept as
-//! K x = M A x, byte by byte. What is before the inversion is then in the round keys, K k + M c;
-//! and what is behind it, with L and the way back into the basis, is a few maps of bytes:
+//! K x = M A x, byte by byte. What is before the inversion is then in the round keys,
+//! K k + M c; what is behind it, together with L and the way back into the basis, is a few maps of
+//! bytes:
 //!
 //! ```text
 //! R  = B <<< 2,  of which byte i is  P B[i] + Q B[i-1]         P: << 2, Q: >> 6

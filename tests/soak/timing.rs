@@ -194,8 +194,7 @@ pub fn leaking() -> Subject {
         (16, 1),
         (wanted, wanted),
         |(wanted, given), is_random, numbers| {
-            let random = numbers.array();
-            *given = if is_random { random } else { *wanted };
+            *given = choose(is_random, numbers.array(), *wanted);
         },
         |(wanted, given)| {
             for (left, right) in wanted.iter().zip(&*given) {
@@ -225,10 +224,27 @@ pub fn subjects() -> Vec<Subject> {
 const FIXED: [u8; 32] = *b"\x39\x45\x20\x8f\x7b\x21\x44\xb1\x3f\x36\xe3\x8a\xc6\xd3\x9f\x95\
     \x88\x93\x93\x69\x28\x60\xb5\x1a\x42\xfb\x81\xef\x4d\xf7\xc5\xb8";
 
+/// One of two, with no branch and the same stores for both classes: what is timed next would feel
+/// what the predictor and the store buffer remember of a choice.
+#[inline(never)]
+fn choose<const SIZE: usize>(is_random: bool, random: [u8; SIZE], fixed: [u8; SIZE]) -> [u8; SIZE] {
+    let mask = black_box(u8::from(is_random)).wrapping_neg();
+    core::array::from_fn(|place| fixed[place] ^ (mask & (fixed[place] ^ random[place])))
+}
+
 /// A scalar of a class, drawn in the same way for both.
 fn secret(is_random: bool, numbers: &mut Numbers) -> [u8; 32] {
-    let random = bytes(&reduced(&numbers.array()));
-    if is_random { random } else { FIXED }
+    choose(is_random, bytes(&reduced(&numbers.array())), FIXED)
+}
+
+/// A key of SM4 of a class.
+fn key_of(is_random: bool, numbers: &mut Numbers) -> [u8; 16] {
+    choose(is_random, numbers.array(), *FIXED.first_chunk().unwrap())
+}
+
+/// The first place, or any below `end`.
+fn place_of(is_random: bool, end: usize, numbers: &mut Numbers) -> usize {
+    numbers.below(end) * black_box(usize::from(is_random))
 }
 
 struct Signing {
@@ -337,8 +353,7 @@ fn alone(all: &mut Vec<Subject>) {
         (4, 1),
         (mac, right, right),
         |(_, right, given), is_random, numbers| {
-            let place = numbers.below(32);
-            *given = changed(right, if is_random { place } else { 0 });
+            *given = changed(right, place_of(is_random, 32, numbers));
         },
         |(mac, _, given)| {
             black_box(mac.clone().verify(given));
@@ -354,17 +369,9 @@ fn changed(digest: &Digest, place: usize) -> Digest {
 
 fn symmetric(backend: Backend, all: &mut Vec<Subject>) {
     let name = backend.name();
-    let draw = |is_random: bool, numbers: &mut Numbers| -> [u8; 16] {
-        let random = numbers.array();
-        if is_random { random } else { FIXED[..16].try_into().unwrap() }
-    };
     let prepare: fn(&mut (Backend, [u8; 16]), bool, &mut Numbers) =
-        |(_, key), is_random, numbers| {
-            let random = numbers.array();
-            let fixed = FIXED[..16].try_into().unwrap();
-            *key = if is_random { random } else { fixed };
-        };
-    let key = draw(false, &mut Numbers::of_round(0));
+        |(_, key), is_random, numbers| *key = key_of(is_random, numbers);
+    let key = key_of(false, &mut Numbers::of_round(0));
     all.push(subject(
         format!("{name} sm4 key and eight blocks, key"),
         (4, 1),
@@ -394,9 +401,8 @@ fn symmetric(backend: Backend, all: &mut Vec<Subject>) {
         (4, 1),
         (opener, tag, tag),
         |(_, right, given), is_random, numbers| {
-            let place = numbers.below(16);
             *given = *right;
-            given[if is_random { place } else { 0 }] ^= 0x10;
+            given[place_of(is_random, 16, numbers)] ^= 0x10;
         },
         |(key, _, given)| {
             let mut data = [5; 16];
