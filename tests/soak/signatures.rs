@@ -23,8 +23,11 @@ const RUSTCRYPTO_STEP: usize = 3;
 /// Signatures of a round.
 const SIGNATURES: usize = 130;
 
-/// Multiples of points, and points by their x, of a round.
+/// Multiples of points of a round, and points by their x that RustCrypto finds too.
 const MULTIPLES: usize = 12;
+
+/// Points by their x of a round at most.
+const POINTS: usize = 60;
 
 /// Verdicts on cases in groups of unequal sizes, with the tables that are given.
 fn judge(
@@ -257,7 +260,7 @@ fn nonce(numbers: &mut Numbers) -> [u8; 32] {
     }
 }
 
-/// Multiples, sums and points by their x, against RustCrypto. All back ends share this code.
+/// Multiples against RustCrypto, in code that all back ends share; and points by their x.
 ///
 /// # Errors
 /// The first disagreement.
@@ -276,21 +279,49 @@ pub fn multiply(numbers: &mut Numbers, counts: &mut Counts) -> Result<(), Disagr
             let what = format!("[k][d]G by {}, not that of RustCrypto", backend.name());
             return Err(Disagreement::new(what, &[("k", &bytes(&k)), ("d", &bytes(&d))]));
         }
-        let (x, is_odd) = (numbers.edged(), numbers.once_in(2));
-        let mut points = [None];
-        kernel::decompress_many(backend, &[(&x, is_odd)], &mut points);
-        let other = AffinePoint::decompress(&x.into(), sm2_choice(is_odd));
+    }
+    counts.add("sm2 multiples/rustcrypto", 2 * MULTIPLES);
+    decompress(numbers, counts)
+}
+
+/// Points by their x, many at once on every back end.
+fn decompress(numbers: &mut Numbers, counts: &mut Counts) -> Result<(), Disagreement> {
+    let made: Vec<([u8; 32], bool)> = (0..1 + numbers.below(POINTS))
+        .map(|_| {
+            let x = if numbers.once_in(2) { numbers.edged() } else { numbers.array() };
+            (x, numbers.once_in(2))
+        })
+        .collect();
+    let items: Vec<(&[u8; 32], bool)> = made.iter().map(|(x, is_odd)| (x, *is_odd)).collect();
+    let mut expected = vec![None; items.len()];
+    kernel::decompress_many(Backend::PORTABLE, &items, &mut expected);
+    for ((x, is_odd), found) in items.iter().zip(&expected).take(MULTIPLES) {
+        let other = AffinePoint::decompress(&(**x).into(), sm2_choice(*is_odd));
         let other = Option::<AffinePoint>::from(other).map(|point| {
             let point = point.to_sec1_point(false);
             <[u8; 64]>::try_from(&point.as_bytes()[1..]).unwrap()
         });
-        if points != [other] {
+        if *found != other {
             let what = format!("point with this x, odd {is_odd}, is not that of RustCrypto");
-            return Err(Disagreement::new(what, &[("x", &x)]));
+            return Err(Disagreement::new(what, &[("x", *x)]));
         }
     }
-    counts.add("sm2 multiples/rustcrypto", 2 * MULTIPLES);
-    counts.add("sm2 points by x/rustcrypto", MULTIPLES);
+    counts.add("sm2 points by x/rustcrypto", items.len().min(MULTIPLES));
+    for backend in backends().into_iter().skip(1) {
+        let mut points = vec![None; items.len()];
+        kernel::decompress_many(backend, &items, &mut points);
+        for ((x, is_odd), (point, expected)) in items.iter().zip(points.iter().zip(&expected)) {
+            if point != expected {
+                let name = backend.name();
+                let what = format!("point with this x, odd {is_odd}, by {name}, not portable");
+                return Err(Disagreement::new(what, &[("x", *x)]));
+            }
+        }
+        // AVX2 has no SM2 of its own.
+        if backend.name() != "avx2" {
+            counts.add("sm2 points by x/portable", items.len());
+        }
+    }
     Ok(())
 }
 

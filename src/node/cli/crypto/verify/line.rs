@@ -246,9 +246,18 @@ mod tests {
     fn fuzz_lines_of_signatures() {
         let lines: Vec<&str> =
             include_str!("../../../../../tests/corpus/signature_lines.jsonl").lines().collect();
-        let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
-        let factor: u64 = number("HUFU_CASES_FACTOR").unwrap_or(1);
-        let mut state: u64 = number("HUFU_SEED").unwrap_or(1);
+        let factor: u64 =
+            std::env::var("HUFU_CASES_FACTOR").map_or(1, |text| text.parse().unwrap());
+        let mut state = match std::env::var("HUFU_SEED") {
+            Err(_) => 1,
+            Ok(text) if text == "random" => {
+                let mut bytes = [0; 8];
+                hufu_crypto::entropy::fill(&mut bytes).unwrap();
+                u64::from_le_bytes(bytes)
+            }
+            Ok(text) => text.parse().unwrap(),
+        };
+        eprintln!("repeat with HUFU_SEED={state}");
         let mut below = |end: usize| {
             state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
             usize::try_from(state >> 33).unwrap() % end
