@@ -3,12 +3,12 @@
 //! # Floors
 //! What is counted is the vector instructions of the AVX-512 code, put on the ports of a Zen 5 as
 //! loops of one instruction show them: two `vpmadd52` a cycle (latency 4), four additions, logic or
-//! `vpternlogd` (2), two rotations, shifts (2), permutations (5) or GFNI (3), one `vpclmulqdq` in two
-//! cycles (5). M is a product in the field, 70 `vpmadd52` for eight lanes, S a square, 50.
+//! `vpternlogd` (2), two rotations, shifts (2), permutations (5) or GFNI (3), one `vpclmulqdq` in
+//! two cycles (5). M is a product in the field, 70 `vpmadd52` for eight lanes, S a square, 50.
 //!
 //! | row | count | cycles |
 //! |---|---|---|
-//! | verify, fresh key | table of the key 186M + 66S, 255 doublings of 4M + 4S, 51 additions of 11M + 3S, 22 of 8M + 3S, rest 12M + 4S | 12,600 |
+//! | verify, fresh key | table 186M + 66S, 255 doublings (4M + 4S), 51 + 22 additions, rest 12M + 4S | 12,600 |
 //! | verify, known key | 15 doublings, 54 additions of 8M + 3S, rest 8M + 4S | 2,900 |
 //! | sign, batch | 32 affine sums of 5M + 1S, 10 additions of 8M + 3S, rest 10M + 3S | 1,300 |
 //! | multiply, one, portable | 1,822M + 1,492S of 16 and 10 multiplications, one a cycle | 44,100 |
