@@ -4,8 +4,8 @@
 use std::io::Write as _;
 
 /// The numbers of the cases a test tries: `count` of them, `HUFU_CASES_FACTOR` times as many where
-/// that is set (`make fuzz`), from `HUFU_SEED` on, which may be `random`. Printed, so that a failure
-/// can be repeated.
+/// that is set (`make fuzz`), from `HUFU_SEED` on, which may be `random`. Printed, so that a
+/// failure can be repeated.
 ///
 /// # Panics
 /// If the environment asks for something that is no number.
