@@ -2,20 +2,19 @@
 //!
 //! # Floors
 //! What is counted is the vector instructions of the AVX-512 code, put on the ports of a Zen 5 as
-//! loops of one instruction show them: two `vpmadd52` a cycle (latency 4), four additions, logic or
-//! `vpternlogd` (2), two rotations, shifts (2), permutations (5) or GFNI (3), one `vpclmulqdq` in
-//! two cycles (5). M is a product in the field, 70 `vpmadd52` for eight lanes, S a square, 50.
+//! loops of one instruction show them: two `vpmadd52` a cycle (latency 4), four additions, logic
+//! or `vpternlogd` (2), two rotations, shifts (2), permutations (5) or GFNI (3), one `vpclmulqdq`
+//! in two cycles (5). M is a product in the field, 70 `vpmadd52` for eight lanes, S a square, 50.
 //!
-//! | row | count | cycles |
-//! |---|---|---|
-//! | verify, fresh key | table 186M + 66S, 255 doublings (4M + 4S), 51 + 22 additions, rest 12M + 4S | 12,600 |
-//! | verify, known key | 15 doublings, 54 additions of 8M + 3S, rest 8M + 4S | 2,900 |
-//! | sign, batch | 32 affine sums of 5M + 1S, 10 additions of 8M + 3S, rest 10M + 3S | 1,300 |
-//! | multiply, one, portable | 1,822M + 1,492S of 16 and 10 multiplications, one a cycle | 44,100 |
-//! | SM3, 16 streams | 24.7 instructions a round, 64 rounds for 16 blocks | 0.39 a byte |
-//! | SM3, 64 bytes | a block, and one without a schedule: 19 a round | 44 |
-//! | SM4-CTR | 10 instructions a round and 40 around them, for 256 bytes | 0.35 a byte |
-//! | SM4-GCM | 40 more for the hash | 0.39 a byte |
+//! - verify, fresh key, 12,600: table of the key 186M + 66S, 255 doublings of 4M + 4S, 51 additions
+//!   of 11M + 3S, 22 of 8M + 3S, rest 12M + 4S;
+//! - verify, known key, 2,900: 15 doublings, 54 additions of 8M + 3S, rest 8M + 4S;
+//! - sign, batch, 1,300: 32 affine sums of 5M + 1S, 10 additions of 8M + 3S, rest 10M + 3S;
+//! - multiply, one, portable, 44,100: 1,822M + 1,492S of 16 and 10 multiplications, one a cycle;
+//! - SM3, 16 streams, 0.39 a byte: 24.7 instructions a round, 64 rounds for 16 blocks;
+//! - SM3, 64 bytes, 44: a block, and one without a schedule, 19 a round;
+//! - SM4-CTR, 0.35 a byte: 10 instructions a round and 40 around them, for 256 bytes;
+//! - SM4-GCM, 0.39 a byte: 40 more for the hash.
 //!
 //! # The gaps
 //! Latencies, loads, choices from tables and the portable parts are not in a floor.
