@@ -47,6 +47,12 @@ impl KeyTable {
         Self { points: [[Entry([0; 8]); POINTS]; HALVES], key: [0; 64], maker: None }
     }
 
+    /// Whether its points are in the form of the portable code: it was made by a back end that works
+    /// on one signature at a time.
+    pub(super) fn is_portable(&self) -> bool {
+        self.maker.is_some_and(|maker| !super::has_lanes(Backend(maker)))
+    }
+
     /// Whether it holds the multiples of this key for this back end.
     #[must_use]
     pub fn is_of(&self, backend: Backend, key: &[u8; 64]) -> bool {

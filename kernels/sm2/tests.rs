@@ -14,6 +14,10 @@ fn verdict(key: &str, digest: &str, signature: &str) -> Verdict {
     judge(&key, &digest, &signature)
 }
 
+fn backends() -> impl Iterator<Item = Backend> {
+    [Some(Backend::PORTABLE), Backend::avx2(), Backend::avx512()].into_iter().flatten()
+}
+
 /// What every back end says of the item, alone and in every lane among good ones, with the table of
 /// its key and without; all must agree.
 fn judge(key: &[u8; 64], digest: &[u8; 32], signature: &[u8; 64]) -> Verdict {
@@ -23,7 +27,7 @@ fn judge(key: &[u8; 64], digest: &[u8; 32], signature: &[u8; 64]) -> Verdict {
     let [expected] = verdicts;
     let good = (hex(KEY), hex(DIGEST), hex(SIGNATURE));
     let good = Item { key: &good.0, digest: &good.1, signature: &good.2, table: None };
-    for backend in [Backend::PORTABLE, Backend::best()] {
+    for backend in backends() {
         let mut tables = [KeyTable::empty(), KeyTable::empty()];
         let [own, others] = &mut tables;
         tables_many(backend, &[key, good.key], &mut [own, others]);
@@ -37,8 +41,8 @@ fn judge(key: &[u8; 64], digest: &[u8; 32], signature: &[u8; 64]) -> Verdict {
             (with_table, [good_with_table, good_with_table]),
             (with_table, [good, good_with_table]),
         ] {
-            // The portable code has no lanes.
-            for lane in 0..if backend == Backend::PORTABLE { 1 } else { 17 } {
+            // Only one back end has lanes.
+            for lane in 0..if has_lanes(backend) { 17 } else { 1 } {
                 let mut items: [Item<'_>; 17] =
                     core::array::from_fn(|place| if place % 2 == 0 { even } else { odd });
                 items[lane] = item;

@@ -12,7 +12,6 @@ use std::sync::OnceLock;
 use super::field::{Fe, P, add_limbs, limbs, sub_limbs};
 use super::point::{Affine, G, Jacobian, Multiple};
 use super::{Item, Verdict, known};
-use crate::Backend;
 
 /// The order n of G (GB/T 32918.5-2017 A.2), limbs from the lowest.
 pub(super) const N: [u64; 4] =
@@ -82,7 +81,7 @@ pub(super) fn verify(item: &Item<'_>) -> Verdict {
     };
     let Some(key) = point(item.key) else { return Verdict::KeyInvalid };
     let sum = match item.table {
-        Some(table) if table.is_of(Backend::PORTABLE, item.key) => {
+        Some(table) if table.is_portable() => {
             known::add_base(known::multiply(table, &parsed.t), &parsed.s)
         }
         _ => add_multiples(&parsed.s, &parsed.t, &key),
