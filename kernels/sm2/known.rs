@@ -7,6 +7,9 @@
 //! ```text
 //! [t]P = sum over c in 0..16 of 2^c * (table[0][column c] + table[1][column c + 16])
 //! ```
+//! Adding the columns in pairs of affine points with one inversion for 64 signatures was measured:
+//! the points leave the first cache, and nothing is won.
+//!
 //! table[1] holds 2^16 times the points of table[0]. 256 points of 64 bytes are 16 KB a key.
 
 use std::sync::OnceLock;
@@ -47,8 +50,8 @@ impl KeyTable {
         Self { points: [[Entry([0; 8]); POINTS]; HALVES], key: [0; 64], maker: None }
     }
 
-    /// Whether its points are in the form of the portable code: it was made by a back end that works
-    /// on one signature at a time.
+    /// Whether its points are in the form of the portable code: made by a back end that works on one
+    /// signature at a time.
     pub(super) fn is_portable(&self) -> bool {
         self.maker.is_some_and(|maker| !super::has_lanes(Backend(maker)))
     }
