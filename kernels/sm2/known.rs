@@ -50,8 +50,8 @@ impl KeyTable {
         Self { points: [[Entry([0; 8]); POINTS]; HALVES], key: [0; 64], maker: None }
     }
 
-    /// Whether its points are in the form of the portable code: made by a back end that works on one
-    /// signature at a time.
+    /// Whether its points are in the form of the portable code: made by a back end that works on
+    /// one signature at a time.
     pub(super) fn is_portable(&self) -> bool {
         self.maker.is_some_and(|maker| !super::has_lanes(Backend(maker)))
     }
