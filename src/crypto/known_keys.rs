@@ -6,8 +6,8 @@
 //! ```
 //! A verification with a table costs a third to a quarter of one without, a table about as much as
 //! three verifications. So a key waits for a table only when it was met twice, and who meets keys
-//! says only those of accounts that exist and have paid for a transaction: nobody can fill the
-//! cache with keys made for it. Keys that were not asked for longest are evicted (second chance).
+//! says only those whose transactions got something done on the ledger: nobody can fill the cache
+//! with keys made for it. Keys that were not asked for longest are evicted (second chance).
 //!
 //! All memory is taken when the cache is made. What it holds changes how long a verdict takes and
 //! never the verdict. It is shared by all tiles that verify; a lock is held for lookups alone, and

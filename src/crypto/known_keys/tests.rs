@@ -123,6 +123,27 @@ fn what_is_no_key_is_never_known() {
 }
 
 #[test]
+fn a_table_in_use_does_not_give_way() {
+    let signers = signers(12);
+    let provider = software_provider_with(Backend::best(), 8);
+    let make = |signers: &[SoftwareSigner]| {
+        meet(&provider, signers);
+        meet(&provider, signers);
+        make_all(&provider)
+    };
+    assert_eq!(make(&signers[..8]), 8);
+    let mut tables = [const { None }; 8];
+    provider.known_keys.tables(signers.iter().map(SoftwareSigner::public_key), &mut tables);
+    assert!(tables.iter().all(Option::is_some));
+    assert_eq!(make(&signers[8..]), 0, "all are held");
+    let counts = provider.known_keys.counts();
+    assert_eq!((counts.held, counts.evicted), (8, 0));
+    drop(tables);
+    assert_eq!(make(&signers[8..]), 4);
+    assert_eq!(provider.known_keys.counts().evicted, 4);
+}
+
+#[test]
 fn tables_in_use_are_left_alone_while_others_make_theirs() {
     let signers = signers(30);
     let provider = software_provider_with(Backend::best(), 8);
