@@ -44,6 +44,7 @@ pub(crate) const CRATES: &[CrateRule] = &[
     open("src/crypto", 10, &["hufu-kernels"]),
     open("src/runtime", 10, &[]),
     closed("src/types", 20, &["hufu-crypto"], &["thiserror", "zerocopy"]),
+    open("hsm/softtoken", 25, &["hufu-crypto"]),
     closed("src/identity", 30, &["hufu-types", "hufu-crypto"], &["thiserror", "zerocopy"]),
     closed(
         "src/ledger",
@@ -60,7 +61,7 @@ pub(crate) const CRATES: &[CrateRule] = &[
     ),
     open("src/storage", 50, &["hufu-types", "hufu-crypto", "hufu-runtime"]),
     open("src/network", 50, &["hufu-types", "hufu-crypto", "hufu-runtime", "hufu-identity"]),
-    open("hsm", 50, &["hufu-types", "hufu-crypto"]),
+    open("hsm", 50, &["hufu-types", "hufu-crypto", "hufu-runtime"]),
     open("bench/load", 55, &["hufu-types", "hufu-crypto", "hufu-runtime", "hufu-network"]),
     open("src/node", 60, ALL_BELOW),
     open("bench", 70, ALL_BELOW),
@@ -75,6 +76,7 @@ const MANIFESTS_APART: &[&str] = &["bench/baselines/", "tests/fuzz/"];
 
 /// Packages with one home each, so that what they do is done in one place.
 const HOMES: &[(&str, &[&str], &str)] = &[
+    ("cryptoki-sys", &["hsm", "hsm/softtoken"], "cards are reached through `hsm` only"),
     ("io-uring", &["src/runtime"], "raw I/O lives in `runtime` only"),
     ("rtrb", &["src/runtime"], "links between tiles are made by `runtime` only"),
     ("rocksdb", &["src/storage"], "the state store is reached through `storage` only"),
