@@ -1,7 +1,10 @@
 #![doc = include_str!("README.md")]
 
 pub mod error;
+pub mod forms;
 pub mod keystore;
+pub mod profile;
 
 pub use error::{Error, ErrorClass, Rv};
 pub use keystore::{CardIdentity, KeyHandle, KeyReference, Keystore, Usage};
+pub use profile::Profile;
