@@ -408,7 +408,7 @@ impl Profile {
                         class.name()
                     ));
                 }
-                // A wrong PIN that is taken for a lost session would be tried until the token locks.
+                // Taken for a lost session, a wrong PIN would be tried until the token locks.
                 if Rv(*value).name().is_some_and(|name| name.contains("PIN_")) {
                     return Err(format!(
                         "return_values.{}: {} is never tried again",

@@ -14,6 +14,7 @@
 //! allocations fail on purpose, and a [`SimDisk`](crate::sim::disk::SimDisk) in its place loses
 //! what was not synced, so that the layers above need no seam of their own for tests.
 
+mod append;
 mod buffer;
 mod direct;
 mod fault;
@@ -24,6 +25,7 @@ mod uring;
 
 use std::path::{Path, PathBuf};
 
+pub use append::AppendFile;
 pub use buffer::AlignedBuffer;
 pub use direct::{DirectFile, DirectIo, FileSystem};
 pub use fault::{Fault, FaultOperation, FaultPlan};

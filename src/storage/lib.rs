@@ -1,6 +1,7 @@
 #![doc = include_str!("README.md")]
 #![forbid(unsafe_code)]
 
+pub mod audit_log;
 pub mod block_log;
 pub mod data_dir;
 mod error;
