@@ -2,6 +2,8 @@
 
 pub mod error;
 pub mod keystore;
+pub mod pin;
+pub mod pkcs11;
 
 pub use error::{Error, ErrorClass, Rv};
 pub use keystore::{CardIdentity, KeyHandle, KeyReference, Keystore, Usage};
