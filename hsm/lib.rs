@@ -3,6 +3,8 @@
 pub mod error;
 pub mod forms;
 pub mod keystore;
+pub mod pin;
+pub mod pkcs11;
 pub mod profile;
 
 pub use error::{Error, ErrorClass, Rv};

@@ -10,6 +10,14 @@ const UNSAFE_CRATES: &[&str] = &["kernels", "src/runtime", "hsm", "hsm/softtoken
 /// Every module with `unsafe`, and what it cannot do without.
 const UNSAFE_MODULES: &[(&str, &str)] = &[
     ("bench/baselines/openssl.rs", "calls of the system's libcrypto"),
+    ("hsm/pin/memory.rs", "memory that is not swapped, dumped or inherited"),
+    ("hsm/pkcs11/functions.rs", "calls of the C interface"),
+    ("hsm/pkcs11/functions/crypt.rs", "calls of the C interface"),
+    ("hsm/pkcs11/functions/keys.rs", "calls of the C interface"),
+    ("hsm/pkcs11/functions/objects.rs", "calls of the C interface"),
+    ("hsm/pkcs11/functions/sessions.rs", "calls of the C interface"),
+    ("hsm/pkcs11/functions/slots.rs", "calls of the C interface"),
+    ("hsm/pkcs11/linker.rs", "loading a library and reading its list of functions"),
     ("kernels/sm2.rs", "the gate to vector instructions the CPU was asked for"),
     ("kernels/sm2/avx512/field.rs", "loads and stores of vectors"),
     ("kernels/sm2/avx512/point.rs", "loads of table entries"),
