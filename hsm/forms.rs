@@ -259,6 +259,10 @@ impl PointForm {
 }
 
 impl CiphertextForm {
+    /// All forms.
+    pub const ALL: [Self; 5] =
+        [Self::C1c3c2, Self::C1c3c2Bare, Self::C1c2c3, Self::C1c2c3Bare, Self::Der];
+
     /// A ciphertext in the order of the standard, 04 || C1 || C3 || C2, as this card wants it.
     ///
     /// # Errors

@@ -1,10 +1,12 @@
 #![doc = include_str!("README.md")]
 
+pub mod card;
 pub mod error;
 pub mod forms;
 pub mod keystore;
 pub mod pin;
 pub mod pkcs11;
+pub mod probe;
 pub mod profile;
 
 pub use error::{Error, ErrorClass, Rv};
