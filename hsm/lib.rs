@@ -1,6 +1,7 @@
 #![doc = include_str!("README.md")]
 
 pub mod card;
+pub mod config;
 pub mod custody;
 pub mod error;
 pub mod forms;

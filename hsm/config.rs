@@ -1,0 +1,338 @@
+//! `card.toml`: one card, its library, its PIN and how it is used. Read by the agent, or by the node
+//! where the library is loaded in its process; it holds no secret.
+//!
+//! ```toml
+//! name = "card-0"
+//! module = "/usr/lib/libvendor.so"
+//! token_label = "hufu"             # or token_serial = "...", or slot = 0
+//! pin_file = "card-0.pin"          # or pin_credential = "...", or pin_descriptor = 3
+//! ```
+//!
+//! Relative paths are relative to the folder of the file. Every fault is told at once.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::pin::PinSource;
+use crate::{Error, Profile};
+
+/// Bytes of a card's file at most.
+const FILE_BYTES_MAX: usize = 64 << 10;
+
+/// Sessions of one card at most, count.
+const SESSIONS_MAX: u32 = 1_024;
+
+/// Calls that may wait for a session at most, count.
+const WAITING_MAX: u32 = 65_536;
+
+/// How a token is told from others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TokenChoice {
+    /// `CK_TOKEN_INFO.label`.
+    Label(String),
+    /// `CK_TOKEN_INFO.serialNumber`.
+    Serial(String),
+    /// The number of the slot, which some libraries give out anew at each start.
+    Slot(u64),
+}
+
+impl core::fmt::Display for TokenChoice {
+    fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Label(label) => write!(formatter, "token label {label:?}"),
+            Self::Serial(serial) => write!(formatter, "token serial {serial:?}"),
+            Self::Slot(slot) => write!(formatter, "slot {slot}"),
+        }
+    }
+}
+
+/// Which profile a card is used by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ProfileChoice {
+    /// The one that is for this library and token.
+    Matching,
+    /// One that is compiled in, by its name; it must be for this card all the same.
+    Named(String),
+    /// One in a file.
+    File(PathBuf),
+}
+
+/// One card.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CardConfig {
+    /// For logs, metrics and the audit log.
+    pub name: String,
+    /// The vendor's library.
+    pub module: PathBuf,
+    /// Which of its tokens.
+    pub token: TokenChoice,
+    /// Which profile.
+    pub profile: ProfileChoice,
+    /// Where the PIN comes from.
+    pub pin: PinSource,
+    /// Sessions at most, count; the token and the profile may allow fewer.
+    pub sessions_max: u32,
+    /// Calls that may wait for a session, count.
+    pub waiting_max: u32,
+    /// How long a call may take, waiting included.
+    pub deadline: Duration,
+    /// Failures in a row after which the card rests, count.
+    pub failures_max: u32,
+    /// How long it rests.
+    pub rest: Duration,
+    /// Where it is kept which card was there last.
+    pub identity_file: PathBuf,
+}
+
+/// The file, as it is written.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    name: String,
+    module: PathBuf,
+    token_label: Option<String>,
+    token_serial: Option<String>,
+    slot: Option<u64>,
+    profile: Option<String>,
+    profile_file: Option<PathBuf>,
+    pin_file: Option<PathBuf>,
+    pin_credential: Option<String>,
+    pin_descriptor: Option<i32>,
+    #[serde(default = "four")]
+    sessions_max: u32,
+    #[serde(default = "two_hundred_and_fifty_six")]
+    waiting_max: u32,
+    #[serde(default = "two_thousand")]
+    deadline_millis: u32,
+    #[serde(default = "eight")]
+    failures_max: u32,
+    #[serde(default = "two_thousand")]
+    rest_millis: u32,
+    identity_file: Option<PathBuf>,
+}
+
+const fn four() -> u32 {
+    4
+}
+
+const fn eight() -> u32 {
+    8
+}
+
+const fn two_hundred_and_fifty_six() -> u32 {
+    256
+}
+
+const fn two_thousand() -> u32 {
+    2_000
+}
+
+/// A file that is refused, with everything that is wrong with it.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {}", path.display(), faults.join("; "))]
+pub struct ConfigError {
+    /// The file.
+    pub path: PathBuf,
+    /// One text for each fault: key, value, rule.
+    pub faults: Vec<String>,
+}
+
+impl CardConfig {
+    /// Reads the file at `path`.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with all faults; for a file that is no TOML or has an unknown key, the first.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let refused = |fault: String| ConfigError { path: path.to_owned(), faults: vec![fault] };
+        let text = std::fs::read_to_string(path).map_err(|cause| refused(cause.to_string()))?;
+        Self::parse(&text, path)
+    }
+
+    /// Reads `text`, which stands in the file `path`.
+    ///
+    /// # Errors
+    /// As [`CardConfig::load`].
+    pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        let refused = |faults| ConfigError { path: path.to_owned(), faults };
+        if text.len() > FILE_BYTES_MAX {
+            return Err(refused(vec![format!("{} bytes, at most {FILE_BYTES_MAX}", text.len())]));
+        }
+        // The error's own text would show the line, and somebody may have put a PIN there.
+        let written: Written = toml::from_str(text).map_err(|cause| {
+            let before = cause.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+            let line = before.matches('\n').count() + 1;
+            refused(vec![format!("line {line}: {}", cause.message())])
+        })?;
+        let folder = path.parent().unwrap_or_else(|| Path::new(""));
+        let mut faults = Vec::new();
+        let config = written.check(folder, &mut faults);
+        match config.filter(|_| faults.is_empty()) {
+            Some(config) => Ok(config),
+            None => Err(refused(faults)),
+        }
+    }
+
+    /// The profile this card is to be used by; whether it fits is asked when the card is there.
+    ///
+    /// # Errors
+    /// [`Error::ProfileInvalid`] if it cannot be read, [`Error::ProfileMismatch`] if there is none.
+    pub fn profiles(&self) -> Result<Vec<Profile>, Error> {
+        match &self.profile {
+            ProfileChoice::Matching => Profile::shipped(),
+            ProfileChoice::Named(name) => {
+                let mut profiles = Profile::shipped()?;
+                let known: Vec<String> =
+                    profiles.iter().map(|profile| profile.name.clone()).collect();
+                profiles.retain(|profile| profile.name == *name);
+                if profiles.is_empty() {
+                    let reason = format!("there is none of this name; there are {known:?}");
+                    return Err(Error::ProfileMismatch { profile: name.clone(), reason });
+                }
+                Ok(profiles)
+            }
+            ProfileChoice::File(path) => {
+                let name = path.display().to_string();
+                let text = std::fs::read_to_string(path).map_err(|cause| {
+                    Error::ProfileInvalid { name: name.clone(), reason: cause.to_string() }
+                })?;
+                Ok(vec![Profile::parse(&name, &text)?])
+            }
+        }
+    }
+}
+
+impl Written {
+    fn check(self, folder: &Path, faults: &mut Vec<String>) -> Option<CardConfig> {
+        let is_name = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        if !(1..=32).contains(&self.name.len()) || !self.name.bytes().all(is_name) {
+            faults.push(format!("name {:?}: 1 to 32 of a-z, 0-9 and \"-\"", self.name));
+        }
+        let tokens = [
+            self.token_label.map(TokenChoice::Label),
+            self.token_serial.map(TokenChoice::Serial),
+            self.slot.map(TokenChoice::Slot),
+        ];
+        let pins = [
+            self.pin_file.map(|file| PinSource::File(folder.join(file))),
+            self.pin_credential.map(PinSource::Credential),
+            self.pin_descriptor.map(PinSource::Descriptor),
+        ];
+        let profiles = [
+            self.profile.map(|name| match name.as_str() {
+                "matching" => ProfileChoice::Matching,
+                _ => ProfileChoice::Named(name),
+            }),
+            self.profile_file.map(|file| ProfileChoice::File(folder.join(file))),
+        ];
+        let token = one_of(tokens, "token_label, token_serial or slot", faults);
+        let pin = one_of(pins, "pin_file, pin_credential or pin_descriptor", faults);
+        let profile = match profiles {
+            [None, None] => Some(ProfileChoice::Matching),
+            some => one_of(some, "profile or profile_file", faults),
+        };
+        let numbers = [
+            ("sessions_max", self.sessions_max, SESSIONS_MAX),
+            ("waiting_max", self.waiting_max, WAITING_MAX),
+            ("deadline_millis", self.deadline_millis, 600_000),
+            ("failures_max", self.failures_max, 1_000),
+            ("rest_millis", self.rest_millis, 600_000),
+        ];
+        for (key, value, most) in numbers {
+            if !(1..=most).contains(&value) {
+                faults.push(format!("{key} = {value}: 1 to {most}"));
+            }
+        }
+        let identity_file =
+            self.identity_file.unwrap_or_else(|| PathBuf::from(format!("{}.identity", self.name)));
+        Some(CardConfig {
+            module: folder.join(self.module),
+            token: token?,
+            profile: profile?,
+            pin: pin?,
+            sessions_max: self.sessions_max,
+            waiting_max: self.waiting_max,
+            deadline: Duration::from_millis(self.deadline_millis.into()),
+            failures_max: self.failures_max,
+            rest: Duration::from_millis(self.rest_millis.into()),
+            identity_file: folder.join(identity_file),
+            name: self.name,
+        })
+    }
+}
+
+/// The one that is there.
+fn one_of<T, const COUNT: usize>(
+    choices: [Option<T>; COUNT],
+    names: &str,
+    faults: &mut Vec<String>,
+) -> Option<T> {
+    let mut given: Vec<T> = choices.into_iter().flatten().collect();
+    if given.len() != 1 {
+        faults.push(format!("{names}: one of them, {} given", given.len()));
+        return None;
+    }
+    given.pop()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = "name = \"card-0\"\nmodule = \"/usr/lib/libvendor.so\"\n\
+                        token_label = \"hufu\"\npin_file = \"card.pin\"\n";
+
+    fn parse(text: &str) -> Result<CardConfig, ConfigError> {
+        CardConfig::parse(text, Path::new("/etc/hufu/card.toml"))
+    }
+
+    #[test]
+    fn paths_are_relative_to_the_file_and_the_rest_has_defaults() {
+        let config = parse(GOOD).unwrap();
+        assert_eq!(config.module, Path::new("/usr/lib/libvendor.so"));
+        assert_eq!(config.pin, PinSource::File("/etc/hufu/card.pin".into()));
+        assert_eq!(config.identity_file, Path::new("/etc/hufu/card-0.identity"));
+        assert_eq!((config.sessions_max, config.waiting_max), (4, 256));
+        assert_eq!(config.profile, ProfileChoice::Matching);
+        let other = GOOD.replace("token_label = \"hufu\"", "slot = 2\nprofile_file = \"my.toml\"");
+        let config = parse(&other).unwrap();
+        assert_eq!(config.token, TokenChoice::Slot(2));
+        assert_eq!(config.profile, ProfileChoice::File("/etc/hufu/my.toml".into()));
+    }
+
+    #[test]
+    fn every_fault_is_told_at_once() {
+        let text = GOOD.replace("card-0", "Card 0").replace("pin_file = \"card.pin\"", "")
+            + "slot = 1\nsessions_max = 0\ndeadline_millis = 700000\nprofile = \"sansec\"\n\
+               profile_file = \"my.toml\"\n";
+        let refused = parse(&text).unwrap_err();
+        let wanted = ["name", "token_label", "pin_file", "sessions_max", "deadline", "profile or"];
+        assert_eq!(refused.faults.len(), wanted.len(), "{refused}");
+        for part in wanted {
+            assert!(refused.to_string().contains(part), "{part}: {refused}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_key_and_a_pin_in_the_file_are_refused() {
+        for key in ["pin = \"1234\"", "sessions = 3"] {
+            let refused = parse(&format!("{GOOD}{key}\n")).unwrap_err().to_string();
+            let name = key.split(' ').next().unwrap();
+            assert!(refused.contains(&format!("unknown field `{name}`")), "{refused}");
+            assert!(refused.contains("line 5") && !refused.contains("1234"), "{refused}");
+        }
+        assert!(parse("name = ").is_err() && parse("").is_err());
+    }
+
+    #[test]
+    fn profiles_are_found_by_name_or_file() {
+        let named = |line: &str| parse(&format!("{GOOD}{line}\n")).unwrap().profiles();
+        assert_eq!(named("profile = \"sansec\"").unwrap()[0].name, "sansec");
+        assert!(named("profile = \"matching\"").unwrap().len() > 1);
+        let refused = named("profile = \"nobody\"").unwrap_err().to_string();
+        assert!(refused.contains("nobody") && refused.contains("tass"), "{refused}");
+        let refused = named("profile_file = \"/nowhere/my.toml\"").unwrap_err().to_string();
+        assert!(refused.contains("/nowhere/my.toml"), "{refused}");
+    }
+}
