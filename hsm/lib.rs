@@ -10,6 +10,7 @@ pub mod pin;
 pub mod pkcs11;
 pub mod probe;
 pub mod profile;
+pub mod uri;
 
 pub use error::{Error, ErrorClass, Rv};
 pub use keystore::{CardIdentity, KeyHandle, KeyReference, Keystore, Usage};
