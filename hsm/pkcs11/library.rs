@@ -195,6 +195,15 @@ impl Library {
         Session::open(self, slot, is_read_write)
     }
 
+    /// Closes all sessions that this process has with a token, as it must before the token is
+    /// initialised (PKCS#11 3.1 `C_CloseAllSessions`). Whoever uses one learns that it is gone.
+    ///
+    /// # Errors
+    /// What the library says.
+    pub fn close_all_sessions(&self, slot: u64) -> Result<(), Error> {
+        self.functions().close_all_sessions(slot)
+    }
+
     /// Initialises a token, which destroys what it holds (PKCS#11 3.1 `C_InitToken`).
     ///
     /// # Errors

@@ -12,6 +12,7 @@
 
 mod hostile;
 mod library;
+mod pool;
 mod second_client;
 mod session;
 mod token;
