@@ -10,13 +10,12 @@
 //! A call runs on the caller's thread; there is no hand-over. What follows from an error is decided
 //! by its [`ErrorClass`] alone:
 //!
-//! | class | what the pool does |
-//! |---|---|
-//! | session | closes the session, opens another, tries once more |
-//! | login | logs in once more with the PIN that worked, tries once more |
-//! | token lost | closes all, finalises and reloads the library, waits for the token with back-off, compares the card's identity, tries again within the deadline |
-//! | throttled | backs off and tries again within the deadline |
-//! | permanent | gives up |
+//! - session: closes the session, opens another, tries once more;
+//! - login: logs in once more with the PIN that worked, tries once more;
+//! - token lost: closes all, finalises and reloads the library, waits for the token with back-off,
+//!   compares the card's identity, tries again within the deadline, twice at most;
+//! - throttled: backs off and tries again within the deadline;
+//! - permanent: gives up.
 //!
 //! A PIN that was refused is never tried again: the pool stops. A card that is not the one from
 //! before stops it too, as does a wrong signature, until [`Pool::acknowledge`]. A deadline bounds

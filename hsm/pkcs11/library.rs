@@ -16,7 +16,7 @@ use crate::pin::Pin;
 /// would pull it away under their calls, so that happens when the last [`Arc`] is gone; a load of
 /// the same path waits until it is done.
 pub struct Library {
-    // Dropped in this order: finalised, taken out of memory, then struck off the list of loaded ones.
+    // Dropped in this order: finalised, taken out of memory, struck off the list of loaded ones.
     running: Running,
     place: Place,
     generation: u64,
