@@ -8,6 +8,7 @@ pub mod forms;
 pub mod keystore;
 pub mod pin;
 pub mod pkcs11;
+pub mod pool;
 pub mod probe;
 pub mod profile;
 pub mod uri;

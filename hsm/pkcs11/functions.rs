@@ -3,7 +3,8 @@
 //!
 //! Every call relies on what PKCS#11 promises and no caller can check: that a library reads and
 //! writes only where and as far as it was told, and keeps no pointer after it returns. The comments
-//! at the calls name what *we* promise: that each pointer is valid for the length that goes with it.
+//! at the calls name what *we* promise: that each pointer is valid for the length that goes with
+//! it.
 
 mod crypt;
 mod keys;
@@ -117,7 +118,8 @@ fn size(what: &'static str, given: ck::CK_ULONG, size_max: usize) -> Result<usiz
     })
 }
 
-/// Makes [`Error::PinRefused`] of a refusal of a PIN, with what the token tells of the attempts left.
+/// Makes [`Error::PinRefused`] of a refusal of a PIN, with what the token tells of the attempts
+/// left.
 pub(super) fn refused_pin(
     error: Error,
     tries_left: impl FnOnce() -> Result<TriesLeft, Error>,

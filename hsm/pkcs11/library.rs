@@ -16,7 +16,7 @@ use crate::pin::Pin;
 /// would pull it away under their calls, so that happens when the last [`Arc`] is gone; a load of
 /// the same path waits until it is done.
 pub struct Library {
-    // Dropped in this order: finalised, taken out of memory, then struck off the list of loaded ones.
+    // Dropped in this order: finalised, taken out of memory, struck off the list of loaded ones.
     running: Running,
     place: Place,
     generation: u64,
@@ -193,6 +193,15 @@ impl Library {
         is_read_write: bool,
     ) -> Result<Session, Error> {
         Session::open(self, slot, is_read_write)
+    }
+
+    /// Closes all sessions that this process has with a token, as it must before the token is
+    /// initialised (PKCS#11 3.1 `C_CloseAllSessions`). Whoever uses one learns that it is gone.
+    ///
+    /// # Errors
+    /// What the library says.
+    pub fn close_all_sessions(&self, slot: u64) -> Result<(), Error> {
+        self.functions().close_all_sessions(slot)
     }
 
     /// Initialises a token, which destroys what it holds (PKCS#11 3.1 `C_InitToken`).

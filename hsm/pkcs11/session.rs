@@ -31,7 +31,8 @@ pub struct Session {
 /// How a library wants to be called for output of a length it decides.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum CallStyle {
-    /// One call, with a buffer that is large enough. Some libraries refuse to be asked for a length.
+    /// One call, with a buffer that is large enough. Some libraries refuse to be asked for a
+    /// length.
     #[default]
     OneCall,
     /// First asked for the length, as some libraries insist, then called.
@@ -94,7 +95,8 @@ impl Session {
     /// somebody has logged in already is fine.
     ///
     /// # Errors
-    /// [`Error::PinRefused`], after which the PIN must not be tried again, or what the library says.
+    /// [`Error::PinRefused`], after which the PIN must not be tried again, or what the library
+    /// says.
     pub fn login(&self, user: User, pin: &Pin) -> Result<(), Error> {
         let code = match user {
             User::SecurityOfficer => ck::CKU_SO,
@@ -163,7 +165,8 @@ impl Session {
     /// [`Session::sign`] with a key that wants the PIN for each use (`CKA_ALWAYS_AUTHENTICATE`).
     ///
     /// # Errors
-    /// [`Error::PinRefused`], after which the PIN must not be tried again, or what the library says.
+    /// [`Error::PinRefused`], after which the PIN must not be tried again, or what the library
+    /// says.
     pub fn sign_with_pin(
         &self,
         mechanism: &Mechanism<'_>,
@@ -207,7 +210,8 @@ impl Session {
     /// (`CKA_ALWAYS_AUTHENTICATE`).
     ///
     /// # Errors
-    /// [`Error::PinRefused`], after which the PIN must not be tried again, or what the library says.
+    /// [`Error::PinRefused`], after which the PIN must not be tried again, or what the library
+    /// says.
     pub fn decrypt_with_pin(
         &self,
         mechanism: &Mechanism<'_>,

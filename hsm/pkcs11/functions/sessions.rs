@@ -27,6 +27,15 @@ impl Functions {
         }
     }
 
+    /// PKCS#11 3.1 `C_CloseAllSessions`.
+    pub(crate) fn close_all_sessions(&self, slot: u64) -> Result<(), Error> {
+        const NAME: &str = "C_CloseAllSessions";
+        let call = there(NAME, self.list.C_CloseAllSessions)?;
+        // SAFETY: the call takes no pointer.
+        let rv = unsafe { call(slot) };
+        check(NAME, rv)
+    }
+
     /// PKCS#11 3.1 `C_GetSessionInfo`.
     pub(crate) fn session_info(&self, session: u64) -> Result<ck::CK_SESSION_INFO, Error> {
         const NAME: &str = "C_GetSessionInfo";

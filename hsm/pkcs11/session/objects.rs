@@ -18,8 +18,8 @@ const FOUND_AT_ONCE: usize = 64;
 const USUAL_BYTES: usize = 512;
 
 impl Session {
-    /// Handles of the objects that fit `template`, `count_max` at most (and [`FOUND_MAX`]). Who must
-    /// know that there is one only asks for two.
+    /// Handles of the objects that fit `template`, `count_max` at most (and [`FOUND_MAX`]). Who
+    /// must know that there is one only asks for two.
     ///
     /// # Errors
     /// What the library says.

@@ -1,0 +1,90 @@
+//! Libraries that lie: each lie is an error, never a crash and never believed.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use hufu_hsm::Error;
+use hufu_hsm::error::TriesLeft;
+use hufu_hsm::pkcs11::codes as ck;
+use hufu_hsm::pkcs11::{AttributeValue, FOUND_MAX, Library, Mechanism, User};
+
+use crate::token::{in_own_process, pin};
+
+/// Builds `hostile.c` with one lie; none where there is no compiler.
+fn build(folder: &Path, lie: &str) -> Option<PathBuf> {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pkcs11/hostile.c");
+    let library = folder.join(format!("{lie}.so"));
+    let status = Command::new("cc")
+        .args(["-shared", "-fPIC", "-O1", &format!("-DLIE_{lie}"), "-o"])
+        .args([&library, &source])
+        .status();
+    match status {
+        Ok(status) => {
+            assert!(status.success(), "hostile.c does not compile");
+            Some(library)
+        }
+        Err(error) => {
+            eprintln!("skipped: no C compiler: {error}");
+            None
+        }
+    }
+}
+
+#[test]
+fn libraries_without_what_is_needed_are_refused_with_the_reason() {
+    let test = "hostile::libraries_without_what_is_needed_are_refused_with_the_reason";
+    in_own_process(test, |folder| {
+        for (lie, wanted) in [
+            ("SYMBOL", "no symbol C_GetFunctionList"),
+            ("VERSION", "2.11"),
+            ("FUNCTIONS", "lacks C_Initialize, C_Sign"),
+            ("LIST", "empty list"),
+            ("ERROR", "CKR_DEVICE_ERROR"),
+            ("ALIGNMENT", "empty list"),
+        ] {
+            let Some(path) = build(folder, lie) else { return };
+            let error = Library::load(&path).unwrap_err();
+            assert!(matches!(error, Error::LibraryUnusable { .. }), "{lie}: {error}");
+            assert!(error.to_string().contains(wanted), "{lie}: {error}");
+        }
+        let Some(path) = build(folder, "INITIALISE") else { return };
+        for _ in 0..2 {
+            let error = Library::load(&path).unwrap_err();
+            assert!(matches!(error, Error::Call { function: "C_Initialize", .. }), "{error}");
+        }
+        let path = build(folder, "INTERFACE").unwrap();
+        assert!(Library::load(&path).is_ok(), "the old way is tried where the new gives nothing");
+    });
+}
+
+#[test]
+fn answers_that_cannot_be_are_errors() {
+    in_own_process("hostile::answers_that_cannot_be_are_errors", |folder| {
+        let Some(path) = build(folder, "SLOTS") else { return };
+        let library = Library::load(&path).unwrap();
+        let info = library.info().unwrap();
+        assert!(info.manufacturer.starts_with("bad\\u{1b}[2J\\n\\xff"), "{info:?}");
+        assert!(!info.description.chars().any(char::is_control));
+        let malformed = |error: &Error| matches!(error, Error::AnswerMalformed { .. });
+        assert!(malformed(&library.slots().unwrap_err()));
+        assert!(malformed(&library.mechanisms(7).unwrap_err()));
+        let session = library.open_session(7, true).unwrap();
+        let mut out = [0; 64];
+        let sign = session.sign(&Mechanism::bare(ck::CKM_ECDSA), 1, &[7; 32], &mut out);
+        assert!(malformed(&sign.unwrap_err()));
+        assert!(malformed(&session.find(&[], 3).unwrap_err()));
+        assert_eq!(session.find(&[], usize::MAX).unwrap().len(), FOUND_MAX, "an endless search");
+        let value = |object| session.attributes(object, &[ck::CKA_LABEL]);
+        assert!(malformed(&value(1).unwrap_err()), "longer than its place");
+        assert!(malformed(&value(2).unwrap_err()), "longer than is ever taken");
+        assert_eq!(value(3).unwrap(), [AttributeValue::Unknown]);
+        // The token's flags cannot be read here: what is left is unknown, not an error of its own.
+        let refused = session.login(User::User, &pin(b"1234")).unwrap_err();
+        assert!(
+            matches!(refused, Error::PinRefused { tries_left: TriesLeft::Unknown, .. }),
+            "{refused}"
+        );
+        assert!(session.set_pin(&pin(b"1234"), &pin(b"5678")).is_err());
+        assert!(session.generate_key(&Mechanism::bare(1), &[]).is_err());
+    });
+}
