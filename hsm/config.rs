@@ -16,6 +16,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::pin::PinSource;
+use crate::pool::TokenSelector;
 use crate::{Error, Profile};
 
 /// Bytes of a card's file at most.
@@ -26,27 +27,6 @@ const SESSIONS_MAX: u32 = 1_024;
 
 /// Calls that may wait for a session at most, count.
 const WAITING_MAX: u32 = 65_536;
-
-/// How a token is told from others.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum TokenChoice {
-    /// `CK_TOKEN_INFO.label`.
-    Label(String),
-    /// `CK_TOKEN_INFO.serialNumber`.
-    Serial(String),
-    /// The number of the slot, which some libraries give out anew at each start.
-    Slot(u64),
-}
-
-impl core::fmt::Display for TokenChoice {
-    fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        match self {
-            Self::Label(label) => write!(formatter, "token label {label:?}"),
-            Self::Serial(serial) => write!(formatter, "token serial {serial:?}"),
-            Self::Slot(slot) => write!(formatter, "slot {slot}"),
-        }
-    }
-}
 
 /// Which profile a card is used by.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,7 +47,7 @@ pub struct CardConfig {
     /// The vendor's library.
     pub module: PathBuf,
     /// Which of its tokens.
-    pub token: TokenChoice,
+    pub token: TokenSelector,
     /// Which profile.
     pub profile: ProfileChoice,
     /// Where the PIN comes from.
@@ -210,9 +190,9 @@ impl Written {
             faults.push(format!("name {:?}: 1 to 32 of a-z, 0-9 and \"-\"", self.name));
         }
         let tokens = [
-            self.token_label.map(TokenChoice::Label),
-            self.token_serial.map(TokenChoice::Serial),
-            self.slot.map(TokenChoice::Slot),
+            self.token_label.map(TokenSelector::Label),
+            self.token_serial.map(TokenSelector::Serial),
+            self.slot.map(TokenSelector::Slot),
         ];
         let pins = [
             self.pin_file.map(|file| PinSource::File(folder.join(file))),
@@ -297,7 +277,7 @@ mod tests {
         assert_eq!(config.profile, ProfileChoice::Matching);
         let other = GOOD.replace("token_label = \"hufu\"", "slot = 2\nprofile_file = \"my.toml\"");
         let config = parse(&other).unwrap();
-        assert_eq!(config.token, TokenChoice::Slot(2));
+        assert_eq!(config.token, TokenSelector::Slot(2));
         assert_eq!(config.profile, ProfileChoice::File("/etc/hufu/my.toml".into()));
     }
 

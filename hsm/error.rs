@@ -112,6 +112,14 @@ pub enum Error {
         /// Found now.
         after: String,
     },
+    /// The file that says which card was there last cannot be used.
+    #[error("{}, which says which card is the right one: {reason}", path.display())]
+    IdentityFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// No profile is known for this library and token, or the one asked for is not for them.
     #[error("profile {profile:?} does not fit this card: {reason}")]
     ProfileMismatch {
@@ -253,6 +261,7 @@ impl Error {
             | Self::PinUnreadable { .. }
             | Self::TokenMissing { .. }
             | Self::CardChanged { .. }
+            | Self::IdentityFile { .. }
             | Self::ProfileMismatch { .. }
             | Self::ProfileInvalid { .. }
             | Self::ProbeFailed { .. }

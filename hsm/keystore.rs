@@ -8,6 +8,7 @@
 
 use hufu_crypto::{Digest, PublicKey, Signature};
 use hufu_runtime::clock::Nanos;
+use serde::{Deserialize, Serialize};
 
 use crate::Error;
 
@@ -54,7 +55,8 @@ pub struct KeyHandle(pub u32);
 
 /// Which card this is. A change of any field between two loads is noticed and refused until it is
 /// acknowledged.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct CardIdentity {
     /// `CK_INFO.manufacturerID` of the library.
     pub library_manufacturer: String,

@@ -263,6 +263,11 @@ impl<S: Source> Pool<S> {
         self.changed.notify_all();
     }
 
+    /// The token it has sessions of.
+    pub const fn source(&self) -> &S {
+        &self.source
+    }
+
     /// What it counts.
     #[must_use]
     pub const fn metrics(&self) -> &Metrics {

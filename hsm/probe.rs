@@ -24,7 +24,7 @@ use crate::card::operations;
 use crate::forms::{Oddity, SignInput, SignatureForm};
 use crate::pin::Pin;
 use crate::pkcs11::Session;
-use crate::profile::{Profile, Sign};
+use crate::profile::{Decrypt, Profile, Sign};
 use crate::{Error, ErrorClass};
 
 /// Signatures that a mechanism must make in a row before it is used, count: enough to meet a
@@ -65,6 +65,34 @@ pub fn prove(
     let reason =
         if tried.is_empty() { "no mechanism takes e".to_owned() } else { tried.join("; ") };
     let step = "signing e".to_owned();
+    Err(Error::ProbeFailed { profile: profile.name.clone(), step, reason })
+}
+
+/// The mechanism of a profile that decrypts on this card what software encrypted.
+///
+/// # Errors
+/// As [`prove`].
+pub fn prove_decrypt(
+    session: &Session,
+    profile: &Profile,
+    key: &FoundKey,
+    pin: Option<&Pin>,
+) -> Result<Decrypt, Error> {
+    let plaintext = challenge(session, &public_of(key)?, 0).0;
+    let sealed = draft::encrypted(&public_of(key)?, &plaintext)?;
+    let mut tried = Vec::new();
+    for decrypt in &profile.sm2.decrypt {
+        let mut answer = [0; 256];
+        let reason = match operations::decrypt(session, decrypt, key, pin, &sealed, &mut answer) {
+            Ok(size) if answer.get(..size) == Some(&plaintext) => return Ok(*decrypt),
+            Ok(_) => "another plaintext came out".to_owned(),
+            Err(error) => reason_or_error(error)?,
+        };
+        tried.push(format!("{:#x} with {:?}: {reason}", decrypt.mechanism, decrypt.input));
+    }
+    let reason =
+        if tried.is_empty() { "no mechanism decrypts".to_owned() } else { tried.join("; ") };
+    let step = "decrypting".to_owned();
     Err(Error::ProbeFailed { profile: profile.name.clone(), step, reason })
 }
 

@@ -379,6 +379,27 @@ impl Profile {
         }
     }
 
+    /// The one of `profiles` that is for that card. If there is one alone, why it is not.
+    ///
+    /// # Errors
+    /// As [`Profile::choose`] and [`Profile::fits`].
+    pub fn choose_or_fit(profiles: &[Self], card: &CardIdentity) -> Result<Self, Error> {
+        match profiles {
+            [one] => one.fits(card).map(|()| one.clone()),
+            several => Self::choose(several, card),
+        }
+    }
+
+    /// Return values that do not mean what they mean in PKCS#11.
+    #[must_use]
+    pub fn own_classes(&self) -> Vec<(Rv, ErrorClass)> {
+        let by_class = self.return_values.by_class();
+        by_class
+            .into_iter()
+            .flat_map(|(class, values)| values.iter().map(move |value| (Rv(*value), class)))
+            .collect()
+    }
+
     /// What the form of the file cannot say.
     fn check(&self) -> Result<(), String> {
         let is_name = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';

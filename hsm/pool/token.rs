@@ -67,6 +67,20 @@ impl TokenSource {
         Self { options, pin }
     }
 
+    /// The PIN, for keys that want it at each use.
+    pub(crate) const fn pin(&self) -> Option<&Pin> {
+        self.pin.as_ref()
+    }
+
+    /// Loads the library once, to learn which card it is; nobody logs in.
+    ///
+    /// # Errors
+    /// If library or token are not there.
+    pub fn look(&self) -> Result<CardIdentity, Error> {
+        let connection = self.connect()?;
+        self.identity(&connection)
+    }
+
     fn is_wanted(&self, slot: u64, info: &TokenInfo) -> bool {
         match &self.options.token {
             TokenSelector::Serial(serial) => *serial == info.serial,

@@ -388,7 +388,8 @@ impl Bench<'_> {
     }
 }
 
-fn encrypted(key: &PublicKey, plaintext: &[u8]) -> Result<Vec<u8>, Error> {
+/// Encrypts in software what the card is to decrypt.
+pub(super) fn encrypted(key: &PublicKey, plaintext: &[u8]) -> Result<Vec<u8>, Error> {
     let broken = |cause: hufu_crypto::Error| failed("encrypting in software", &cause.to_string());
     let mut generator = Drbg::new(entropy::system(), "hufu probe").map_err(broken)?;
     let sealed = encryption::encrypt(Backend::best(), &mut generator, key, plaintext);
