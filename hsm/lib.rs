@@ -5,6 +5,7 @@ pub mod config;
 pub mod custody;
 pub mod error;
 pub mod forms;
+pub mod group;
 pub mod keystore;
 pub mod pin;
 pub mod pkcs11;
