@@ -15,6 +15,7 @@ use super::*;
 
 mod cipher;
 mod kernels;
+mod sealed;
 mod key_files;
 
 /// Order n of the base point (GB/T 32918.5-2017 A.1).
