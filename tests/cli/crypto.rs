@@ -2,7 +2,9 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -192,6 +194,37 @@ fn a_stream_that_is_interrupted_ends_with_a_whole_answer() {
             let answer: Value = serde_json::from_str(line).unwrap();
             assert_eq!((&answer["line"], &answer["valid"]), (&json!(number), &json!(true)));
         }
+    }
+}
+
+/// Of a socket for messages each read gives what one write gave.
+#[test]
+fn a_line_is_written_at_once_however_long() {
+    let folder = folder();
+    fs::write(folder.path().join("lines"), format!("{}\n", good_line()).repeat(300)).unwrap();
+    let commands: [(&[&str], usize); 2] = [
+        (&["config", "schema", "--json"], 8_192),
+        (&["crypto", "sm2-verify", "--jsonl", "lines"], 4_000),
+    ];
+    for (arguments, longer_than) in commands {
+        let (reader, writer) = UnixDatagram::pair().unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hufu"));
+        command.current_dir(folder.path()).args(arguments).stdin(Stdio::null());
+        let mut child =
+            command.stdout(OwnedFd::from(writer)).stderr(Stdio::null()).spawn().unwrap();
+        drop(command);
+        assert!(child.wait().unwrap().success());
+        reader.set_nonblocking(true).unwrap();
+        let (mut buffer, mut longest) = (vec![0; 1 << 20], 0);
+        while let Ok(size) = reader.recv(&mut buffer) {
+            let text = std::str::from_utf8(&buffer[..size]).unwrap();
+            if text.is_empty() {
+                break;
+            }
+            assert!(text.starts_with('{') && text.ends_with('\n'), "{arguments:?}: {text}");
+            longest = longest.max(size);
+        }
+        assert!(longest > longer_than, "{arguments:?}: {longest} bytes at most");
     }
 }
 
