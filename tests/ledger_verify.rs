@@ -44,24 +44,23 @@ use zerocopy::IntoBytes;
 
 #[path = "ledger_verify/encryption.rs"]
 mod encryption;
+#[path = "ledger_verify/maker.rs"]
+mod maker;
 #[path = "ledger_verify/order.rs"]
 mod order;
 #[path = "ledger_verify/start.rs"]
 mod start;
+#[path = "ledger_verify/state.rs"]
+mod state;
+
+use self::maker::Maker;
+use self::state::Raw;
 
 const HEIGHTS: u64 = 9;
 const BUCKETS_LOG2: u8 = 4;
 const SEGMENT_BYTES: u64 = 48 << 10;
 /// Short enough that the first nonces leave the state before the end.
 const VALID_HEIGHTS: u64 = 4;
-
-/// Key and value as RocksDB holds them.
-type Entry = (Box<[u8]>, Box<[u8]>);
-
-/// The lowest byte of a number.
-fn low(number: u64) -> u8 {
-    number.to_le_bytes()[0]
-}
 
 /// What a chain is made with besides honest things.
 #[derive(Clone, Copy, Default)]
@@ -152,21 +151,6 @@ fn contents(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     found
 }
 
-/// Stands in for the tiles of a node with one validator.
-struct Maker {
-    signer: SoftwareSigner,
-    address: Address,
-    genesis: Genesis,
-    provider: Provider,
-    recovered: Recovered,
-    chain: Chain,
-    crooked: Crooked,
-    replay_from: Option<RecordPosition>,
-    /// The first batch of the height before.
-    earlier: Option<Batch>,
-    _folder: DataDir,
-}
-
 fn genesis(signer: &SoftwareSigner) -> Genesis {
     let key = *signer.public_key();
     let link_key = *SoftwareSigner::from_bytes(&[99; 32]).unwrap().public_key();
@@ -188,224 +172,6 @@ fn small(path: &Path, genesis: &Genesis, provider: &Provider) -> StorageOptions 
     options.log.record_bytes_max = 24 << 10;
     options.vote_log.segment_bytes = 256 << 10;
     options.with_keys(keys(false))
-}
-
-impl Maker {
-    fn open(path: &Path, crooked: Crooked) -> Self {
-        let signer = SoftwareSigner::from_bytes(&[7; 32]).unwrap();
-        let (genesis, provider) = (genesis(&signer), software_provider());
-        let address = signer.public_key().address();
-        let identity = Identity { chain: genesis.chain_id().0, node: address };
-        let folder = DataDir::open(path, &identity).unwrap();
-        genesis_copy::keep(path, &genesis).unwrap();
-        let options = small(path, &genesis, &provider).with_keys(keys(crooked.plain));
-        let metrics = Arc::new(Metrics::default());
-        let recovered = recover(&genesis, &provider, &metrics, options, &mut |_| true).unwrap();
-        let roots = recovered.executor.recent_roots().to_vec();
-        let (set, ordered) = (genesis.validators.clone(), recovered.ordered.clone());
-        let chain = Chain::new(genesis.chain_id(), 1, set, recovered.tip, roots, ordered);
-        Self {
-            signer,
-            address,
-            genesis,
-            provider,
-            recovered,
-            chain,
-            crooked,
-            replay_from: None,
-            earlier: None,
-            _folder: folder,
-        }
-    }
-
-    fn make(mut self) {
-        if self.crooked.stray_batch {
-            let batch = self.batches(HEIGHTS + 1).remove(0);
-            self.replay_from = Some(self.append(RECORD_BATCH, batch.bytes()));
-        }
-        if self.crooked.expired_batch {
-            let batch = self.batch(1 << 40, vec![self.transaction(1, 40)]);
-            self.append(RECORD_BATCH, batch.bytes());
-        }
-        for height in 1..=HEIGHTS {
-            // An empty block now and then, as an idle chain makes them.
-            let mut batches = if height == 5 { Vec::new() } else { self.batches(height) };
-            let earlier = core::mem::replace(&mut self.earlier, batches.first().cloned());
-            if self.crooked.repeated_batch && height == HEIGHTS {
-                batches.extend(earlier);
-            }
-            self.block(height, batches);
-        }
-        let Recovered { executor, log, vote_log, .. } = self.recovered;
-        executor.store().flush().unwrap();
-        if !self.crooked.killed {
-            log.close().unwrap();
-            vote_log.close().unwrap();
-        }
-    }
-
-    fn batches(&self, height: u64) -> Vec<Batch> {
-        let hasher = &*self.provider.hasher;
-        let mut batches = Vec::new();
-        for part in 0..2 {
-            let transactions = (0..6).map(|number| self.transaction(height, part * 6 + number));
-            batches.push(self.batch(height * 2 + part, transactions.collect()));
-        }
-        let copied = match (self.crooked.late_copy, self.crooked.early_copy) {
-            _ if height < HEIGHTS => None,
-            (true, _) => Some(2),
-            (_, true) => Some(HEIGHTS - 1),
-            _ => None,
-        };
-        if let Some(copied) = copied {
-            let mut again: Vec<_> = (0..6).map(|number| self.transaction(copied, number)).collect();
-            if !self.crooked.passed_batch {
-                // As long as one of a batch is valid, a block may order the batch.
-                again.push(self.transaction(height, 40));
-            }
-            batches.push(self.batch(height * 2 + 2, again));
-        }
-        if self.crooked.transaction_signature && height == 3 {
-            let mut bytes = batches[1].bytes().to_vec();
-            *bytes.last_mut().unwrap() ^= 1;
-            batches[1] = Batch::parse(bytes.into(), hasher).unwrap();
-        }
-        batches
-    }
-
-    fn batch(&self, sequence: u64, transactions: Vec<Transaction>) -> Batch {
-        let chain = self.genesis.chain_id();
-        let mut builder = BatchBuilder::new(chain, self.address);
-        let checked = verify_transactions(&self.provider, chain, transactions);
-        checked.iter().for_each(|one| builder.push(one.as_ref().unwrap()));
-        builder.seal(sequence, &*self.provider.hasher)
-    }
-
-    /// Opens accounts and creates an asset at height 1, issues it at height 2, then moves it.
-    fn transaction(&self, height: u64, number: u64) -> Transaction {
-        let account = |number: u64| AccountBody { address: Address([low(number) + 1; 20]) };
-        let asset = AssetCode::new("BOND").unwrap();
-        let (one, other) = (account(number), account((number + 1) % 12));
-        let create = CreateAssetBody::new(asset, self.address, 2, 1 << 40);
-        let supply = SupplyBody { asset, account: one.address, amount: 1_000.into() };
-        let leg = Leg { asset, from: self.address, to: other.address, amount: 1.into() };
-        let digest = Digest([low(number); 32]);
-        let notarise = Operation::Notarise { digest: &digest, memo: &[low(height); 200] };
-        let until = height + if self.crooked.ground { HEIGHTS } else { VALID_HEIGHTS } - 1;
-        let key = *self.signer.public_key();
-        let nonce = self.nonce(height << 8 | number);
-        let builder = TransactionBuilder::new(self.genesis.chain_id(), key, nonce, until);
-        let builder = match (height, number) {
-            (1, 0) => builder
-                .operation(Operation::CreateAsset(&create))
-                .operation(Operation::OpenAccount(&one)),
-            (1, _) => builder.operation(Operation::OpenAccount(&one)),
-            (2, _) => builder.operation(Operation::IssueAsset(&supply)),
-            // Fails, because the sender holds nothing: failures have receipts too.
-            (_, 3) => builder.operation(Operation::Transfer(&leg)),
-            _ => builder.operation(notarise),
-        };
-        let unsigned = builder.unsigned();
-        let signature =
-            self.signer.sign(&TransactionBuilder::signing_digest(&unsigned, &key)).unwrap();
-        TransactionBuilder::join(unsigned, &signature).unwrap()
-    }
-
-    /// A nonce of its own for each number.
-    fn nonce(&self, number: u64) -> u64 {
-        if !self.crooked.ground {
-            return number;
-        }
-        let is_ground = |nonce: &u64| {
-            let key = StateKey::Nonce { sender: self.address, nonce: *nonce };
-            let hasher = &*self.provider.hasher;
-            let hashed = row_entries(self.genesis.chain_id(), &[(key, [])], hasher);
-            bucket_of(&hashed[0].key, BUCKETS_LOG2) == 0
-        };
-        (number << 20..(number + 1) << 20).find(is_ground).unwrap()
-    }
-
-    fn append(&mut self, kind: u16, payload: &[u8]) -> RecordPosition {
-        let log: &mut BlockLog = &mut self.recovered.log;
-        loop {
-            match log.append(kind, &[payload]).unwrap() {
-                Appended::Placed(position) => return position,
-                Appended::Full => drop(log.flush().unwrap()),
-            }
-        }
-    }
-
-    fn block(&mut self, height: u64, batches: Vec<Batch>) {
-        let mut bodies = Vec::new();
-        for batch in &batches {
-            bodies.push(self.append(RECORD_BATCH, batch.bytes()));
-            self.recovered.log.flush().unwrap();
-        }
-        let digests: Vec<_> = batches.iter().map(Batch::digest).collect();
-        let hasher: &dyn Hasher = &*self.provider.hasher;
-        let count: u32 = batches.iter().map(|batch| length_u32(batch.entries())).sum();
-        let clock = 5_000 + height;
-        let header = self.chain.build(self.address, &digests, count, clock, hasher).unwrap();
-        let block = Block::new(header, digests, hasher).unwrap();
-        let certificate = self.vote(&block);
-        let payload = block_record(&block, &certificate);
-        let position = self.append(RECORD_BLOCK, &payload);
-        self.recovered.log.flush().unwrap();
-        self.chain.decided(&block, clock).unwrap();
-        let decided = DecidedBlock { block, certificate, batches };
-        let replay_from = self.replay_from.unwrap_or(position);
-        let durable = DurableBlock { decided, position, bodies, replay_from };
-        let executed = self.recovered.executor.execute(durable, &mut Inline).unwrap();
-        self.chain.executed(executed.roots).unwrap();
-        if self.crooked.unsealed {
-            return;
-        }
-        let log_sequence = self.recovered.log.durable().get();
-        self.recovered.vote_log.seal(Seal { height, log_sequence }).unwrap();
-    }
-
-    fn sign(&self, message: &[u8]) -> Signature {
-        self.signer.sign(&vote::signing_digest(message, self.signer.public_key())).unwrap()
-    }
-
-    fn remember(&mut self, record: &Record) {
-        self.recovered.vote_log.append(1, &record.to_bytes()).unwrap();
-        self.recovered.vote_log.sync().unwrap();
-    }
-
-    /// Proposal, prevote, precommit and decision, each on record before it is used.
-    fn vote(&mut self, block: &Block) -> CommitCertificate {
-        let (chain, height, digest) = (self.genesis.chain_id(), block.height(), block.digest());
-        let proposal = Proposal::new(chain, height, 0, digest, None, self.address);
-        self.remember(&Record::SignIntent(SignIntent::Proposal(proposal)));
-        let entry = hufu_consensus::vote_log::BlockEntry {
-            round: 0,
-            proposer: self.address,
-            synced: false,
-            verdict: BlockVerdict::Valid(block.clone()),
-        };
-        self.remember(&Record::Block { height, entry });
-        let signature = self.sign(proposal.as_bytes());
-        self.remember(&Record::OwnProposal(SignedProposal { proposal, signature }));
-        let mut last = Signature([0; 64]);
-        for step in [VoteStep::Prevote, VoteStep::Precommit] {
-            let vote = Vote::new(chain, step, height, 0, Some(digest), self.address);
-            self.remember(&Record::SignIntent(SignIntent::Vote(vote)));
-            last = self.sign(vote.as_bytes());
-            self.remember(&Record::OwnVote(SignedVote { vote, signature: last }));
-        }
-        if self.crooked.second_vote && height == 4 {
-            let vote = Vote::new(chain, VoteStep::Precommit, height, 0, None, self.address);
-            self.remember(&Record::SignIntent(SignIntent::Vote(vote)));
-        }
-        if self.crooked.certificate_signature && height == 6 {
-            last.0[40] ^= 4;
-        }
-        let signatures = vec![CommitSignature { validator: self.address, signature: last }];
-        let certificate = CommitCertificate { height, round: 0, block: digest, signatures };
-        self.remember(&Record::Decided(certificate.clone()));
-        certificate
-    }
 }
 
 /// Whether a node can start from a folder, and why not.
@@ -506,119 +272,6 @@ fn one_flipped_bit_anywhere_in_the_logs_is_found_by_hashes() {
         }
         assert!(flips > 100, "{flips} flips in {name}");
     }
-    assert_clean(&folder.verify(Level::Hashes));
-}
-
-#[test]
-fn one_flipped_bit_in_any_class_of_stored_values_is_found_by_hashes() {
-    for plain in [false, true] {
-        flip_values(&Folder::new(Crooked { plain, ..Crooked::default() }));
-    }
-}
-
-fn flip_values(whole: &Folder) {
-    for family in Family::ALL {
-        let entries: Vec<Entry> = {
-            let copy = whole.copy();
-            let store = Raw::open(&copy);
-            store.entries(family)
-        };
-        let step = entries.len().div_ceil(6).max(1);
-        for (number, (key, value)) in entries.iter().enumerate().step_by(step) {
-            let folder = whole.copy();
-            let mut value = value.to_vec();
-            let place = (number * 7 + 5) % value.len();
-            value[place] ^= 1 << (number % 8);
-            Raw::open(&folder).put(family, key, &value);
-            let report = folder.verify(Level::Hashes);
-            assert!(!report.is_clean(), "{} key {key:02x?} byte {place}", family.name());
-            let words = match family {
-                _ if !whole.is_plain => "value is damaged: family",
-                Family::Accounts => "the row of bucket",
-                // What the index no longer says of a nonce, a row still does.
-                Family::Nonces | Family::Buckets => "bucket",
-                _ => "value is damaged: family",
-            };
-            assert_found(&report, Part::State, words);
-        }
-        // An entry that is gone, and one that was never there.
-        if let Some((key, value)) = entries.first() {
-            let folder = whole.copy();
-            Raw::open(&folder).delete(family, key);
-            assert!(!folder.verify(Level::Hashes).is_clean(), "{} first entry gone", family.name());
-            let folder = whole.copy();
-            let mut key = key.to_vec();
-            *key.last_mut().unwrap() ^= 0x55;
-            Raw::open(&folder).put(family, &key, value);
-            if family != Family::Metadata {
-                let report = folder.verify(Level::Hashes);
-                assert!(!report.is_clean(), "{} entry {key:02x?} added", family.name());
-            }
-        }
-    }
-    let report = whole.verify(Level::Hashes);
-    assert_clean(&report);
-}
-
-/// Somebody has ground nonces into one bucket, so that it forks: what lies below a fork is checked
-/// as well as what lies at the top.
-#[test]
-fn damage_in_any_record_of_a_bucket_that_forks_is_found_by_hashes() {
-    // In clear, so that the test can write records that are whole.
-    let crooked = Crooked { ground: true, plain: true, ..Crooked::default() };
-    let whole = Folder::new(crooked);
-    let report = whole.verify(Level::Replay);
-    assert_clean(&report);
-    assert!(report.counts.bucket_forks > 0 && report.counts.bucket_rows > 8, "{report}");
-    let reopened = Maker::open(&whole.copy().path(), crooked);
-    assert_eq!(reopened.recovered.executor.height(), HEIGHTS, "a start finds the tops again");
-    let records = Raw::open(&whole.copy()).entries(Family::Buckets);
-    let below: Vec<&Entry> = records.iter().filter(|(key, _)| key.len() > 4).collect();
-    let fork = records.iter().find(|(_, record)| record.len() == 576).unwrap();
-    for (number, (key, record)) in below.iter().copied().step_by(4).chain([fork]).enumerate() {
-        let mut flipped = record.to_vec();
-        let place = (number * 29 + 11) % flipped.len();
-        flipped[place] ^= 1 << (number % 8);
-        let folder = whole.copy();
-        Raw::open(&folder).put(Family::Buckets, key, &flipped);
-        assert_found(&folder.verify(Level::Hashes), Part::State, "bucket 0");
-        let folder = whole.copy();
-        Raw::open(&folder).delete(Family::Buckets, key);
-        assert_found(&folder.verify(Level::Hashes), Part::State, "bucket 0");
-    }
-    let folder = whole.copy();
-    let (key, record) = below[0];
-    Raw::open(&folder).put(Family::Buckets, &[key, [0].as_slice()].concat(), record);
-    let report = folder.verify(Level::Hashes);
-    assert_found(&report, Part::State, "bucket 0 path");
-}
-
-#[test]
-fn one_flipped_bit_in_a_table_file_is_found_by_hashes() {
-    let folder = Folder::new(Crooked::default());
-    let values: Vec<Box<[u8]>> = {
-        let copy = folder.copy();
-        let store = Raw::open(&copy);
-        let families = [Family::Accounts, Family::Nonces, Family::Buckets, Family::Receipts];
-        families.iter().flat_map(|family| store.entries(*family)).map(|(_, value)| value).collect()
-    };
-    let mut flips = 0;
-    for table in files(&folder.path().join("state"), |name| name.ends_with(".sst")) {
-        let bytes = fs::read(&table).unwrap();
-        let wanted = values.iter().filter(|value| value.len() >= 24).step_by(5);
-        for value in wanted {
-            let Some(at) = bytes.windows(value.len()).position(|window| window == &**value) else {
-                continue;
-            };
-            let offset = (at + flips % value.len()) as u64;
-            let report = with_flipped(&table, offset, [0, 1, 2, 3, 4, 5, 6, 7][flips % 8], || {
-                folder.verify(Level::Hashes)
-            });
-            assert!(!report.is_clean(), "{} offset {offset}", table.display());
-            flips += 1;
-        }
-    }
-    assert!(flips >= 10, "{flips} flips");
     assert_clean(&folder.verify(Level::Hashes));
 }
 
@@ -774,49 +427,4 @@ fn folders_that_cannot_be_looked_at_are_refused_with_the_reason() {
     assert_found(&headless, Part::VoteLog, "segment 0");
     let nowhere = verify(&path.join("no"), Level::Hashes, None, keys(false), &mut |_, _, _| true);
     assert!(matches!(nowhere, Err(VerifyError::NoFolder(_))));
-}
-
-/// The state store as RocksDB sees it, so that a test can write what the node never would.
-struct Raw {
-    db: rocksdb::DB,
-}
-
-impl Raw {
-    fn open(folder: &Folder) -> Self {
-        let names = Family::ALL.map(Family::name);
-        let all = std::iter::once("default").chain(names);
-        let options = rocksdb::Options::default();
-        let db = rocksdb::DB::open_cf(&options, folder.path().join("state"), all).unwrap();
-        Self { db }
-    }
-
-    fn entries(&self, family: Family) -> Vec<Entry> {
-        let handle = self.db.cf_handle(family.name()).unwrap();
-        self.db.iterator_cf(handle, rocksdb::IteratorMode::Start).map(Result::unwrap).collect()
-    }
-
-    /// A value without the checksum behind it.
-    fn get(&self, family: Family, key: &[u8]) -> Vec<u8> {
-        let handle = self.db.cf_handle(family.name()).unwrap();
-        let mut value = self.db.get_cf(handle, key).unwrap().unwrap();
-        value.truncate(value.len() - if family.has_checksums() { 4 } else { 0 });
-        value
-    }
-
-    fn put(&self, family: Family, key: &[u8], value: &[u8]) {
-        self.db.put_cf(self.db.cf_handle(family.name()).unwrap(), key, value).unwrap();
-        self.db.flush_cf(self.db.cf_handle(family.name()).unwrap()).unwrap();
-    }
-
-    /// Puts a value with the checksum that the store would give it.
-    fn put_checked(&self, family: Family, key: &[u8], value: &[u8]) {
-        let seed = crc32c::crc32c(family.name().as_bytes());
-        let checksum = crc32c::crc32c_append(crc32c::crc32c_append(seed, key), value);
-        self.put(family, key, &[value, checksum.to_le_bytes().as_slice()].concat());
-    }
-
-    fn delete(&self, family: Family, key: &[u8]) {
-        self.db.delete_cf(self.db.cf_handle(family.name()).unwrap(), key).unwrap();
-        self.db.flush_cf(self.db.cf_handle(family.name()).unwrap()).unwrap();
-    }
 }

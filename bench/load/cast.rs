@@ -7,8 +7,8 @@
 use std::fmt;
 
 use hufu_crypto::{
-    Address, Digest, IDENTITY_DEFAULT, PublicKey, Signature, Signer as _, Sm3, SoftwareSigner,
-    entropy, identity_digest, message_digest,
+    Address, Backend, Digest, IDENTITY_DEFAULT, PublicKey, Signature, Signer as _, Sm3,
+    SoftwareSigner, entropy, identity_digest, message_digest,
 };
 
 use crate::Error;
@@ -76,6 +76,7 @@ pub struct Cast {
     operator: Actor,
     clearing_house: Actor,
     brokers: Vec<Actor>,
+    backend: Backend,
 }
 
 impl Cast {
@@ -92,7 +93,27 @@ impl Cast {
             operator: derive_actor(seed, 0, 0)?,
             clearing_house: derive_actor(seed, 1, 0)?,
             brokers: brokers.collect::<Result<_, _>>()?,
+            backend: Backend::best(),
         })
+    }
+
+    /// The cast on a back end of the caller's choice instead of the best: what it signs is the
+    /// same.
+    #[must_use]
+    pub fn on(self, backend: Backend) -> Self {
+        let on = |actor: Actor| Actor { signer: actor.signer.on(backend), ..actor };
+        Self {
+            operator: on(self.operator),
+            clearing_house: on(self.clearing_house),
+            brokers: self.brokers.into_iter().map(on).collect(),
+            backend,
+        }
+    }
+
+    /// What the cast computes with.
+    #[must_use]
+    pub const fn backend(&self) -> Backend {
+        self.backend
     }
 
     /// A cast that nobody can guess: its seed is drawn from the operating system and forgotten.
@@ -165,6 +186,21 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
+
+    #[test]
+    fn every_actor_computes_on_the_back_end_of_the_cast() {
+        let cast = || Cast::derive(&[1; 32], 3).unwrap();
+        assert_eq!(cast().backend(), Backend::best());
+        for backend in [Some(Backend::PORTABLE), Backend::avx2(), Backend::avx512()] {
+            let Some(backend) = backend else { continue };
+            let cast = cast().on(backend);
+            assert_eq!(cast.backend(), backend);
+            let few = [cast.operator(), cast.clearing_house()];
+            for actor in few.into_iter().chain(cast.brokers()) {
+                assert_eq!(actor.signing().0.backend(), backend);
+            }
+        }
+    }
 
     #[test]
     fn a_seed_determines_distinct_keys() {

@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rayon::prelude::*;
 use zerocopy::little_endian::U128;
 
-use hufu_crypto::{Digest, Hasher, Sm3, SoftwareSigner, software_provider};
+use hufu_crypto::{Digest, Hasher, Sm3, SoftwareSigner, software_provider_on};
 use hufu_types::{ChainId, Leg, Operation, Signature, TransactionBuilder, TxId};
 
 use crate::Error;
@@ -160,7 +160,7 @@ impl SignedChunk {
         let count = tasks.len().div_ceil(PIECE_TASKS_COUNT);
         self.take_pieces(count, tasks.len());
         let done = AtomicU64::new(0);
-        let hasher = software_provider().hasher;
+        let hasher = software_provider_on(cast.backend()).hasher;
         let pieces = self.pieces.par_iter_mut().zip(tasks.par_chunks(PIECE_TASKS_COUNT));
         let signed = pieces.try_for_each(|(piece, tasks)| {
             let message = |task: &Task| {
@@ -236,6 +236,7 @@ fn legs(trade: &Trade, cast: &Cast) -> [Leg; 2] {
 mod tests {
     use std::sync::Arc;
 
+    use hufu_crypto::Backend;
     use hufu_types::{RefusalCode, Transaction, TransactionView, verify_transactions};
 
     use super::*;
@@ -290,6 +291,20 @@ mod tests {
                 .map(|verdict| verdict.err().map(|(code, _)| code))
                 .collect();
         assert_eq!(verdicts, vec![None; 40]);
+    }
+
+    #[test]
+    fn every_back_end_signs_the_same() {
+        let cast = || Cast::derive(&[8; 32], 4).unwrap();
+        let tasks = tasks(300);
+        let mut best = SignedChunk::new();
+        best.sign(&cast(), ChainId::ZERO, 1, &tasks, &|_| ()).unwrap();
+        for backend in [Some(Backend::PORTABLE), Backend::avx2(), Backend::avx512()] {
+            let Some(backend) = backend else { continue };
+            let mut chunk = SignedChunk::new();
+            chunk.sign(&cast().on(backend), ChainId::ZERO, 1, &tasks, &|_| ()).unwrap();
+            assert!(chunk.iter().eq(best.iter()), "{}", backend.name());
+        }
     }
 
     #[test]

@@ -13,8 +13,9 @@
 //!
 //! The two norms differ in one place, the order of what a reseed hashes; it is GM/T 0105's here.
 //! GM/T 0105 gives 32 bytes a request at most: longer draws are several requests. Its interval
-//! between seeds is counted in requests ([`REQUESTS_PER_SEED`]); an interval in time is the
-//! owner's to keep with [`Drbg::reseed`], for this crate knows no clock.
+//! between seeds is counted in requests ([`REQUESTS_PER_SEED`]), which is kept here, and in time
+//! ([`SECONDS_PER_SEED`]), which is the owner's to keep with [`Drbg::reseed`]: this crate knows no
+//! clock. A command that draws for less than that and ends needs none.
 //!
 //! Constant time: no branch and no address depends on the state. The state is overwritten when it
 //! is dropped, and what hashing leaves on the stack after every draw.
@@ -38,6 +39,10 @@ const STATE_SIZE: usize = 55;
 /// Requests between two seeds, count: the limit of GM/T 0105-2021 for its second level of
 /// security, a thousandth of that for the first.
 pub const REQUESTS_PER_SEED: u64 = 1_024;
+
+/// Seconds between two seeds: the other limit of GM/T 0105-2021 for its second level of security, a
+/// tenth of that for the first. Its keeping is the owner's.
+pub const SECONDS_PER_SEED: u64 = 60;
 
 /// Bytes of a seed: half of the entropy claimed for them ([`health`]) is the 256 bits of security
 /// the generator has.

@@ -142,10 +142,11 @@ fn encrypt_with(
     // Step A4.
     let shared = Zeroizing::new(multiply(backend, scalar, &key.0)?);
     // Steps A5 and A6.
-    let mut text = plaintext.to_vec();
+    let mut text = Zeroizing::new(plaintext.to_vec());
     if !apply_pad(backend, &shared, &mut text) {
         return None;
     }
+    let text = core::mem::take(&mut *text);
     // Step A7.
     Some(Ciphertext { point, hash: check_value(&shared, plaintext), text })
 }

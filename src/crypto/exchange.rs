@@ -180,6 +180,8 @@ impl Own {
     }
 
     /// Steps A6 and A7 (B5 and B6): U = [t](P + [x']R), which V of the other side equals; h is 1.
+    /// Leaves copies on the stack, which the caller overwrites.
+    #[inline(never)]
     fn shared(
         &self,
         backend: Backend,
@@ -221,8 +223,19 @@ pub fn diffie_hellman(
     private: &SoftwareSigner,
     peer: &PublicKey,
 ) -> Result<Zeroizing<[u8; 64]>, Error> {
-    let shared = multiply(backend, &private.private_bytes(), &peer.0);
-    shared.map(Zeroizing::new).ok_or(Error::PublicKeyInvalid)
+    let shared = shared_with(backend, private, peer);
+    secret::wipe_stack();
+    shared.ok_or(Error::PublicKeyInvalid)
+}
+
+/// Leaves copies on the stack, which the caller overwrites.
+#[inline(never)]
+fn shared_with(
+    backend: Backend,
+    private: &SoftwareSigner,
+    peer: &PublicKey,
+) -> Option<Zeroizing<[u8; 64]>> {
+    multiply(backend, &private.private_bytes(), &peer.0).map(Zeroizing::new)
 }
 
 /// x' = 2^127 + (x mod 2^127) of a point (step A4: w = 127 for n of 256 bits).

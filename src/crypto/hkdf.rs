@@ -1,6 +1,7 @@
 //! HKDF with SM3 (RFC 5869): keys from a secret that is long enough but not a key itself, or many
 //! keys from one.
 
+use hufu_kernels::secret::wipe_stack;
 use zeroize::Zeroizing;
 
 use crate::hmac::Hmac;
@@ -19,6 +20,13 @@ pub const OUTPUT_BYTES_MAX: usize = 255 * DIGEST_SIZE;
 /// If `out` is longer than [`OUTPUT_BYTES_MAX`], which only our own mistake can bring about.
 pub fn hkdf(salt: &[u8], secret: &[u8], info: &[u8], out: &mut [u8]) {
     assert!(out.len() <= OUTPUT_BYTES_MAX, "one derivation gives 8,160 bytes at most");
+    derive(salt, secret, info, out);
+    wipe_stack();
+}
+
+/// Leaves copies on the stack, which the caller overwrites.
+#[inline(never)]
+fn derive(salt: &[u8], secret: &[u8], info: &[u8], out: &mut [u8]) {
     // An absent salt is 32 zero bytes (RFC 5869 2.2), and HMAC fills a key up with zeros anyway.
     let mut extract = Hmac::new(salt);
     extract.update(secret);

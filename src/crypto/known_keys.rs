@@ -85,8 +85,22 @@ pub struct KnownKeys {
 }
 
 impl KnownKeys {
-    /// Bytes that one key takes.
-    pub const KEY_SIZE: usize = size_of::<KeyTable>() + size_of::<Slot>() + 2 * PublicKey::SIZE;
+    /// Bytes that one key takes: its table with the counters in front, its slot, and its place in
+    /// the map, which has up to 16 buckets for 7 keys.
+    const KEY_SIZE: u64 = {
+        let table = size_of::<KeyTable>() + align_of::<KeyTable>() + 2 * size_of::<usize>();
+        (table + size_of::<Slot>() + 3 * PublicKey::SIZE) as u64
+    };
+
+    /// Bytes of the list of keys that wait for a table and of the fingerprints of those met once.
+    const WAITING_SIZE: u64 =
+        (WAITING_MAX * size_of::<PublicKey>() + MET_COUNT * size_of::<u64>()) as u64;
+
+    /// Bytes that a cache of `count_max` keys takes, all of them when it is made.
+    #[must_use]
+    pub const fn memory_size(count_max: u32) -> u64 {
+        if count_max == 0 { 0 } else { count_max as u64 * Self::KEY_SIZE + Self::WAITING_SIZE }
+    }
 
     /// A cache of `count_max` keys at most, none with 0, for verifiers on `backend`.
     #[must_use]
@@ -102,12 +116,14 @@ impl KnownKeys {
             slots: (0..count_max).map(slot).collect(),
             hand: 0,
         };
-        let met = if count_max > 0 { vec![0; MET_COUNT] } else { Vec::new() };
+        let (waiting_max, met_count) =
+            if count_max > 0 { (WAITING_MAX, MET_COUNT) } else { (0, 0) };
+        let keys = VecDeque::with_capacity(waiting_max);
         Self {
             backend,
             count_max,
             slots: RwLock::new(slots),
-            waiting: Mutex::new(Waiting { keys: VecDeque::with_capacity(WAITING_MAX), met }),
+            waiting: Mutex::new(Waiting { keys, met: vec![0; met_count] }),
             fingerprints: RandomState::new(),
             hits: AtomicU64::new(0),
             misses: AtomicU64::new(0),

@@ -76,6 +76,16 @@ pub trait Signer: Send {
         }
         Ok(())
     }
+
+    /// Seeds afresh what the signer draws nonces from, which its owner asks for when the last seed
+    /// is [`SECONDS_PER_SEED`](crate::drbg::SECONDS_PER_SEED) old; this crate knows no clock. A
+    /// card sees to its own generator.
+    ///
+    /// # Errors
+    /// [`Error::Entropy`] and [`Error::EntropyUnhealthy`]; nothing more must be signed then.
+    fn reseed(&self) -> Result<(), Error> {
+        Ok(())
+    }
 }
 
 /// Computes many SM3 digests at once, so that a SIMD back end can run them side by side.

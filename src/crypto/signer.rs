@@ -14,7 +14,7 @@
 //! [`repeatable`]: SoftwareSigner::repeatable
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use hufu_kernels::sm2 as kernel;
 use hufu_kernels::{Backend, secret, sm3};
@@ -24,7 +24,7 @@ use zeroize::{Zeroize, Zeroizing};
 use crate::digest::Digest;
 use crate::keys::{PublicKey, Signature};
 use crate::provider::Signer;
-use crate::{Drbg, Error, entropy};
+use crate::{Drbg, Entropy, Error, entropy};
 
 /// Signatures made at once, count: enough to fill any number of lanes, and little enough for the
 /// stack.
@@ -33,8 +33,8 @@ const ITEMS_PER_CALL: usize = 64;
 /// From this number of signatures on, the signer keeps a table of its own key to check them with.
 const TABLE_PAYS_FROM: u64 = 8;
 
-/// Nonces tried for one signature, count: each fails with probability 2^-32, so that none is found
-/// only where something is broken.
+/// Nonces tried for one signature, and draws for one key, count: each fails with probability 2^-32,
+/// so that none is found only where something is broken.
 const TRIES_MAX: u8 = 8;
 
 /// Bytes hashed to a nonce, and what sets them apart from anything else that is hashed.
@@ -69,27 +69,57 @@ impl Drop for Secret {
 
 /// Where the randomness of nonces comes from.
 enum Nonces {
-    /// The signer's own generator, seeded when it first signs. One signature waits for another only
-    /// where threads share a signer.
-    Drawn(Mutex<Option<Drbg>>),
+    /// The signer's own generator. One signature waits for another only where threads share a
+    /// signer.
+    Drawn(Mutex<Generator>),
     /// Zeros.
     Repeatable,
 }
 
+/// A generator and where its seeds come from.
+struct Generator {
+    source: Arc<dyn Entropy>,
+    /// Seeded when it is first asked.
+    drbg: Option<Drbg>,
+}
+
+impl Generator {
+    /// The generator, seeded: afresh if that `is_due` or it never was.
+    fn seeded(&mut self, is_due: bool) -> Result<&mut Drbg, Error> {
+        match &mut self.drbg {
+            Some(drbg) => {
+                if is_due {
+                    drbg.reseed()?;
+                }
+                Ok(drbg)
+            }
+            none => Ok(none.insert(Drbg::new(Arc::clone(&self.source), "hufu sm2 signer")?)),
+        }
+    }
+}
+
 impl Nonces {
+    /// From seeds of `source`.
+    fn drawn_from(source: Arc<dyn Entropy>) -> Self {
+        Self::Drawn(Mutex::new(Generator { source, drbg: None }))
+    }
+
     /// The randomness of the next call.
     fn draw(&self) -> Result<Zeroizing<[u8; 32]>, Error> {
         let mut drawn = Zeroizing::new([0; 32]);
         if let Self::Drawn(generator) = self {
             let mut generator = generator.lock().unwrap_or_else(PoisonError::into_inner);
-            if generator.is_none() {
-                *generator = Some(Drbg::new(entropy::system(), "hufu sm2 signer")?);
-            }
-            if let Some(generator) = generator.as_mut() {
-                generator.fill(&mut *drawn)?;
-            }
+            generator.seeded(false)?.fill(&mut *drawn)?;
         }
         Ok(drawn)
+    }
+
+    fn reseed(&self) -> Result<(), Error> {
+        if let Self::Drawn(generator) = self {
+            let mut generator = generator.lock().unwrap_or_else(PoisonError::into_inner);
+            generator.seeded(true)?;
+        }
+        Ok(())
     }
 }
 
@@ -128,17 +158,28 @@ impl SoftwareSigner {
     /// A fresh key from operating-system entropy (GB/T 32918.1-2016 6.1).
     ///
     /// # Errors
-    /// [`Error::Entropy`] when the operating system has none.
+    /// As [`SoftwareSigner::generate_from`].
     pub fn generate() -> Result<Self, Error> {
-        loop {
-            let mut bytes = Zeroizing::new([0; 32]);
-            entropy::fill(&mut *bytes)?;
+        Self::generate_from(entropy::system())
+    }
+
+    /// A fresh key from a generator that is seeded from `source`, as that of its nonces will be
+    /// (GB/T 32918.1-2016 6.1).
+    ///
+    /// # Errors
+    /// Those of [`Drbg::new`]; [`Error::NoScalar`] when no draw is a key.
+    pub fn generate_from(source: Arc<dyn Entropy>) -> Result<Self, Error> {
+        let mut generator = Drbg::new(Arc::clone(&source), "hufu sm2 key")?;
+        let mut bytes = Zeroizing::new([0; 32]);
+        for _ in 0..TRIES_MAX {
+            generator.fill(&mut *bytes)?;
             // A draw out of range (probability 2^-32) is drawn again, never reduced: reducing would
             // bias the key.
             if let Ok(signer) = Self::from_bytes(&bytes) {
-                return Ok(signer);
+                return Ok(signer.seeded_by(source));
             }
         }
+        Err(Error::NoScalar)
     }
 
     /// The key with the given big-endian scalar.
@@ -146,7 +187,7 @@ impl SoftwareSigner {
     /// # Errors
     /// [`Error::PrivateKeyRange`] unless the scalar is in 1..=n-2 (GB/T 32918.1-2016 6.1).
     pub fn from_bytes(bytes: &[u8; 32]) -> Result<Self, Error> {
-        Self::build(bytes, Nonces::Drawn(Mutex::new(None)))
+        Self::build(bytes, Nonces::drawn_from(entropy::system()))
     }
 
     /// A signer that signs the same digest with the same bytes in every run: for simulations and
@@ -182,6 +223,22 @@ impl SoftwareSigner {
     #[must_use]
     pub const fn on(mut self, backend: Backend) -> Self {
         self.backend = backend;
+        self
+    }
+
+    /// The back end it signs on.
+    #[must_use]
+    pub const fn backend(&self) -> Backend {
+        self.backend
+    }
+
+    /// The signer with the seeds of its nonces from `source` instead of the operating system, as
+    /// that of a [`Provider`](crate::Provider) is; a [`repeatable`](Self::repeatable) one has none.
+    #[must_use]
+    pub fn seeded_by(mut self, source: Arc<dyn Entropy>) -> Self {
+        if let Nonces::Drawn(_) = self.nonces {
+            self.nonces = Nonces::drawn_from(source);
+        }
         self
     }
 
@@ -310,6 +367,10 @@ impl Signer for SoftwareSigner {
         }
         Ok(())
     }
+
+    fn reseed(&self) -> Result<(), Error> {
+        self.nonces.reseed()
+    }
 }
 
 impl SoftwareSigner {
@@ -360,6 +421,75 @@ mod tests {
         signer.public = *SoftwareSigner::from_bytes(&[8; 32]).unwrap().public_key();
         let refused = signer.sign(&Digest([3; 32]));
         assert!(matches!(refused, Err(Error::SignatureRejected)));
+    }
+
+    /// Counts what is asked of it, and gives nothing once it is told so.
+    #[derive(Default)]
+    struct Watched {
+        asked: AtomicU64,
+        is_empty: core::sync::atomic::AtomicBool,
+    }
+
+    impl Entropy for Watched {
+        fn fill(&self, bytes: &mut [u8]) -> Result<(), Error> {
+            self.asked.fetch_add(1, Ordering::Relaxed);
+            if self.is_empty.load(Ordering::Relaxed) {
+                return Err(Error::Entropy { cause: "the source is empty".to_owned() });
+            }
+            entropy::fill(bytes)
+        }
+    }
+
+    #[test]
+    fn seeds_come_from_the_source_that_the_signer_was_given() {
+        let source = Arc::new(Watched::default());
+        let asked = || source.asked.load(Ordering::Relaxed);
+        let signer = SoftwareSigner::from_bytes(&[7; 32]).unwrap();
+        let signer = signer.seeded_by(Arc::<Watched>::clone(&source));
+        assert_eq!(asked(), 0, "nothing is asked before it is needed");
+        signer.sign(&Digest([3; 32])).unwrap();
+        let first = asked();
+        assert!(first > 0, "the first signature seeds the generator");
+        signer.sign_many(&[Digest([3; 32]); 9], &mut [Signature([0; 64]); 9]).unwrap();
+        assert_eq!(asked(), first, "one seed lasts for many signatures");
+        signer.reseed().unwrap();
+        assert_eq!(asked(), first + 1, "a fresh seed is drawn when it is asked for");
+
+        source.is_empty.store(true, Ordering::Relaxed);
+        assert!(matches!(signer.reseed(), Err(Error::Entropy { .. })));
+        signer.sign(&Digest([3; 32])).unwrap();
+        let unseeded = SoftwareSigner::from_bytes(&[7; 32]).unwrap();
+        let unseeded = unseeded.seeded_by(Arc::<Watched>::clone(&source));
+        assert!(matches!(unseeded.sign(&Digest([3; 32])), Err(Error::Entropy { .. })));
+        assert!(SoftwareSigner::generate_from(Arc::<Watched>::clone(&source)).is_err());
+    }
+
+    #[test]
+    fn a_key_comes_from_the_source_and_not_from_one_that_is_stuck() {
+        struct Zeros;
+        impl Entropy for Zeros {
+            fn fill(&self, bytes: &mut [u8]) -> Result<(), Error> {
+                bytes.fill(0);
+                Ok(())
+            }
+        }
+        let source = Arc::new(Watched::default());
+        let asked = || source.asked.load(Ordering::Relaxed);
+        let made = SoftwareSigner::generate_from(Arc::<Watched>::clone(&source)).unwrap();
+        let for_the_key = asked();
+        assert!(for_the_key > 0);
+        made.sign(&Digest([3; 32])).unwrap();
+        assert!(asked() > for_the_key, "and so do its nonces");
+        let refused = SoftwareSigner::generate_from(Arc::new(Zeros)).err();
+        assert!(matches!(refused, Some(Error::EntropyUnhealthy { .. })), "{refused:?}");
+    }
+
+    #[test]
+    fn reseeding_changes_nothing_for_a_signer_that_repeats() {
+        let signer = SoftwareSigner::repeatable(&[7; 32]).unwrap().seeded_by(entropy::system());
+        let before = signer.sign(&Digest([3; 32])).unwrap();
+        signer.reseed().unwrap();
+        assert_eq!(signer.sign(&Digest([3; 32])).unwrap(), before);
     }
 
     /// A nonce differs with each of randomness, key, digest and try.

@@ -15,6 +15,8 @@ use super::*;
 
 mod cipher;
 mod kernels;
+mod key_files;
+mod sealed;
 
 /// Order n of the base point (GB/T 32918.5-2017 A.1).
 const ORDER: [u8; 32] = hex("FFFFFFFEFFFFFFFFFFFFFFFFFFFFFFFF7203DF6B21C6052B53BBF40939D54123");

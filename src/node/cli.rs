@@ -143,6 +143,7 @@ fn follow(parent: Option<u32>) -> Result<(), CliError> {
 
 fn run(noun: Noun, output: Output) -> Result<(), CliError> {
     choose_kernels(&noun)?;
+    forbid_core_dumps(&noun)?;
     match noun {
         Noun::Account(verb) => account::run(&verb, output),
         Noun::Config(verb) => config::run(verb, output),
@@ -172,6 +173,17 @@ fn choose_kernels(noun: &Noun) -> Result<(), CliError> {
         return Err(CliError::misconfigured(refused, "the environment", remedy));
     }
     Err(CliError::usage(refused, remedy))
+}
+
+/// A command that holds a private key leaves none of it in a core dump, whatever ends it; a node
+/// sees to that itself.
+fn forbid_core_dumps(noun: &Noun) -> Result<(), CliError> {
+    if !matches!(noun, Noun::Crypto(_) | Noun::Keys(_) | Noun::Tx(_)) {
+        return Ok(());
+    }
+    hufu_runtime::process::forbid_core_dumps().map_err(|cause| {
+        CliError::failed(cause, "core dumps", "run it where a process may forbid its own")
+    })
 }
 
 /// Prints help, version or a usage error where clap wants it; an error as JSON where that is asked

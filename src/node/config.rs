@@ -202,8 +202,8 @@ impl Verify {
     /// Bytes that the memory of digests and the known keys take, all tiles together; a tile rounds
     /// its table of digests up.
     fn memory_bytes(&self) -> u64 {
-        let known_keys = u64::from(self.known_keys_max) * KnownKeys::KEY_SIZE as u64;
-        2 * Recent::<TxDigest, ()>::memory_bytes(Self::REMEMBERED_DIGESTS_MAX) + known_keys
+        let digests = 2 * Recent::<TxDigest, ()>::memory_bytes(Self::REMEMBERED_DIGESTS_MAX);
+        digests + KnownKeys::memory_size(self.known_keys_max)
     }
 }
 

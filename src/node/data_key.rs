@@ -15,12 +15,13 @@
 
 use std::path::Path;
 
-use hufu_crypto::{Provider, Sm3, entropy};
+use hufu_crypto::{Drbg, Provider, Sm3};
 use hufu_storage::keyring::{DATA_KEY_BYTES, DataKey, Keyring};
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use zeroize::{Zeroize, Zeroizing};
 
+use crate::kernels;
 use crate::keys_file::{KeyFileError, read_private, write_new};
 
 /// Name of the file where the configuration names no other.
@@ -67,7 +68,7 @@ const CHECK_BYTES: usize = 32;
 /// If the file exists or cannot be made durable; a file that was begun is removed.
 pub fn create(path: &Path) -> Result<u64, KeyFileError> {
     let mut secret = Zeroizing::new([0; DATA_KEY_BYTES]);
-    entropy::fill(&mut *secret)?;
+    Drbg::new(kernels::provider().entropy, "hufu data key")?.fill(&mut *secret)?;
     write_new(path, &encode(&[&secret]))?;
     Ok(DataKey::id_of(&secret))
 }

@@ -98,7 +98,7 @@ impl KeyFileError {
 /// # Errors
 /// If the file exists or cannot be made durable; a file that was begun is removed.
 pub fn create(path: &Path) -> Result<SoftwareSigner, KeyFileError> {
-    let signer = SoftwareSigner::generate()?.on(kernels::backend());
+    let signer = SoftwareSigner::generate_from(kernels::provider().entropy)?.on(kernels::backend());
     store(path, &signer)?;
     Ok(signer)
 }

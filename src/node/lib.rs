@@ -27,6 +27,7 @@ pub mod ready;
 pub mod records;
 pub mod recovery;
 pub mod run;
+pub mod seeded_signer;
 pub mod state_cache;
 pub mod state_keys;
 pub mod tiles;

@@ -28,6 +28,7 @@ use serde_json::{Value, json};
 
 use crate::cli::CliError;
 use crate::data_key;
+use crate::kernels;
 use crate::output::Output;
 use crate::recovery::StorageOptions;
 use check::Checks;
@@ -175,7 +176,7 @@ fn verify(
     options: &Options,
     signals: &Signals,
 ) -> Result<Vec<Held>, CliError> {
-    let provider = crate::kernels::provider();
+    let provider = kernels::provider();
     let chains = (0..options.nodes_count).map(|index| {
         let keys = data_key::load(&folder.data_key(index), &provider);
         let keys = keys.map_err(|error| error.to_string());
@@ -212,7 +213,8 @@ fn raw_rate() -> Result<u64, CliError> {
         .map_err(|cause| CliError::failed(cause, "the cores of this process", remedy))?;
     let threads = u16::try_from(cores.cores().len()).unwrap_or(u16::MAX);
     let cast = hufu_load::Cast::generate(8).map_err(failed)?;
-    let provider = crate::kernels::provider();
+    let cast = cast.on(kernels::backend());
+    let provider = kernels::provider();
     hufu_load::verification::rate(&provider, &cast, threads, RAW_RATE_SPAN).map_err(failed)
 }
 

@@ -49,8 +49,11 @@ impl Output {
     /// # Errors
     /// When nobody reads any more, or the lines cannot be written.
     pub fn stream(self, line: impl Display) -> std::io::Result<()> {
+        // One write for a line, however long: whoever stops this process, while it prints piece by
+        // piece, would leave a part of the line behind.
+        let line = format!("{line}\n");
         let mut stdout = std::io::stdout().lock();
-        writeln!(stdout, "{line}").and_then(|()| stdout.flush())
+        stdout.write_all(line.as_bytes()).and_then(|()| stdout.flush())
     }
 
     /// Whether anybody is left to read the stream.

@@ -135,8 +135,7 @@ fn run_with(config: &NodeConfig, provider: Proven) -> Result<(), RunError> {
     process::forbid_core_dumps().map_err(RunError::host("core dumps"))?;
     let genesis = genesis_file::load(&config.node.genesis)
         .map_err(|fault| RunError::Configuration(fault.to_string()))?;
-    let signer = load_key(&config.node.key)?;
-    let link_signer = config.peer.as_ref().map(|peer| load_key(&peer.key_file)).transpose()?;
+    let (signer, link_signer) = load_keys(config, &provider)?;
     let broken = host_check::broken_configuration(config, &genesis);
     if !broken.is_empty() {
         let lines: Vec<String> = broken.iter().map(ToString::to_string).collect();
@@ -203,10 +202,22 @@ fn run_with(config: &NodeConfig, provider: Proven) -> Result<(), RunError> {
     Ok(())
 }
 
-fn load_key(path: &Path) -> Result<Box<dyn Signer>, RunError> {
+type AnySigner = Box<dyn Signer>;
+
+/// The signer of votes and proposals, and that of links where there are any.
+fn load_keys(
+    config: &NodeConfig,
+    provider: &Provider,
+) -> Result<(AnySigner, Option<AnySigner>), RunError> {
+    let link = config.peer.as_ref().map(|peer| load_key(&peer.key_file, provider));
+    Ok((load_key(&config.node.key, provider)?, link.transpose()?))
+}
+
+/// The signer of a key file, the seeds of its nonces from the provider.
+fn load_key(path: &Path, provider: &Provider) -> Result<AnySigner, RunError> {
     let signer = keys_file::load(path);
     let signer = signer.map_err(|fault| RunError::Configuration(fault.to_string()))?;
-    Ok(Box::new(signer))
+    Ok(Box::new(signer.seeded_by(Arc::clone(&provider.entropy))))
 }
 
 /// The keys that the data folder is encrypted with; none where it is stored in clear.
@@ -330,7 +341,7 @@ fn remove_ready(data_dir: &Path) {
 mod tests {
     use std::sync::Arc;
 
-    use hufu_crypto::{Verdict, Verifier, VerifyItem};
+    use hufu_crypto::{Digest, Entropy, Verdict, Verifier, VerifyItem};
 
     use super::*;
 
@@ -355,5 +366,26 @@ mod tests {
             assert!(text.contains("SM2 verification") && text.contains(backend.name()), "{text}");
             assert!(Proven::new(good, backend).is_ok());
         }
+    }
+
+    /// A source that has nothing.
+    struct Empty;
+
+    impl Entropy for Empty {
+        fn fill(&self, _: &mut [u8]) -> Result<(), hufu_crypto::Error> {
+            Err(hufu_crypto::Error::Entropy { cause: "empty".to_owned() })
+        }
+    }
+
+    #[test]
+    fn signers_take_their_seeds_from_the_provider() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("vote.pem");
+        keys_file::create(&path).unwrap();
+        let good = kernels::provider();
+        let empty = Provider { entropy: Arc::new(Empty), ..good.clone() };
+        let sign = |provider| load_key(&path, provider).unwrap().sign(&Digest([3; 32]));
+        assert!(sign(&good).is_ok());
+        assert!(matches!(sign(&empty), Err(hufu_crypto::Error::Entropy { .. })));
     }
 }

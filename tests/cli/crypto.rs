@@ -1,8 +1,11 @@
 //! `hufu crypto` and `HUFU_KERNELS`, as a user types them.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixDatagram;
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
@@ -147,6 +150,153 @@ fn an_answer_does_not_wait_for_more_lines() {
     }
     drop(stdin);
     assert!(child.wait().unwrap().success());
+}
+
+/// Whether the first thread of a process waits for something.
+fn sleeps(process: u32) -> bool {
+    let facts = fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
+    // The state stands behind the name, which is in brackets.
+    facts.rsplit(')').next().unwrap().trim_start().starts_with('S')
+}
+
+/// Ctrl-C, or a kill, comes while the answers back up in a pipe that nobody empties: those that
+/// came are whole, and the process ends by the signal, which shells report as 130.
+#[test]
+fn a_stream_that_is_interrupted_ends_with_a_whole_answer() {
+    let folder = folder();
+    let lines = folder.path().join("lines");
+    fs::write(&lines, format!("{}\n", good_line()).repeat(9_000)).unwrap();
+    for (signal, number) in [("INT", 2), ("TERM", 15), ("KILL", 9)] {
+        // Whoever runs the tests in the background may have its children ignore Ctrl-C.
+        let mut command = Command::new("env");
+        command.args(["--default-signal=INT", env!("CARGO_BIN_EXE_hufu")]);
+        command.args(["crypto", "sm2-verify", "--jsonl", "-"]);
+        command.stdin(fs::File::open(&lines).unwrap());
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut answers = child.stdout.take().unwrap();
+        // There are answers for more than this and all that a pipe holds, so that the process
+        // cannot but wait for the pipe.
+        let mut text = vec![0; 30_000];
+        answers.read_exact(&mut text).unwrap();
+        while !sleeps(child.id()) {
+            std::thread::yield_now();
+        }
+        let process = child.id().to_string();
+        assert!(Command::new("kill").args(["-s", signal, &process]).status().unwrap().success());
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.signal(), Some(number), "{signal}");
+        // Only now: whoever makes room lets the process write on.
+        answers.read_to_end(&mut text).unwrap();
+        assert_eq!(stderr(&output), "", "{signal}");
+        let text = String::from_utf8(text).unwrap();
+        assert!(text.ends_with('\n'), "{signal}: ends with {:?}", text.lines().last());
+        for (line, number) in text.lines().zip(1_u64..) {
+            let answer: Value = serde_json::from_str(line).unwrap();
+            assert_eq!((&answer["line"], &answer["valid"]), (&json!(number), &json!(true)));
+        }
+    }
+}
+
+/// Of a socket for messages each read gives what one write gave.
+#[test]
+fn a_line_is_written_at_once_however_long() {
+    let folder = folder();
+    fs::write(folder.path().join("lines"), format!("{}\n", good_line()).repeat(300)).unwrap();
+    let commands: [(&[&str], usize); 2] = [
+        (&["config", "schema", "--json"], 8_192),
+        (&["crypto", "sm2-verify", "--jsonl", "lines"], 4_000),
+    ];
+    for (arguments, longer_than) in commands {
+        let (reader, writer) = UnixDatagram::pair().unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hufu"));
+        command.current_dir(folder.path()).args(arguments).stdin(Stdio::null());
+        let mut child =
+            command.stdout(OwnedFd::from(writer)).stderr(Stdio::null()).spawn().unwrap();
+        drop(command);
+        assert!(child.wait().unwrap().success());
+        reader.set_nonblocking(true).unwrap();
+        let (mut buffer, mut longest) = (vec![0; 1 << 20], 0);
+        while let Ok(size) = reader.recv(&mut buffer) {
+            let text = std::str::from_utf8(&buffer[..size]).unwrap();
+            if text.is_empty() {
+                break;
+            }
+            assert!(text.starts_with('{') && text.ends_with('\n'), "{arguments:?}: {text}");
+            longest = longest.max(size);
+        }
+        assert!(longest > longer_than, "{arguments:?}: {longest} bytes at most");
+    }
+}
+
+/// `| head -1`: who reads no more is told no more, and the exit code is still that of all lines.
+#[test]
+fn a_reader_that_goes_away_changes_no_exit_code() {
+    let folder = folder();
+    let good = format!("{}\n", good_line()).repeat(6_000);
+    for (last, exit) in [(good_line().to_string(), 0), (changed("s", R.into()), 1)] {
+        fs::write(folder.path().join("lines"), format!("{good}{last}\n")).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hufu"));
+        command.current_dir(folder.path()).args(["crypto", "sm2-verify", "--jsonl", "lines"]);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut first = String::new();
+        BufReader::with_capacity(1, child.stdout.take().unwrap()).read_line(&mut first).unwrap();
+        assert_eq!(first, "{\"line\":1,\"valid\":true,\"error\":null}\n");
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(code(&output), exit, "{}", stderr(&output));
+        let sum = format!("6001 lines: {} valid, {exit} invalid, 0 faulty\n", 6_001 - exit);
+        let text = stderr(&output);
+        assert!(text.starts_with(&sum) && !text.contains("panicked"), "{text}");
+    }
+}
+
+/// Where the host writes cores, none is written of a process that has read a private key.
+#[test]
+fn a_command_that_holds_a_key_leaves_no_core() {
+    let folder = folder();
+    new_pair(folder.path());
+    let sign = format!(
+        "ulimit -c $(ulimit -H -c); exec {} crypto sm2-sign --key key.pem -",
+        env!("CARGO_BIN_EXE_hufu")
+    );
+    let mut command = Command::new("sh");
+    command.current_dir(folder.path()).args(["-c", &sign]).stdin(Stdio::piped());
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    // More than the pipe and one read hold: the key was read before any of it.
+    child.stdin.as_mut().unwrap().write_all(&[7; 4 << 20]).unwrap();
+    let process = child.id().to_string();
+    assert!(Command::new("kill").args(["-s", "ABRT", &process]).status().unwrap().success());
+    let status = child.wait().unwrap();
+    assert_eq!((status.signal(), status.core_dumped()), (Some(6), false));
+}
+
+/// The other commands that print, with nobody there from the beginning.
+#[test]
+fn nothing_panics_where_nobody_reads() {
+    let folder = folder();
+    let path = folder.path();
+    secret(path, "key", "0123456789abcdeffedcba9876543210\n");
+    fs::write(path.join("text"), "text").unwrap();
+    let many = ["text"; 300];
+    let sm4 = ["crypto", "sm4", "--mode", "ecb", "--encrypt", "--key-file", "key", "--out", "-"];
+    let commands: [(Vec<&str>, i32); 6] = [
+        ([&["crypto", "sm3"], &many[..]].concat(), 0),
+        (vec!["crypto", "sm3", "text", "none"], 1),
+        ([&sm4[..], &["text"]].concat(), 0),
+        (vec!["crypto", "sm2-keygen", "--out", "new.pem"], 0),
+        (vec!["crypto", "selftest"], 0),
+        (vec!["crypto", "selftest", "--json"], 0),
+    ];
+    for (arguments, exit) in commands {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hufu"));
+        command.current_dir(path).args(&arguments).stdin(Stdio::null()).stdout(writer);
+        let output = command.stderr(Stdio::piped()).output().unwrap();
+        assert_eq!(code(&output), exit, "{arguments:?}: {}", stderr(&output));
+        assert!(!stderr(&output).contains("panicked"), "{}", stderr(&output));
+    }
+    assert!(path.join("new.pem").exists());
 }
 
 #[test]

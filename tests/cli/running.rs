@@ -20,6 +20,9 @@ use serde_json::Value;
 
 use super::{code, folder, hufu, json, new_chain, new_key, stderr, stdout};
 
+#[path = "memory.rs"]
+mod memory;
+
 const PATIENCE: Duration = Duration::from_secs(60);
 
 const CONFIGURATION: &str = "[node]\nname = \"node-0\"\ndata_dir = \"data\"\n\

@@ -48,6 +48,28 @@ fn backends() -> impl Iterator<Item = Backend> {
     [Some(Backend::PORTABLE), Backend::avx2(), Backend::avx512()].into_iter().flatten()
 }
 
+/// The plan of a node's memory counts every byte that is taken, and few that are not.
+#[test]
+fn the_memory_that_is_planned_is_what_is_taken() {
+    for count in [4_u32, 100, 3_585, 4_096] {
+        let cache = KnownKeys::new(Backend::PORTABLE, usize::try_from(count).unwrap());
+        let (slots, waiting) = (cache.slots.read().unwrap(), cache.waiting.lock().unwrap());
+        // Of eight buckets seven are used at most; each has a byte of its own.
+        let buckets = (slots.places.capacity() * 8).div_ceil(7).next_power_of_two();
+        let taken = slots.slots.capacity() * (size_of::<Slot>() + size_of::<KeyTable>() + 16)
+            + buckets * (size_of::<(PublicKey, usize)>() + 1)
+            + waiting.keys.capacity() * size_of::<PublicKey>()
+            + waiting.met.capacity() * size_of::<u64>();
+        let (planned, taken) = (KnownKeys::memory_size(count), taken as u64);
+        assert!(planned >= taken, "{count}: {planned} planned, {taken} taken");
+        assert!(planned < taken + taken / 8, "{count}: {planned} planned, {taken} taken");
+    }
+    assert_eq!(KnownKeys::memory_size(0), 0);
+    let none = KnownKeys::new(Backend::PORTABLE, 0);
+    let waiting = none.waiting.lock().unwrap();
+    assert_eq!((waiting.keys.capacity(), waiting.met.capacity()), (0, 0));
+}
+
 #[test]
 fn a_key_met_twice_is_known_and_judged_as_before() {
     let signers = signers(20);

@@ -18,6 +18,7 @@ use super::Options;
 use super::folder::{BLOCK_INTERVAL_MILLIS, Folder};
 use super::outage::Began;
 use crate::cli::CliError;
+use crate::kernels;
 use crate::output::Output;
 use crate::ready::Ready;
 
@@ -56,6 +57,7 @@ impl Load {
         seed[..8].copy_from_slice(&options.seed.to_le_bytes());
         let failed = |error: Error| CliError::usage(error, "see `hufu localnet run --help`");
         let cast = Cast::derive(&seed, options.accounts_count).map_err(failed)?;
+        let cast = cast.on(kernels::backend());
         let workload =
             Replay::new(Arc::from(events), options.accounts_count, options.hours_count, 0)
                 .map_err(failed)?;

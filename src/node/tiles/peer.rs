@@ -43,6 +43,7 @@ use hufu_types::{Address, BlockDigest, ChainId};
 
 use crate::messages::{Answer, FromPeer, PeerBatch, PeerBatches, Question, SendBatches, ToPeer};
 use crate::metrics::Metrics;
+use crate::seeded_signer::SeededSigner;
 
 mod connection;
 mod incoming;
@@ -177,7 +178,7 @@ pub struct PeerTile {
     config: PeerConfig,
     setup: LinkSetup,
     provider: Provider,
-    signer: Box<dyn Signer>,
+    signer: SeededSigner,
     metrics: Arc<Metrics>,
     reactor: Reactor,
     listener: ListenerToken,
@@ -244,7 +245,7 @@ impl PeerTile {
         Self {
             setup,
             provider,
-            signer,
+            signer: SeededSigner::new(signer),
             metrics,
             reactor,
             listener,

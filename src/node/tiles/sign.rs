@@ -5,7 +5,8 @@
 //! ```
 //!
 //! The type is the proof: only an intent whose record is on disk can come in here (design.md 3, "A
-//! vote"). The signature was verified in software before it leaves; any failure is fatal.
+//! vote"). The signature was verified in software before it leaves; any failure is fatal, that of a
+//! fresh seed too ([`SeededSigner`]).
 
 use std::sync::Arc;
 
@@ -17,10 +18,11 @@ use hufu_types::vote::signing_digest;
 
 use crate::messages::{SignRequest, Signed};
 use crate::metrics::Metrics;
+use crate::seeded_signer::SeededSigner;
 
 /// See the module.
 pub struct SignTile {
-    signer: Box<dyn Signer>,
+    signer: SeededSigner,
     metrics: Arc<Metrics>,
     incoming: Consumer<SignRequest>,
     outgoing: Producer<Signed>,
@@ -37,6 +39,7 @@ impl SignTile {
         incoming: Consumer<SignRequest>,
         outgoing: Producer<Signed>,
     ) -> Self {
+        let signer = SeededSigner::new(signer);
         Self { signer, metrics, incoming, outgoing, held: None, is_stopping: false }
     }
 }
@@ -46,7 +49,7 @@ impl Tile for SignTile {
         "sign"
     }
 
-    fn poll(&mut self, _now: Nanos) -> Result<Progress, Fatal> {
+    fn poll(&mut self, now: Nanos) -> Result<Progress, Fatal> {
         if let Some(signed) = self.held.take()
             && let Err(back) = self.outgoing.try_push(signed)
         {
@@ -58,7 +61,7 @@ impl Tile for SignTile {
             return Ok(if is_finished { Progress::Done } else { Progress::Idle });
         };
         let digest = signing_digest(request.intent.get().bytes(), self.signer.public_key());
-        let signature = self.signer.sign(&digest)?;
+        let signature = self.signer.sign(&digest, now)?;
         self.metrics.sign_signatures.add(1);
         self.held = self.outgoing.try_push(Signed { ticket: request.ticket, signature }).err();
         Ok(Progress::Busy)

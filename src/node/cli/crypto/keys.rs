@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use hufu_crypto::encryption::{self, Ciphertext, PLAINTEXT_SIZE_MAX};
 use hufu_crypto::{
-    Digest, Drbg, Error, IDENTITY_DEFAULT, PublicKey, Signer, Sm3, SoftwareSigner, der, entropy,
+    Digest, Drbg, Error, IDENTITY_DEFAULT, PublicKey, Signer, Sm3, SoftwareSigner, der,
     identity_digest,
 };
 use serde_json::json;
@@ -83,7 +83,7 @@ pub(super) fn keygen(keygen: &Keygen, output: Output) -> Result<(), CliError> {
         files::check_new(path, keygen.force)?;
     }
     let broken = |cause| CliError::failed(cause, "this machine", "see `hufu crypto selftest`");
-    let signer = SoftwareSigner::generate().map_err(broken)?;
+    let signer = SoftwareSigner::generate_from(kernels::provider().entropy).map_err(broken)?;
     let private = signer.to_pkcs8_pem().map_err(broken)?;
     files::write_new(&keygen.out, private.as_bytes(), keygen.force)?;
     let key = signer.public_key();
@@ -175,7 +175,7 @@ pub(super) fn encrypt(encrypt: &Encrypt, output: Output) -> Result<(), CliError>
     files::check_new(&encrypt.out, encrypt.force)?;
     let key = load_public_key(&encrypt.public_key)?;
     let plaintext = files::read_all(&encrypt.file, bytes_max(PLAINTEXT_SIZE_MAX))?;
-    let ciphertext = Drbg::new(entropy::system(), "hufu crypto sm2-encrypt")
+    let ciphertext = Drbg::new(kernels::provider().entropy, "hufu crypto sm2-encrypt")
         .and_then(|mut drbg| encryption::encrypt(kernels::backend(), &mut drbg, &key, &plaintext));
     let ciphertext = ciphertext.map_err(|error| {
         CliError::failed(error, files::name(&encrypt.file), "name a file with 1 byte to 16 MiB")

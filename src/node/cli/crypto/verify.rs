@@ -35,8 +35,10 @@ const LINE_BYTES_MAX: usize = (16 << 20) + 1_024;
 /// Bytes read from the input at once.
 const READ_BYTES: usize = 1 << 20;
 
-/// Bytes of answers written at once.
-const WRITE_BYTES: usize = 1 << 16;
+/// Bytes of answers written at once, whole lines all of them. So many go into a pipe together or
+/// not at all (`PIPE_BUF`), so that whoever stops this process, with Ctrl-C or for good, leaves no
+/// part of a line behind.
+const WRITE_BYTES: usize = 4_096;
 
 /// Lines verified together at most.
 const BATCH_COUNT: usize = 4_096;
@@ -124,7 +126,7 @@ fn verify_lines(path: &Path, output: Output) -> Result<(), CliError> {
     let mut batch = Batch { provider: kernels::provider(), entries, judged: 0 };
     // Standard output alone would write line by line.
     let out = BufWriter::with_capacity(WRITE_BYTES, io::stdout().lock());
-    let mut answers = Answers { out: Some(out), tally: Tally::default() };
+    let mut answers = Answers { out: Some(out), line: Vec::new(), tally: Tally::default() };
     let failed =
         |cause: io::Error| CliError::failed(cause, "standard output", "check where it leads");
     loop {
@@ -263,6 +265,8 @@ struct Answer<'a> {
 struct Answers<W> {
     /// `None` when nobody reads any more: the exit code is still earned.
     out: Option<W>,
+    /// The answer on its way, whole: a part of it must not be all that a buffer has room for.
+    line: Vec<u8>,
     tally: Tally,
 }
 
@@ -274,20 +278,19 @@ impl<W: Write> Answers<W> {
             (false, None) => self.tally.invalid += 1,
             (false, Some(_)) => self.tally.faulty += 1,
         }
-        let answer = Answer { line: self.tally.lines, valid, error };
-        self.write(|out| {
-            serde_json::to_writer(&mut *out, &answer)?;
-            out.write_all(b"\n")
-        })
+        self.line.clear();
+        serde_json::to_writer(&mut self.line, &Answer { line: self.tally.lines, valid, error })?;
+        self.line.push(b'\n');
+        self.write(W::write_all)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.write(Write::flush)
+        self.write(|out, _| out.flush())
     }
 
-    fn write(&mut self, write: impl FnOnce(&mut W) -> io::Result<()>) -> io::Result<()> {
+    fn write(&mut self, write: impl FnOnce(&mut W, &[u8]) -> io::Result<()>) -> io::Result<()> {
         let Some(out) = &mut self.out else { return Ok(()) };
-        match write(out) {
+        match write(out, &self.line) {
             Err(cause) if cause.kind() == io::ErrorKind::BrokenPipe => {
                 self.out = None;
                 Ok(())

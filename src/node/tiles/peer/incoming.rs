@@ -58,7 +58,7 @@ impl PeerTile {
     fn take_event(&mut self, connection: &mut Connection, event: LinkEvent, now: Nanos) {
         let from = connection.from();
         match event {
-            LinkEvent::Sign(digest) => match self.signer.sign(&digest) {
+            LinkEvent::Sign(digest) => match self.signer.sign(&digest, now) {
                 Ok(signature) => connection.link.prove(&signature, now.as_nanos()),
                 Err(error) => {
                     let fields: [Field<&dyn std::fmt::Display>; 1] = [("reason", &error)];

@@ -25,8 +25,25 @@ struct Fields {
     fault: Option<String>,
 }
 
+/// Characters of a fault at most. It may quote the line, which may have megabytes, and thousands of
+/// faults wait for their turn.
+const FAULT_CHARS_MAX: usize = 200;
+
 /// Reads a line.
 pub(super) fn parse(line: &[u8]) -> Entry {
+    read(line).map_err(shortened)
+}
+
+/// A fault of bounded length.
+fn shortened(fault: String) -> String {
+    match fault.char_indices().nth(FAULT_CHARS_MAX) {
+        // A text cut short keeps the memory of all of it.
+        Some((end, _)) => format!("{}...", &fault[..end]),
+        None => fault,
+    }
+}
+
+fn read(line: &[u8]) -> Entry {
     let fields: Fields = serde_json::from_slice(line).map_err(|error| {
         let text = error.to_string();
         let what = text.split(" at line ").next().unwrap_or_default();
@@ -176,6 +193,26 @@ mod tests {
         assert!(empty.is_ok(), "an empty message by an empty identity");
         let spaced = format!(" {} \r", line(&[KEY, E, RS]));
         assert!(parse(spaced.as_bytes()).is_ok());
+    }
+
+    /// Whatever is quoted, a fault stays short: thousands of them wait in a batch.
+    #[test]
+    fn a_fault_is_short_however_long_the_line() {
+        let long = "\u{1}é".repeat(1 << 16);
+        let name = serde_json::to_string(&long).unwrap();
+        let lines = [
+            format!("{{{name}:1}}"),
+            name.clone(),
+            format!("[{name}]"),
+            format!("{{\"px\":{name}}}"),
+            format!("{{\"id\":{name},\"msg\":\"\",{KEY},{RS}}}"),
+            format!("{{\"px\":{}", "[".repeat(1 << 16)),
+        ];
+        for line in lines {
+            let fault = parse(line.as_bytes()).err().unwrap();
+            assert!(fault.chars().count() <= FAULT_CHARS_MAX + 3, "{} bytes", fault.len());
+            assert!(fault.capacity() < 2_048, "{} bytes are held", fault.capacity());
+        }
     }
 
     #[test]
