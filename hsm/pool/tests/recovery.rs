@@ -334,6 +334,33 @@ fn a_token_with_fewer_sessions_than_it_told_is_used_with_those() {
     assert_eq!(pool.status().open_count, 1);
     pool.with_session(at(1_000), failing(&[])).unwrap();
     assert_eq!(token.script().open_count_max, 1);
+    // After a rest it may have more again.
+    pool.warm_up(4, at(1_000)).unwrap();
+    assert_eq!(pool.status().open_count, 1);
+    token.pass(1_000);
+    pool.warm_up(4, at(9_000)).unwrap();
+    assert_eq!(pool.status().open_count, 4);
+}
+
+#[test]
+fn idle_sessions_are_asked_after_and_dead_ones_closed() {
+    let token = Token::new();
+    let pool = token.pool(PoolOptions { sessions_max: 3, ..options() });
+    assert_eq!(pool.keep_alive(), 0);
+    pool.warm_up(3, at(1_000)).unwrap();
+    assert_eq!(pool.keep_alive(), 3);
+    token.log();
+    token.script().asks.push_back(call(SESSION_HANDLE_INVALID));
+    assert_eq!(pool.keep_alive(), 2);
+    assert_eq!(token.log(), ["close 1"], "the one idle longest");
+    assert_eq!(pool.status().open_count, 2);
+    token.script().is_logged_in = false;
+    assert_eq!(pool.keep_alive(), 2);
+    pool.with_session(at(1_000), failing(&[])).unwrap();
+    assert_eq!(token.log()[0][..5], *"login");
+    token.script().asks.push_back(call(DEVICE_REMOVED));
+    assert_eq!(pool.keep_alive(), 0);
+    assert_eq!(pool.status().generation, None);
 }
 
 #[test]
