@@ -21,6 +21,7 @@ mod template;
 
 pub use info::{LibraryInfo, MechanismInfo, SessionInfo, SlotInfo, TokenInfo};
 pub use library::Library;
+pub use linker::Unload;
 pub use session::{CallStyle, FOUND_MAX, Session, User};
 pub use template::{ATTRIBUTE_BYTES_MAX, Attribute, AttributeValue, Mechanism};
 

@@ -6,8 +6,8 @@
 //!
 //! Both loops run on one thread, on the same key of the same token, in turns of the same run, so
 //! that their ratio means something on a shared machine. Verification in software is part of
-//! neither. Two threads at once are shown as a multiple of one. SoftHSM2 signs with ECDSA P-256; the
-//! soft token, where `HUFU_SOFTTOKEN` names its library, signs with SM2 in the codes of one vendor.
+//! neither. Two threads at once are shown as a multiple of one. SoftHSM2 signs with ECDSA P-256;
+//! the soft token, where `HUFU_SOFTTOKEN` names its library, with SM2 in the codes of one vendor.
 //! `--gate` fails above 5 %.
 
 #![allow(clippy::print_stdout, reason = "a benchmark tells its figures")]
@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use cryptoki_sys as ck;
 use hufu_hsm::pin::Pin;
-use hufu_hsm::pkcs11::{Attribute, CallStyle, Library, Mechanism, User};
+use hufu_hsm::pkcs11::{Attribute, CallStyle, Library, Mechanism, Unload, User};
 use hufu_hsm::pool::{
     CardPool, KeyObjects, Operation, Pool, PoolOptions, TokenOptions, TokenSelector, TokenSource,
 };
@@ -133,6 +133,7 @@ fn measure(case: &Case, module: &Path) -> Outcome<u64> {
         token: TokenSelector::Label(LABEL.to_owned()),
         is_read_write: false,
         call_style: CallStyle::OneCall,
+        unload: Unload::Unmap,
         sessions_max: None,
     };
     let pool = Pool::new(TokenSource::new(token, Some(pin()?)), PoolOptions::default());

@@ -88,3 +88,38 @@ fn names_that_leave_the_folder_of_credentials_are_refused() {
         assert!(reason.contains("one file name"), "{name:?}: {reason}");
     }
 }
+
+/// Flags of the mapping that holds `address` (`VmFlags` of `/proc/self/smaps`).
+fn mapping_flags(address: usize) -> String {
+    let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+    let mut is_inside = false;
+    for line in maps.lines() {
+        let range = line.split_once(' ').and_then(|(range, _)| range.split_once('-'));
+        let bound = |text| usize::from_str_radix(text, 16).ok();
+        if let Some((Some(from), Some(to))) = range.map(|(from, to)| (bound(from), bound(to))) {
+            is_inside = (from..to).contains(&address);
+        }
+        if let Some(flags) = line.strip_prefix("VmFlags:").filter(|_| is_inside) {
+            return flags.to_owned();
+        }
+    }
+    panic!("nothing is mapped at {address:#x}");
+}
+
+#[test]
+fn a_pin_lives_where_no_dump_and_no_child_reaches() {
+    let pin = Pin::from_reader(&b"12345678"[..], "test").unwrap();
+    let flags = mapping_flags(pin.bytes().as_ptr().addr());
+    // `dd`: not dumped; `wf`: wiped in a child. `lo`, locked, depends on the limits of the host.
+    for flag in ["dd", "wf"] {
+        assert!(flags.split(' ').any(|one| one == flag), "{flags}");
+    }
+}
+
+#[test]
+fn a_second_pin_does_not_share_the_page_of_the_first() {
+    let [one, other] =
+        [b"11111111", b"22222222"].map(|pin| Pin::from_reader(&pin[..], "").unwrap());
+    assert_eq!((one.bytes(), other.bytes()), (&b"11111111"[..], &b"22222222"[..]));
+    assert!(one.bytes().as_ptr().addr().abs_diff(other.bytes().as_ptr().addr()) >= 4_096);
+}

@@ -79,13 +79,14 @@ impl Functions {
         check(NAME, rv).map(|()| Start::Ours)
     }
 
-    /// PKCS#11 3.1 `C_Finalize`. What it says is of no use: the library goes either way.
-    pub(super) fn finalise(&self) {
-        if let Some(call) = self.list.C_Finalize {
-            // SAFETY: the argument is reserved and null; the last user of the library is here, so
-            // that no call of ours is under way.
-            unsafe { call(std::ptr::null_mut()) };
-        }
+    /// PKCS#11 3.1 `C_Finalize`.
+    pub(super) fn finalise(&self) -> Result<(), Error> {
+        const NAME: &str = "C_Finalize";
+        let call = there(NAME, self.list.C_Finalize)?;
+        // SAFETY: the argument is reserved and null; the last user of the library is here, so that
+        // no call of ours is under way.
+        let rv = unsafe { call(std::ptr::null_mut()) };
+        check(NAME, rv)
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::functions::{Functions, Start, refused_pin};
-use super::linker::{Linked, link};
+use super::linker::{Linked, Unload, link};
 use super::{LibraryInfo, MechanismInfo, Session, SlotInfo, TokenInfo};
 use crate::Error;
 use crate::pin::Pin;
@@ -25,24 +25,33 @@ pub struct Library {
 /// A library between `C_Initialize` and `C_Finalize`.
 struct Running {
     linked: Linked,
+    path: PathBuf,
     /// Somebody else in this process who initialised it also finalises it.
     is_ours: bool,
 }
 
 impl Running {
-    fn start(linked: Linked) -> Result<Self, Error> {
-        let is_ours = linked.functions.initialise()? == Start::Ours;
-        Ok(Self { linked, is_ours })
+    fn start(linked: Linked, path: PathBuf) -> Result<Self, Error> {
+        let started = linked.functions.initialise()?;
+        // One that would not be finalised the last time may still be as we left it.
+        let mut unfinished = UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner);
+        let was_left = unfinished.contains(&path);
+        unfinished.retain(|left| *left != path);
+        Ok(Self { linked, path, is_ours: started == Start::Ours || was_left })
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if self.is_ours {
-            self.linked.functions.finalise();
+        if self.is_ours && self.linked.functions.finalise().is_err() {
+            let mut unfinished = UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner);
+            unfinished.push(std::mem::take(&mut self.path));
         }
     }
 }
+
+/// Libraries that we initialised and that refused to be finalised.
+static UNFINISHED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
 /// Counts loads.
 static GENERATION: AtomicU64 = AtomicU64::new(0);
@@ -102,6 +111,15 @@ impl Library {
     /// PKCS#11 library of 2.40 to 3.x with all functions that are needed, or what `C_Initialize`
     /// said.
     pub fn load(path: &Path) -> Result<Arc<Self>, Error> {
+        Self::load_with(path, Unload::default())
+    }
+
+    /// [`Library::load`] for a library that must stay in memory, or not. Of several loads that
+    /// share one library the first decides.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn load_with(path: &Path, unload: Unload) -> Result<Arc<Self>, Error> {
         let canonical = path.canonicalize().map_err(|error| Error::LibraryLoad {
             path: path.to_owned(),
             cause: error.to_string(),
@@ -110,7 +128,7 @@ impl Library {
             Claim::Shared(library) => return Ok(library),
             Claim::Mine(place) => place,
         };
-        let running = Running::start(link(&canonical)?)?;
+        let running = Running::start(link(&canonical, unload)?, canonical.clone())?;
         let generation = GENERATION.fetch_add(1, Ordering::Relaxed) + 1;
         let library = Arc::new(Self { running, place, generation });
         let mut entries = loaded();

@@ -15,6 +15,16 @@ pub(super) struct Linked {
     _handle: Handle,
 }
 
+/// What happens to a library's code when its last user has left and it is finalised.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Unload {
+    /// It is taken out of memory, so that the next load starts from nothing.
+    #[default]
+    Unmap,
+    /// It stays in memory, for libraries whose own threads outlive `C_Finalize`.
+    KeepMapped,
+}
+
 type GetFunctionList = unsafe extern "C" fn(*mut *mut ck::CK_FUNCTION_LIST) -> ck::CK_RV;
 type GetInterface = unsafe extern "C" fn(
     *mut ck::CK_UTF8CHAR,
@@ -24,12 +34,17 @@ type GetInterface = unsafe extern "C" fn(
 ) -> ck::CK_RV;
 
 /// Maps the library and checks its list of functions; nothing of PKCS#11 is initialised.
-pub(super) fn link(path: &Path) -> Result<Linked, Error> {
+pub(super) fn link(path: &Path, unload: Unload) -> Result<Linked, Error> {
     let load = |cause: String| Error::LibraryLoad { path: path.to_owned(), cause };
     let unusable = |reason: String| Error::LibraryUnusable { path: path.to_owned(), reason };
+    let keep = match unload {
+        Unload::Unmap => 0,
+        Unload::KeepMapped => libc::RTLD_NODELETE,
+    };
+    let flags = RTLD_NOW | RTLD_LOCAL | keep;
     // SAFETY: running a library's constructors is what the operator asks for by naming it; that it
     // behaves is the operator's to know, and what the agent process shields the node from.
-    let handle = unsafe { Handle::open(Some(path), RTLD_NOW | RTLD_LOCAL) };
+    let handle = unsafe { Handle::open(Some(path), flags) };
     let handle = handle.map_err(|error| load(escaped(&error)))?;
     let list = match list_of_interface(&handle) {
         Some(list) => list,

@@ -28,20 +28,13 @@ pub(super) struct Breaker {
     failures_count: u32,
     /// What failed last, for the error of those who are turned away.
     last: String,
-    open_until: Nanos,
-    is_trial_under_way: bool,
+    /// No call is let through before, once the circuit is open.
+    next_trial: Nanos,
 }
 
 impl Breaker {
     pub(super) const fn new(failures_max: u32, rest: Duration) -> Self {
-        Self {
-            failures_max,
-            rest,
-            failures_count: 0,
-            last: String::new(),
-            open_until: Nanos::ZERO,
-            is_trial_under_way: false,
-        }
+        Self { failures_max, rest, failures_count: 0, last: String::new(), next_trial: Nanos::ZERO }
     }
 
     /// Lets a call through, or says that the card rests.
@@ -49,18 +42,19 @@ impl Breaker {
         if !self.is_open() {
             return Ok(());
         }
-        if now() < self.open_until || self.is_trial_under_way {
+        let now = now();
+        if now < self.next_trial {
             let last = self.last.clone();
             return Err(Error::CircuitOpen { failures_count: self.failures_count, last });
         }
-        self.is_trial_under_way = true;
+        // One trial for each rest, even if this one never comes to an end.
+        self.next_trial = now.after(self.rest);
         Ok(())
     }
 
     /// Takes note that an admitted call was answered.
     pub(super) fn answered(&mut self) {
         self.failures_count = 0;
-        self.is_trial_under_way = false;
     }
 
     /// Takes note of how an admitted call ended that was not a success.
@@ -70,13 +64,10 @@ impl Breaker {
             Health::Failed => {
                 self.failures_count = self.failures_count.saturating_add(1);
                 self.last = error.to_string();
-                self.open_until = now.after(self.rest);
+                self.next_trial = now.after(self.rest);
             }
             Health::Unknown => {}
         }
-        // Calls admitted before the circuit opened may end during the trial; that the next trial
-        // then comes early does no harm.
-        self.is_trial_under_way = false;
     }
 
     pub(super) const fn is_open(&self) -> bool {
@@ -110,14 +101,15 @@ mod tests {
         let refused = breaker.admit(|| at(10)).unwrap_err();
         assert!(matches!(refused, Error::CircuitOpen { failures_count: 3, .. }), "{refused}");
         breaker.admit(|| at(11)).unwrap();
-        assert!(breaker.admit(|| at(11)).is_err(), "one trial at a time");
+        assert!(breaker.admit(|| at(20)).is_err(), "one trial for each rest");
         breaker.ended(Health::Failed, at(12), &Error::HandleUnknown(77));
         assert!(breaker.admit(|| at(21)).unwrap_err().to_string().contains("77"));
         breaker.admit(|| at(22)).unwrap();
         breaker.ended(Health::Unknown, at(23), &failed);
-        breaker.admit(|| at(23)).unwrap();
+        assert!(breaker.admit(|| at(31)).is_err());
+        breaker.admit(|| at(32)).unwrap();
         breaker.answered();
-        breaker.admit(|| at(24)).unwrap();
-        breaker.admit(|| at(24)).unwrap();
+        breaker.admit(|| at(33)).unwrap();
+        breaker.admit(|| at(33)).unwrap();
     }
 }

@@ -4,6 +4,7 @@
 //! are opened or closed count as lent meanwhile, so that "nobody holds one" is certain before a
 //! library is loaded anew.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -23,14 +24,18 @@ pub(super) struct Live<S: Source> {
 /// The bookkeeping of a pool.
 pub(super) struct State<S: Source> {
     pub(super) live: Option<Arc<Live<S>>>,
-    free: Vec<S::Session>,
+    /// Idle sessions, the one used last at the back.
+    free: VecDeque<S::Session>,
     /// Sessions of `live`, those being opened included.
     pub(super) open_count: usize,
     /// Leases of this and of earlier connections.
     pub(super) lent_count: usize,
     pub(super) waiting_count: usize,
-    /// Most sessions with this connection.
+    /// Most sessions with this connection: what it told, or fewer where it had no more to give.
     sessions_max: usize,
+    sessions_told: usize,
+    /// When one more is asked for again.
+    raise_at: Nanos,
     handles: Arc<S::Handles>,
     is_logged_in: bool,
     /// Counts logins, so that one loss of the login is noticed once.
@@ -85,11 +90,13 @@ impl<S: Source> State<S> {
     pub(super) fn new(breaker: Breaker, identity: Option<CardIdentity>) -> Self {
         Self {
             live: None,
-            free: Vec::new(),
+            free: VecDeque::new(),
             open_count: 0,
             lent_count: 0,
             waiting_count: 0,
             sessions_max: 0,
+            sessions_told: 0,
+            raise_at: Nanos::ZERO,
             handles: Arc::default(),
             is_logged_in: false,
             login_epoch: 0,
@@ -132,8 +139,12 @@ impl<S: Source> Lease<'_, S> {
         &self,
         operation: &mut impl FnMut(&S::Session, &S::Handles) -> Result<T, Error>,
     ) -> Result<T, Error> {
+        self.ask(|session| operation(session, &self.handles))
+    }
+
+    fn ask<T>(&self, question: impl FnOnce(&S::Session) -> Result<T, Error>) -> Result<T, Error> {
         match &self.session {
-            Some(session) => operation(session, &self.handles),
+            Some(session) => question(session),
             None => Err(self.pool.state().loss_error()),
         }
     }
@@ -211,8 +222,8 @@ impl<S: Source> Pool<S> {
 
     /// Whether a call would have to wait for another caller's session.
     pub(super) fn is_full(&self) -> bool {
-        let state = self.state();
-        state.live.is_some() && state.free.is_empty() && state.open_count >= state.sessions_max
+        let mut state = self.state();
+        state.live.is_some() && state.free.is_empty() && !self.has_room(&mut state)
     }
 
     fn admit(&self, state: &mut State<S>, call: &mut Call) -> Result<(), Error> {
@@ -226,10 +237,10 @@ impl<S: Source> Pool<S> {
 
     fn step(&self, state: &mut State<S>, call: &Call) -> Step<S> {
         if state.live.is_some() {
-            return match state.free.pop() {
+            return match state.free.pop_back() {
                 Some(session) if call.wants_fresh => Step::Open(Some(session)),
                 Some(session) => Step::Take(session),
-                None if state.open_count < state.sessions_max => {
+                None if self.has_room(state) => {
                     state.open_count += 1;
                     Step::Open(None)
                 }
@@ -245,6 +256,46 @@ impl<S: Source> Pool<S> {
         }
         state.is_connecting = true;
         Step::Connect
+    }
+
+    /// Whether one more session may be opened. Where the token had no more to give, other programs
+    /// may have given some back since.
+    fn has_room(&self, state: &mut State<S>) -> bool {
+        if state.open_count < state.sessions_max {
+            return true;
+        }
+        let may_rise = state.open_count < state.sessions_told;
+        if may_rise && self.source.now() >= state.raise_at {
+            state.sessions_max = state.open_count + 1;
+            return true;
+        }
+        false
+    }
+
+    /// Asks after each idle session, the one idle longest first, so that none is closed for being
+    /// idle and none that is dead is lent: how many are well.
+    pub fn keep_alive(&self) -> usize {
+        let idle_count = self.state().free.len();
+        let mut well_count = 0;
+        for _ in 0..idle_count {
+            let mut state = self.state();
+            let Some(session) = state.free.pop_front() else { break };
+            let lease = self.leased(&mut state, Some(session));
+            drop(state);
+            let Ok(lease) = lease else { break };
+            let is_logged_in = lease.ask(|session| self.source.is_logged_in(session));
+            match is_logged_in {
+                Ok(is_logged_in) => {
+                    if !is_logged_in {
+                        self.logged_out(&lease);
+                    }
+                    well_count += 1;
+                    self.give_back(lease);
+                }
+                Err(error) => drop(self.failed(lease, error)),
+            }
+        }
+        well_count
     }
 
     fn leased(
@@ -301,7 +352,7 @@ impl<S: Source> Pool<S> {
             Ok((connection, identity, sessions_max)) => {
                 state.live = Some(Arc::new(Live { connection }));
                 state.identity = Some(identity);
-                state.sessions_max = sessions_max;
+                (state.sessions_max, state.sessions_told) = (sessions_max, sessions_max);
                 state.open_count = 0;
                 state.handles = Arc::default();
                 state.is_logged_in = false;
@@ -379,6 +430,7 @@ impl<S: Source> Pool<S> {
         let is_ours = lease.live.as_ref().is_some_and(|live| state.is_live(live));
         if error.class() == ErrorClass::Throttled && is_ours && state.open_count > 1 {
             state.sessions_max = state.open_count - 1;
+            state.raise_at = self.source.now().after(self.options.rest);
         }
         drop(state);
         drop(lease);
@@ -401,10 +453,7 @@ impl<S: Source> Pool<S> {
         }
         if !state.is_logged_in {
             drop(state);
-            let result = match &lease.session {
-                Some(session) => self.source.login(session),
-                None => Err(self.state().loss_error()),
-            };
+            let result = lease.ask(|session| self.source.login(session));
             let result = result.map_err(|error| self.classified(error));
             state = self.state();
             if let Err(error) = result {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{Handles, Pool, Source};
 use crate::pin::Pin;
-use crate::pkcs11::{CallStyle, Library, Session, TokenInfo, User, codes as ck};
+use crate::pkcs11::{CallStyle, Library, Session, TokenInfo, Unload, User, codes as ck};
 use crate::{CardIdentity, Error};
 
 /// A pool over PKCS#11.
@@ -44,6 +44,8 @@ pub struct TokenOptions {
     pub is_read_write: bool,
     /// How the library wants to be called.
     pub call_style: CallStyle,
+    /// Whether the library may be taken out of memory.
+    pub unload: Unload,
     /// Most sessions by the card's profile.
     pub sessions_max: Option<usize>,
 }
@@ -100,7 +102,7 @@ impl Source for TokenSource {
     type Handles = Handles;
 
     fn connect(&self) -> Result<TokenConnection, Error> {
-        let library = Library::load(&self.options.library)?;
+        let library = Library::load_with(&self.options.library, self.options.unload)?;
         let (mut wanted, mut found) = (Vec::new(), Vec::new());
         for slot in library.slots()? {
             // A slot whose token cannot be read must not hide the others.

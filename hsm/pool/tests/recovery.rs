@@ -334,6 +334,33 @@ fn a_token_with_fewer_sessions_than_it_told_is_used_with_those() {
     assert_eq!(pool.status().open_count, 1);
     pool.with_session(at(1_000), failing(&[])).unwrap();
     assert_eq!(token.script().open_count_max, 1);
+    // After a rest it may have more again.
+    pool.warm_up(4, at(1_000)).unwrap();
+    assert_eq!(pool.status().open_count, 1);
+    token.pass(1_000);
+    pool.warm_up(4, at(9_000)).unwrap();
+    assert_eq!(pool.status().open_count, 4);
+}
+
+#[test]
+fn idle_sessions_are_asked_after_and_dead_ones_closed() {
+    let token = Token::new();
+    let pool = token.pool(PoolOptions { sessions_max: 3, ..options() });
+    assert_eq!(pool.keep_alive(), 0);
+    pool.warm_up(3, at(1_000)).unwrap();
+    assert_eq!(pool.keep_alive(), 3);
+    token.log();
+    token.script().asks.push_back(call(SESSION_HANDLE_INVALID));
+    assert_eq!(pool.keep_alive(), 2);
+    assert_eq!(token.log(), ["close 1"], "the one idle longest");
+    assert_eq!(pool.status().open_count, 2);
+    token.script().is_logged_in = false;
+    assert_eq!(pool.keep_alive(), 2);
+    pool.with_session(at(1_000), failing(&[])).unwrap();
+    assert_eq!(token.log()[0][..5], *"login");
+    token.script().asks.push_back(call(DEVICE_REMOVED));
+    assert_eq!(pool.keep_alive(), 0);
+    assert_eq!(pool.status().generation, None);
 }
 
 #[test]
@@ -343,4 +370,75 @@ fn the_token_s_own_limit_counts() {
     let pool = token.pool(PoolOptions { sessions_max: 4, ..options() });
     pool.warm_up(4, at(1_000)).unwrap();
     assert_eq!(pool.status().open_count, 2);
+}
+
+/// What is left of a call's right to be repeated, as the documentation tells it.
+struct Model {
+    session: u32,
+    login: u32,
+    lost: u32,
+}
+
+impl Model {
+    /// Whether the call goes on after this error; throttling is bounded by the deadline alone.
+    fn goes_on(&mut self, rv: u64) -> bool {
+        let left = match Rv(rv).class() {
+            ErrorClass::Session => &mut self.session,
+            ErrorClass::Login => &mut self.login,
+            ErrorClass::TokenLost => &mut self.lost,
+            ErrorClass::Throttled => return true,
+            ErrorClass::Permanent => return false,
+        };
+        let goes_on = *left > 0;
+        *left = left.saturating_sub(1);
+        goes_on
+    }
+}
+
+#[test]
+fn any_run_of_errors_ends_as_the_rules_say() {
+    const ERRORS: [u64; 8] = [
+        SESSION_HANDLE_INVALID,
+        KEY_HANDLE_INVALID,
+        USER_NOT_LOGGED_IN,
+        USER_NOT_LOGGED_IN,
+        DEVICE_REMOVED,
+        DEVICE_REMOVED,
+        DEVICE_MEMORY,
+        DATA_INVALID,
+    ];
+    let token = Token::new();
+    let pool = token.pool(PoolOptions { failures_max: u32::MAX, ..options() });
+    let mut seed = 0x2545_f491_4f6c_dd1d_u64;
+    let mut next = |bound: usize| {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        usize::try_from(seed >> 33).unwrap() % bound
+    };
+    let (mut succeeded, mut failed) = (0, 0);
+    for _ in 0..2_000 {
+        let errors: Vec<u64> = (0..next(6)).map(|_| ERRORS[next(ERRORS.len())]).collect();
+        let mut model = Model { session: 1, login: 1, lost: 2 };
+        let end = errors.iter().position(|rv| !model.goes_on(*rv));
+        token.log();
+        let deadline = at(token.millis() + 60_000);
+        let result = pool.with_session(deadline, failing(&errors));
+        let uses = token.log().iter().filter(|line| line.starts_with("use")).count();
+        match (end, result) {
+            (None, Ok(_)) => {
+                assert_eq!(uses, errors.len() + 1, "{errors:x?}");
+                succeeded += 1;
+            }
+            (Some(index), Err(error)) => {
+                assert_eq!((rv_of(&error), uses), (errors[index], index + 1), "{errors:x?}");
+                failed += 1;
+            }
+            (end, result) => panic!("{errors:x?}: {end:?}, {result:?}"),
+        }
+        let status = pool.status();
+        assert!(status.open_count <= 1 && status.in_use_count == 0, "{status:?}");
+        assert_eq!(status.open_count, token.script().open_count);
+    }
+    assert!(succeeded > 300 && failed > 300, "{succeeded} and {failed}");
 }

@@ -47,6 +47,7 @@ pub(super) struct Script {
     pub(super) connects: VecDeque<Error>,
     pub(super) opens: VecDeque<Error>,
     pub(super) logins: VecDeque<Error>,
+    pub(super) asks: VecDeque<Error>,
     pub(super) serial: Option<&'static str>,
     pub(super) sessions_max: Option<usize>,
     pub(super) needs_no_login: bool,
@@ -189,7 +190,8 @@ impl Source for Token {
     }
 
     fn is_logged_in(&self, _session: &Session) -> Result<bool, Error> {
-        Ok(self.script().is_logged_in)
+        let mut script = self.script();
+        script.asks.pop_front().map_or(Ok(script.is_logged_in), Err)
     }
 
     fn login(&self, session: &Session) -> Result<(), Error> {

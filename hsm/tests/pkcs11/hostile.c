@@ -13,22 +13,36 @@ struct attribute { ulong kind; void *value; ulong size; };
 typedef ulong (*function)(void);
 struct list { struct version version; function functions[68]; };
 
-enum { OK = 0, NOT_SUPPORTED = 0x54, DEVICE_ERROR = 0x30 };
+enum { OK = 0, NOT_SUPPORTED = 0x54, DEVICE_ERROR = 0x30, ALREADY_INITIALIZED = 0x191 };
 
 static ulong not_supported(void) { return NOT_SUPPORTED; }
+static int is_initialised;
 static ulong initialise(void *arguments) {
     (void)arguments;
 #ifdef LIE_INITIALISE
     return DEVICE_ERROR;
 #else
+    if (is_initialised) return ALREADY_INITIALIZED;
+    is_initialised = 1;
     return OK;
 #endif
 }
-static ulong finalise(void *reserved) { (void)reserved; return OK; }
+static ulong finalise(void *reserved) {
+    (void)reserved;
+#ifdef LIE_FINALISE
+    static int attempts;
+    if (attempts++ == 0) return DEVICE_ERROR; /* and stays as it is */
+#endif
+    is_initialised = 0;
+    return OK;
+}
 
+static int loads;
 static ulong get_info(struct info *info) {
     memset(info, 0xff, sizeof *info);
     memcpy(info->maker, "bad\033[2J\n", 8);
+    info->flags = is_initialised;
+    info->own.major = loads++;
     return OK;
 }
 

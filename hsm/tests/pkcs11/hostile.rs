@@ -6,7 +6,7 @@ use std::process::Command;
 use hufu_hsm::Error;
 use hufu_hsm::error::TriesLeft;
 use hufu_hsm::pkcs11::codes as ck;
-use hufu_hsm::pkcs11::{AttributeValue, FOUND_MAX, Library, Mechanism, User};
+use hufu_hsm::pkcs11::{AttributeValue, FOUND_MAX, Library, Mechanism, Unload, User};
 
 use crate::token::{in_own_process, pin};
 
@@ -86,5 +86,36 @@ fn answers_that_cannot_be_are_errors() {
         );
         assert!(session.set_pin(&pin(b"1234"), &pin(b"5678")).is_err());
         assert!(session.generate_key(&Mechanism::bare(1), &[]).is_err());
+    });
+}
+
+#[test]
+fn a_library_that_would_not_be_finalised_is_finalised_the_next_time() {
+    let test = "hostile::a_library_that_would_not_be_finalised_is_finalised_the_next_time";
+    in_own_process(test, |folder| {
+        let Some(path) = build(folder, "FINALISE") else { return };
+        let asked = |library: &Library| library.info().unwrap().version.0;
+        // Kept in memory, it remembers how often it was asked, and that it is initialised.
+        let library = Library::load_with(&path, Unload::KeepMapped).unwrap();
+        assert_eq!((asked(&library), asked(&library)), (0, 1));
+        drop(library);
+        let left = Library::load_with(&path, Unload::KeepMapped).unwrap();
+        assert_eq!(asked(&left), 2);
+        drop(left);
+        // Were it still initialised, it would be taken for another client's, and so for ever.
+        let other = cryptoki::context::Pkcs11::new(&path).unwrap();
+        let flags = cryptoki::context::CInitializeFlags::OS_LOCKING_OK;
+        other.initialize(cryptoki::context::CInitializeArgs::new(flags)).unwrap();
+    });
+}
+
+#[test]
+fn a_library_that_is_unmapped_starts_from_nothing() {
+    in_own_process("hostile::a_library_that_is_unmapped_starts_from_nothing", |folder| {
+        let Some(path) = build(folder, "NOTHING") else { return };
+        for _ in 0..3 {
+            let library = Library::load(&path).unwrap();
+            assert_eq!(library.info().unwrap().version.0, 0);
+        }
     });
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use cryptoki::context::Pkcs11;
 use hufu_hsm::pkcs11::codes as ck;
-use hufu_hsm::pkcs11::{Attribute, CallStyle, Library, Session};
+use hufu_hsm::pkcs11::{Attribute, CallStyle, Library, Session, Unload};
 use hufu_hsm::pool::{
     CardPool, Handles, KeyObjects, Operation, Pool, PoolOptions, TokenOptions, TokenSelector,
     TokenSource,
@@ -17,7 +17,8 @@ use hufu_hsm::{Error, ErrorClass, KeyHandle};
 use hufu_runtime::clock::{Nanos, monotonic};
 
 use crate::token::{
-    ECDSA, LABEL, USER_PIN, generate_pair, initialise, pin, slot, user_session, with_softhsm,
+    ECDSA, LABEL, USER_PIN, generate_pair, initialise, initialise_as, pin, slot, user_session,
+    with_softhsm,
 };
 
 fn soon() -> Nanos {
@@ -26,11 +27,16 @@ fn soon() -> Nanos {
 
 /// A pool over the token with one key, and the bytes of its PIN.
 fn pool_with(path: &Path, sessions_max: usize, user_pin: &[u8]) -> CardPool {
+    pool_of(path, LABEL, sessions_max, user_pin)
+}
+
+fn pool_of(path: &Path, label: &str, sessions_max: usize, user_pin: &[u8]) -> CardPool {
     let token = TokenOptions {
         library: path.to_owned(),
-        token: TokenSelector::Label(LABEL.to_owned()),
+        token: TokenSelector::Label(label.to_owned()),
         is_read_write: false,
         call_style: CallStyle::OneCall,
+        unload: Unload::Unmap,
         sessions_max: Some(sessions_max),
     };
     let backoff = (Duration::from_millis(1), Duration::from_millis(20));
@@ -181,6 +187,7 @@ fn a_token_that_is_not_there_is_told_with_what_is() {
             token: TokenSelector::Serial("4711".to_owned()),
             is_read_write: false,
             call_style: CallStyle::OneCall,
+            unload: Unload::Unmap,
             sessions_max: None,
         };
         let pool = Pool::new(TokenSource::new(token, None), PoolOptions::default());
@@ -211,5 +218,34 @@ fn a_token_that_was_emptied_is_another_card() {
         let missing = sign(pool, &[2; 32]).unwrap_err();
         assert!(matches!(missing, Error::KeyMissing { .. }), "{missing}");
         assert_ne!(pool.identity(soon()).unwrap().token_serial, identity.token_serial);
+    });
+}
+
+#[test]
+fn a_lost_token_does_not_take_another_of_the_same_library_with_it() {
+    let test = "pool::a_lost_token_does_not_take_another_of_the_same_library_with_it";
+    with_softhsm(test, |path| {
+        let library = Library::load(path).unwrap();
+        initialise_as(&library, "one");
+        initialise_as(&library, "other");
+        drop(library);
+        let [one, other] = ["one", "other"].map(|label| pool_of(path, label, 1, USER_PIN));
+        let ask = |pool: &CardPool| pool.with_session(soon(), |session, _| session.info());
+        let before = ask(&other).unwrap();
+        ask(&one).unwrap();
+        let mut is_lost = false;
+        one.with_session(soon(), |session, _| {
+            if std::mem::replace(&mut is_lost, true) {
+                return session.info();
+            }
+            let rv = hufu_hsm::Rv(ck::CKR_DEVICE_REMOVED);
+            Err(Error::Call { function: "C_Sign", rv, class: rv.class() })
+        })
+        .unwrap();
+        assert_eq!(one.metrics().connected_total(), 2);
+        // The other one's sessions hold the library, so that it was not finalised under them.
+        assert_eq!(one.status().generation, other.status().generation);
+        assert_eq!(ask(&other).unwrap(), before);
+        assert_eq!(other.metrics().connected_total(), 1);
     });
 }

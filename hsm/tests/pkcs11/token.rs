@@ -67,15 +67,24 @@ pub(crate) fn pin(bytes: &[u8]) -> Pin {
 
 /// The slot of our token. SoftHSM2 numbers slots anew when it is loaded.
 pub(crate) fn slot(library: &Library) -> u64 {
-    let is_ours = |slot: &u64| library.token_info(*slot).unwrap().label == LABEL;
+    slot_of(library, LABEL)
+}
+
+fn slot_of(library: &Library, label: &str) -> u64 {
+    let is_ours = |slot: &u64| library.token_info(*slot).unwrap().label == label;
     library.slots().unwrap().into_iter().find(is_ours).unwrap()
 }
 
-/// Initialises the only slot's token and its user's PIN; the slot it is in then.
+/// Initialises the free slot's token and its user's PIN; the slot it is in then.
 pub(crate) fn initialise(library: &Arc<Library>) -> u64 {
-    let free = library.slots().unwrap()[0];
-    library.init_token(free, &pin(OFFICER_PIN), LABEL).unwrap();
-    let slot = slot(library);
+    initialise_as(library, LABEL)
+}
+
+/// SoftHSM2 always has one free slot, the last.
+pub(crate) fn initialise_as(library: &Arc<Library>, label: &str) -> u64 {
+    let free = *library.slots().unwrap().last().unwrap();
+    library.init_token(free, &pin(OFFICER_PIN), label).unwrap();
+    let slot = slot_of(library, label);
     let session = library.open_session(slot, true).unwrap();
     session.login(User::SecurityOfficer, &pin(OFFICER_PIN)).unwrap();
     session.init_pin(&pin(USER_PIN)).unwrap();
