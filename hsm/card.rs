@@ -25,7 +25,7 @@ use crate::config::CardConfig;
 use crate::forms::Oddity;
 use crate::keystore::{BULK_BYTES_MAX, SIGN_MANY_MAX, WRAPPED_BYTES_MAX};
 use crate::pin::Pin;
-use crate::pkcs11::{CallStyle, Session};
+use crate::pkcs11::{CallStyle, Session, Unload};
 use crate::pool::{
     CardPool, Handles, KEYS_MAX, KeyObjects, Metrics, Operation, PoolOptions, PoolStatus,
     TokenOptions, TokenSource,
@@ -71,6 +71,7 @@ impl Card {
             token: config.token.clone(),
             is_read_write: false,
             call_style: CallStyle::OneCall,
+            unload: Unload::default(),
             sessions_max: None,
         };
         let found = TokenSource::new(token.clone(), None).look()?;
@@ -80,6 +81,9 @@ impl Card {
             LengthQuery::Never => CallStyle::OneCall,
             LengthQuery::Always => CallStyle::LengthFirst,
         };
+        if profile.quirks.keep_mapped {
+            token.unload = Unload::KeepMapped;
+        }
         let of_profile = usize::try_from(profile.quirks.sessions_max).unwrap_or(usize::MAX);
         token.sessions_max = (of_profile > 0).then_some(of_profile);
         let options = PoolOptions {

@@ -192,7 +192,7 @@ pub enum LengthQuery {
 }
 
 /// What must be minded besides.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Quirks {
     /// How keys are told apart.
@@ -203,20 +203,8 @@ pub struct Quirks {
     pub sessions_max: u32,
     /// A session that is idle for so long is used once, so that it lives; 0 for never.
     pub keep_alive_seconds: u32,
-    /// Whether the library must be finalised after the token was gone.
-    pub finalize_after_loss: bool,
-}
-
-impl Default for Quirks {
-    fn default() -> Self {
-        Self {
-            key_naming: KeyNaming::default(),
-            length_query: LengthQuery::default(),
-            sessions_max: 0,
-            keep_alive_seconds: 0,
-            finalize_after_loss: true,
-        }
-    }
+    /// Whether the library stays in memory when it is finalised: its own threads outlive that.
+    pub keep_mapped: bool,
 }
 
 impl Quirks {

@@ -10,6 +10,8 @@ const UNSAFE_CRATES: &[&str] = &["kernels", "src/runtime", "hsm", "hsm/softtoken
 /// Every module with `unsafe`, and what it cannot do without.
 const UNSAFE_MODULES: &[(&str, &str)] = &[
     ("bench/baselines/openssl.rs", "calls of the system's libcrypto"),
+    ("hsm/agent/memory.rs", "memory shared with the agent's process"),
+    ("hsm/agent/os.rs", "futexes, descriptors over sockets, pidfd"),
     ("hsm/benches/pool.rs", "the bare loop of C calls that the pool is measured against"),
     ("hsm/pin/memory.rs", "memory that is not swapped, dumped or inherited"),
     ("hsm/pkcs11/functions.rs", "calls of the C interface"),

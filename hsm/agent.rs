@@ -1,0 +1,40 @@
+//! A vendor's library in a process of its own, behind the same seam.
+//!
+//! ```text
+//! node                                                     agent, one process for each library
+//! AgentClient (threads)  --.                            .-- worker --+
+//!                           +--> ring in shared memory --+-- worker --+--> Keystore --> library
+//! Submitter (sign tile)  --'                            '-- worker --+
+//! Supervisor  <------- socket: hello, stop; end; heartbeat -------> main thread
+//! ```
+//!
+//! A crash or a hang of foreign code ends the agent and nothing else. The node trusts the agent as
+//! far as a socket: see `ring` for what is checked and `shared` for what is verified again.
+//!
+//! - [`AgentConfig`]: what is run, and the limits. [`Agent`] or [`supervise`] start it.
+//! - [`AgentClient`] is the [`crate::Keystore`]; [`Submitter`] is for the tile that must not wait.
+//! - [`Endpoint`] is the agent's side.
+
+mod client;
+mod config;
+mod errors;
+mod memory;
+mod os;
+mod protocol;
+mod ring;
+mod server;
+mod shared;
+mod status;
+mod submitter;
+mod supervisor;
+
+pub use client::AgentClient;
+pub use config::AgentConfig;
+pub use server::{Endpoint, WORKERS_COUNT_MAX};
+pub use shared::KEYS_COUNT_MAX;
+pub use status::{AgentState, AgentStatus};
+pub use submitter::{Full, Submitter};
+pub use supervisor::{Agent, Supervisor, supervise};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,89 @@
+//! How an agent is started and what it may take.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::ring::{SLOTS_COUNT_MAX, SLOTS_COUNT_MIN};
+use crate::error::Error;
+
+/// One agent: what is run, and the limits on it. Durations are of this process's clock.
+#[derive(Clone, Debug)]
+pub struct AgentConfig {
+    /// Name of the card, for threads and logs.
+    pub name: String,
+    /// What is run: the node's own binary.
+    pub program: PathBuf,
+    /// Its arguments. Nothing secret: every user of the host can read them.
+    pub arguments: Vec<OsString>,
+    /// The whole environment of the agent; nothing is inherited.
+    pub environment: Vec<(OsString, OsString)>,
+    /// Calls that may be under way at once, count.
+    pub slots_count: u32,
+    /// Of these, how many belong to [`super::Submitter`], and all it may use: neither other callers
+    /// nor the tile that signs votes can starve each other.
+    pub reserved_count: u32,
+    /// How long a caller spins for its answer before it sleeps.
+    pub spin: Duration,
+    /// How long an idle worker of the agent spins for the next call before it sleeps; one does.
+    pub worker_spin: Duration,
+    /// From the start of the process to its card being open.
+    pub start_time: Duration,
+    /// From the word to stop to the end of the process.
+    pub stop_time: Duration,
+    /// How long after its deadline a call without an answer proves that the agent hangs.
+    pub grace: Duration,
+    /// How long the agent's main thread may be silent.
+    pub silence_time: Duration,
+    /// The longest that any call waits, whatever its deadline.
+    pub call_time_max: Duration,
+    /// Wait before the second restart in a row; it doubles from one to the next. The first is at
+    /// once.
+    pub restart_wait_min: Duration,
+    /// The longest wait before a restart.
+    pub restart_wait_max: Duration,
+    /// How long an agent must have served for its end to be the first one again.
+    pub health_time: Duration,
+}
+
+impl AgentConfig {
+    /// The usual limits around a program.
+    #[must_use]
+    pub fn new(name: &str, program: PathBuf, arguments: Vec<OsString>) -> Self {
+        Self {
+            name: name.to_owned(),
+            program,
+            arguments,
+            environment: Vec::new(),
+            slots_count: 128,
+            reserved_count: 32,
+            spin: Duration::from_micros(50),
+            worker_spin: Duration::from_micros(50),
+            start_time: Duration::from_secs(60),
+            stop_time: Duration::from_secs(5),
+            grace: Duration::from_secs(1),
+            silence_time: Duration::from_secs(10),
+            call_time_max: Duration::from_secs(60),
+            restart_wait_min: Duration::from_millis(100),
+            restart_wait_max: Duration::from_secs(10),
+            health_time: Duration::from_secs(60),
+        }
+    }
+
+    /// Whether the limits fit together.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        let slots = SLOTS_COUNT_MIN..=SLOTS_COUNT_MAX;
+        let reason = if !slots.contains(&self.slots_count) {
+            format!("{} slots; there must be {slots:?}", self.slots_count)
+        } else if !(1..self.slots_count).contains(&self.reserved_count) {
+            format!("{} of {} slots are reserved", self.reserved_count, self.slots_count)
+        } else if self.grace.is_zero() || self.silence_time.is_zero() {
+            "a hang needs time to be told from work".to_owned()
+        } else if self.restart_wait_min.is_zero() || self.restart_wait_max.is_zero() {
+            "restarts in a row need time between them".to_owned()
+        } else {
+            return Ok(());
+        };
+        Err(Error::Agent { reason: format!("configuration of {:?}: {reason}", self.name) })
+    }
+}
