@@ -1,0 +1,522 @@
+//! Digests, signatures and encryption in sessions: begun, fed, finished.
+//!
+//! PKCS#11 2.40 5.2: a question for the length and a buffer that is too small leave the operation
+//! as it is; every other end is its end.
+
+use std::sync::Arc;
+
+use cryptoki_sys::*;
+use zeroize::Zeroizing;
+
+use super::Module;
+use crate::answer::{Answer, locked};
+use crate::attributes::number;
+use crate::imitations::native::{KEY_SM2, KEY_SM4};
+use crate::imitations::{Algorithm, Block};
+use crate::mechanisms::Call;
+use crate::mechanisms::ciphering::{Ciphering, Direction};
+use crate::mechanisms::hashing::Hasher;
+use crate::mechanisms::signing::Signing;
+use crate::object::Object;
+use crate::session::{Active, Operations};
+use crate::slot::{Found, Slot};
+
+/// What becomes of a call that gives bytes, with the room the client has for them.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Given {
+    /// He has room for all.
+    Bytes(Vec<u8>),
+    /// He asked how much room he needs.
+    Size(usize),
+    /// He has too little.
+    TooSmall(usize),
+}
+
+/// What a key is used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Sign,
+    Verify,
+    Encrypt,
+    Decrypt,
+}
+
+impl Kind {
+    /// The attribute that allows it, and the class that has the key besides secret keys.
+    const fn usage(self) -> (CK_ATTRIBUTE_TYPE, CK_OBJECT_CLASS) {
+        match self {
+            Self::Sign => (CKA_SIGN, CKO_PRIVATE_KEY),
+            Self::Verify => (CKA_VERIFY, CKO_PUBLIC_KEY),
+            Self::Encrypt => (CKA_ENCRYPT, CKO_PUBLIC_KEY),
+            Self::Decrypt => (CKA_DECRYPT, CKO_PRIVATE_KEY),
+        }
+    }
+}
+
+/// The type of key that a mechanism takes.
+pub(crate) const fn key_type_of(algorithm: Algorithm) -> Option<CK_KEY_TYPE> {
+    match algorithm {
+        Algorithm::Sm2Sign(..) | Algorithm::Sm2Encrypt(_) => Some(KEY_SM2),
+        Algorithm::Ecdsa(_) => Some(CKK_EC),
+        Algorithm::HmacSm3 => Some(CKK_GENERIC_SECRET),
+        Algorithm::Sm4Mac | Algorithm::Block(Block::Sm4, _) => Some(KEY_SM4),
+        Algorithm::Block(Block::Aes, _) | Algorithm::AesKeyWrap { .. } => Some(CKK_AES),
+        _ => None,
+    }
+}
+
+/// Whether `CKA_ALLOWED_MECHANISMS`, where it is set, has this one.
+pub(crate) fn allows(object: &Object, code: CK_MECHANISM_TYPE) -> bool {
+    let list = object.get(CKA_ALLOWED_MECHANISMS).unwrap_or_default();
+    list.is_empty() || list.chunks(size_of::<CK_ULONG>()).any(|it| number(it) == Some(code))
+}
+
+/// What of an operation is there, if it was begun since the last logout or removal; what was begun
+/// before is swept out.
+fn current<'a, T>(active: &'a mut Option<Active<T>>, slot: &Slot) -> Answer<&'a mut Active<T>> {
+    if active.as_ref().is_some_and(|active| active.epoch != slot.epoch()) {
+        *active = None;
+    }
+    active.as_mut().ok_or(CKR_OPERATION_NOT_INITIALIZED)
+}
+
+/// As [`current`], and not waiting for a login.
+fn ready<'a, T>(active: &'a mut Option<Active<T>>, slot: &Slot) -> Answer<&'a mut Active<T>> {
+    let found = current(active, slot)?;
+    if found.waits_for_login { Err(CKR_USER_NOT_LOGGED_IN) } else { Ok(found) }
+}
+
+const fn signing(operations: &mut Operations, kind: Kind) -> &mut Option<Active<Signing>> {
+    match kind {
+        Kind::Sign => &mut operations.sign,
+        _ => &mut operations.verify,
+    }
+}
+
+const fn ciphering(operations: &mut Operations, kind: Kind) -> &mut Option<Active<Ciphering>> {
+    match kind {
+        Kind::Encrypt => &mut operations.encrypt,
+        _ => &mut operations.decrypt,
+    }
+}
+
+impl Module {
+    /// Whether the room is enough; `None` is the question for the size.
+    fn room(&self, size: usize, room: Option<usize>) -> Answer<Option<Given>> {
+        match room {
+            None if !self.dialect().tells_length => Err(CKR_ARGUMENTS_BAD),
+            None => Ok(Some(Given::Size(size))),
+            Some(room) if room < size => Ok(Some(Given::TooSmall(size))),
+            Some(_) => Ok(None),
+        }
+    }
+
+    /// The key, if it may be used for this by this mechanism.
+    fn usable_key(
+        &self,
+        slot: &Slot,
+        handle: CK_OBJECT_HANDLE,
+        call: &Call,
+        kind: Kind,
+    ) -> Answer<Found> {
+        let found = slot.object(handle, CKR_KEY_HANDLE_INVALID)?;
+        let object = &found.object;
+        let (usage, class) = kind.usage();
+        if object.class() != class && object.class() != CKO_SECRET_KEY {
+            let is_key = matches!(object.class(), CKO_PRIVATE_KEY | CKO_PUBLIC_KEY);
+            return Err(if is_key { CKR_KEY_TYPE_INCONSISTENT } else { CKR_KEY_HANDLE_INVALID });
+        }
+        if key_type_of(call.algorithm).is_some_and(|key_type| key_type != object.key_type()) {
+            return Err(CKR_KEY_TYPE_INCONSISTENT);
+        }
+        if !object.flag(usage) {
+            return Err(CKR_KEY_FUNCTION_NOT_PERMITTED);
+        }
+        if !allows(object, call.code) {
+            return Err(CKR_MECHANISM_INVALID);
+        }
+        Ok(found)
+    }
+
+    /// `C_SignInit`, `C_VerifyInit`.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) fn begin_signing(
+        &self,
+        session: CK_SESSION_HANDLE,
+        call: &Call,
+        key: CK_OBJECT_HANDLE,
+        kind: Kind,
+    ) -> Answer<()> {
+        let (session, slot) = self.session(session)?;
+        if current(signing(&mut locked(&session.operations), kind), slot).is_ok() {
+            return Err(CKR_OPERATION_ACTIVE);
+        }
+        let found = self.usable_key(slot, key, call, kind)?;
+        let work = Signing::start(call, found.object.prepared()?)?;
+        let waits = kind == Kind::Sign && found.object.flag(CKA_ALWAYS_AUTHENTICATE);
+        let active = Active::new(work, found.epoch, waits);
+        *signing(&mut locked(&session.operations), kind) = Some(active);
+        Ok(())
+    }
+
+    /// `C_SignUpdate`, `C_VerifyUpdate`.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) fn update_signing(
+        &self,
+        session: CK_SESSION_HANDLE,
+        part: &[u8],
+        kind: Kind,
+    ) -> Answer<()> {
+        let (session, slot) = self.session(session)?;
+        let mut operations = locked(&session.operations);
+        let place = signing(&mut operations, kind);
+        let active = ready(place, slot)?;
+        active.has_parts = true;
+        let fed = if active.work.is_single_part() {
+            Err(CKR_FUNCTION_NOT_SUPPORTED)
+        } else {
+            active.work.update(part)
+        };
+        if fed.is_err() {
+            *place = None;
+        }
+        fed
+    }
+
+    /// `C_Sign` with the data, `C_SignFinal` without.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) fn sign(
+        &self,
+        session: CK_SESSION_HANDLE,
+        data: Option<&[u8]>,
+        room: Option<usize>,
+    ) -> Answer<Given> {
+        let (session, slot) = self.session(session)?;
+        let mut operations = locked(&session.operations);
+        let active = ready(&mut operations.sign, slot)?;
+        if data.is_some() && active.has_parts {
+            return Err(CKR_OPERATION_ACTIVE);
+        }
+        if let Some(answer) = self.room(active.work.size_max(), room)? {
+            return Ok(answer);
+        }
+        let active = operations.sign.take().ok_or(CKR_OPERATION_NOT_INITIALIZED)?;
+        self.strain(&session, slot)?;
+        let mut work = active.work;
+        data.map_or(Ok(()), |data| work.update(data))?;
+        let mut signature = work.sign()?;
+        slot.faults.spoil(&mut signature);
+        // What is spoiled may be longer than what was asked for.
+        if room.is_some_and(|room| signature.len() > room) {
+            return Err(CKR_FUNCTION_FAILED);
+        }
+        Ok(Given::Bytes(signature))
+    }
+
+    /// `C_Verify` with the data, `C_VerifyFinal` without.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) fn verify(
+        &self,
+        session: CK_SESSION_HANDLE,
+        data: Option<&[u8]>,
+        signature: &[u8],
+    ) -> Answer<()> {
+        let (session, slot) = self.session(session)?;
+        let mut operations = locked(&session.operations);
+        let active = ready(&mut operations.verify, slot)?;
+        if data.is_some() && active.has_parts {
+            return Err(CKR_OPERATION_ACTIVE);
+        }
+        let active = operations.verify.take().ok_or(CKR_OPERATION_NOT_INITIALIZED)?;
+        self.strain(&session, slot)?;
+        let mut work = active.work;
+        data.map_or(Ok(()), |data| work.update(data))?;
+        work.verify(signature)
+    }
+
+    /// `C_EncryptInit`, `C_DecryptInit`.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) fn begin_ciphering(
+        &self,
+        session: CK_SESSION_HANDLE,
+        call: &Call,
+        key: CK_OBJECT_HANDLE,
+        kind: Kind,
+    ) -> Answer<()> {
+        let (session, slot) = self.session(session)?;
+        if current(ciphering(&mut locked(&session.operations), kind), slot).is_ok() {
+            return Err(CKR_OPERATION_ACTIVE);
+        }
+        let found = self.usable_key(slot, key, call, kind)?;
+        let direction = if kind == Kind::Encrypt { Direction::Encrypt } else { Direction::Decrypt };
+        let work = Ciphering::start(call, found.object.prepared()?, direction)?;
+        let waits = kind == Kind::Decrypt && found.object.flag(CKA_ALWAYS_AUTHENTICATE);
+        let active = Active::new(work, found.epoch, waits);
+        *ciphering(&mut locked(&session.operations), kind) = Some(active);
+        Ok(())
+    }
+
+    /// `C_Encrypt`, `C_Decrypt`.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) fn cipher(
+        &self,
+        session: CK_SESSION_HANDLE,
+        data: &[u8],
+        room: Option<usize>,
+        kind: Kind,
+    ) -> Answer<Given> {
+        let (session, slot) = self.session(session)?;
+        let mut operations = locked(&session.operations);
+        let place = ciphering(&mut operations, kind);
+        let active = ready(place, slot)?;
+        if active.has_parts {
+            return Err(CKR_OPERATION_ACTIVE);
+        }
+        let bound = active.work.finish_size_max(data.len());
+        if room.is_none() {
+            return self.room(bound, None).map(|answer| answer.unwrap_or(Given::Size(bound)));
+        }
+        let done = self.strain(&session, slot).and_then(|()| active.work.whole(data));
+        let given = done.and_then(|bytes| self.fitted(bytes, room));
+        if !matches!(given, Ok(Given::TooSmall(_))) {
+            *place = None;
+        }
+        given
+    }
+
+    /// `C_EncryptUpdate`, `C_DecryptUpdate`.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) fn update_ciphering(
+        &self,
+        session: CK_SESSION_HANDLE,
+        part: &[u8],
+        room: Option<usize>,
+        kind: Kind,
+    ) -> Answer<Given> {
+        let (session, slot) = self.session(session)?;
+        let mut operations = locked(&session.operations);
+        let place = ciphering(&mut operations, kind);
+        let active = ready(place, slot)?;
+        if let Some(answer) = self.room(active.work.update_size(part.len()), room)? {
+            return Ok(answer);
+        }
+        active.has_parts = true;
+        let given = active.work.update(part);
+        if given.is_err() {
+            *place = None;
+        }
+        given.map(Given::Bytes)
+    }
+
+    /// `C_EncryptFinal`, `C_DecryptFinal`.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) fn finish_ciphering(
+        &self,
+        session: CK_SESSION_HANDLE,
+        room: Option<usize>,
+        kind: Kind,
+    ) -> Answer<Given> {
+        let (session, slot) = self.session(session)?;
+        let mut operations = locked(&session.operations);
+        let place = ciphering(&mut operations, kind);
+        let active = ready(place, slot)?;
+        if room.is_none() {
+            let bound = active.work.finish_size_max(0);
+            return self.room(bound, None).map(|answer| answer.unwrap_or(Given::Size(bound)));
+        }
+        let done = self.strain(&session, slot).and_then(|()| active.work.finish());
+        let given = done.and_then(|bytes| self.fitted(bytes, room));
+        if !matches!(given, Ok(Given::TooSmall(_))) {
+            *place = None;
+        }
+        given
+    }
+
+    /// The bytes, if there is room for them; else they are overwritten.
+    pub(super) fn fitted(&self, bytes: Vec<u8>, room: Option<usize>) -> Answer<Given> {
+        let bytes = Zeroizing::new(bytes);
+        let answer = self.room(bytes.len(), room)?;
+        Ok(answer.unwrap_or_else(|| Given::Bytes(bytes.to_vec())))
+    }
+
+    /// `C_DigestInit`.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) fn begin_digest(&self, session: CK_SESSION_HANDLE, call: &Call) -> Answer<()> {
+        let (session, slot) = self.session(session)?;
+        let Algorithm::Hash(hash) = call.algorithm else { return Err(CKR_MECHANISM_INVALID) };
+        if call.parameter != crate::mechanisms::Parameter::None {
+            return Err(CKR_MECHANISM_PARAM_INVALID);
+        }
+        let mut operations = locked(&session.operations);
+        if current(&mut operations.digest, slot).is_ok() {
+            return Err(CKR_OPERATION_ACTIVE);
+        }
+        operations.digest = Some(Active::new(Hasher::new(hash), slot.epoch(), false));
+        Ok(())
+    }
+
+    /// `C_DigestUpdate`.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) fn update_digest(&self, session: CK_SESSION_HANDLE, part: &[u8]) -> Answer<()> {
+        let (session, slot) = self.session(session)?;
+        let mut operations = locked(&session.operations);
+        let active = current(&mut operations.digest, slot)?;
+        active.has_parts = true;
+        active.work.update(part);
+        Ok(())
+    }
+
+    /// `C_DigestKey`: of keys whose value may be read only, or a digest would tell of others.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) fn digest_key(
+        &self,
+        session: CK_SESSION_HANDLE,
+        key: CK_OBJECT_HANDLE,
+    ) -> Answer<()> {
+        let (held, slot) = self.session(session)?;
+        let found = slot.object(key, CKR_KEY_HANDLE_INVALID)?;
+        current(&mut locked(&held.operations).digest, slot)?;
+        if found.object.class() != CKO_SECRET_KEY {
+            return Err(CKR_KEY_INDIGESTIBLE);
+        }
+        let value = found.object.read(CKA_VALUE, self.dialect());
+        let value = Zeroizing::new(value.map_err(|_| CKR_KEY_INDIGESTIBLE)?);
+        self.update_digest(session, &value)
+    }
+
+    /// `C_Digest` with the data, `C_DigestFinal` without.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) fn digest(
+        &self,
+        session: CK_SESSION_HANDLE,
+        data: Option<&[u8]>,
+        room: Option<usize>,
+    ) -> Answer<Given> {
+        let (session, slot) = self.session(session)?;
+        let mut operations = locked(&session.operations);
+        let active = current(&mut operations.digest, slot)?;
+        if data.is_some() && active.has_parts {
+            return Err(CKR_OPERATION_ACTIVE);
+        }
+        if let Some(answer) = self.room(active.work.size(), room)? {
+            return Ok(answer);
+        }
+        let active = operations.digest.take().ok_or(CKR_OPERATION_NOT_INITIALIZED)?;
+        let mut work = active.work;
+        work.update(data.unwrap_or_default());
+        Ok(Given::Bytes(work.digest()))
+    }
+
+    /// `C_FindObjectsInit`.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) fn begin_find(
+        &self,
+        session: CK_SESSION_HANDLE,
+        template: &crate::attributes::Template,
+    ) -> Answer<()> {
+        let (session, slot) = self.session(session)?;
+        if locked(&session.operations).find.is_some() {
+            return Err(CKR_OPERATION_ACTIVE);
+        }
+        let mut found = slot.find(template)?;
+        found.reverse();
+        locked(&session.operations).find = Some(found);
+        Ok(())
+    }
+
+    /// `C_FindObjects`.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) fn find(
+        &self,
+        session: CK_SESSION_HANDLE,
+        count_max: usize,
+    ) -> Answer<Vec<CK_OBJECT_HANDLE>> {
+        let (session, _slot) = self.session(session)?;
+        let mut operations = locked(&session.operations);
+        let left = operations.find.as_mut().ok_or(CKR_OPERATION_NOT_INITIALIZED)?;
+        let from = left.len().saturating_sub(count_max);
+        let mut found = left.split_off(from);
+        found.reverse();
+        Ok(found)
+    }
+
+    /// `C_FindObjectsFinal`.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) fn finish_find(&self, session: CK_SESSION_HANDLE) -> Answer<()> {
+        let (session, _slot) = self.session(session)?;
+        let found = locked(&session.operations).find.take();
+        found.map(drop).ok_or(CKR_OPERATION_NOT_INITIALIZED)
+    }
+
+    /// `C_SessionCancel` of PKCS#11 3.0.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) fn cancel(&self, session: CK_SESSION_HANDLE, flags: CK_FLAGS) -> Answer<()> {
+        let (session, _slot) = self.session(session)?;
+        let mut operations = locked(&session.operations);
+        let has = |flag: CK_FLAGS| flags & flag != 0;
+        if has(CKF_FIND_OBJECTS) {
+            operations.find = None;
+        }
+        if has(CKF_DIGEST) {
+            operations.digest = None;
+        }
+        if has(CKF_SIGN) {
+            operations.sign = None;
+        }
+        if has(CKF_VERIFY) {
+            operations.verify = None;
+        }
+        if has(CKF_ENCRYPT) {
+            operations.encrypt = None;
+        }
+        if has(CKF_DECRYPT) {
+            operations.decrypt = None;
+        }
+        Ok(())
+    }
+
+    /// An object that may be seen in the session.
+    ///
+    /// # Errors
+    /// `CKR_OBJECT_HANDLE_INVALID`.
+    pub(crate) fn object(
+        &self,
+        session: CK_SESSION_HANDLE,
+        handle: CK_OBJECT_HANDLE,
+    ) -> Answer<Arc<Object>> {
+        let (_session, slot) = self.session(session)?;
+        Ok(slot.object(handle, CKR_OBJECT_HANDLE_INVALID)?.object)
+    }
+}

@@ -1,0 +1,292 @@
+//! The tokens on disk: one folder each.
+//!
+//! ```text
+//! slot-00/token      label, serial number, PINs (as wrapped keys), counters of wrong PINs
+//! slot-00/objects/   one file an object, sealed with SM4-GCM under the token's key
+//! slot-00/lock       held while something is changed, between processes
+//! slot-00/control    a page of memory that processes share: generation of the content, faults
+//! ```
+//!
+//! A file is written whole beside its name, synced, and renamed; then its folder is synced. So each
+//! is there as it was before or as it is after, whenever the power goes. A cut or changed file is
+//! found by its checksum or tag, named, and nothing is read from it.
+//!
+//! The key of private objects is wrapped by a key derived from each PIN (PBKDF2-HMAC-SM3). Public
+//! objects are sealed too, with a key that lies beside them: that finds accidents, not forgery,
+//! because PKCS#11 lets anyone read and write them.
+
+pub(crate) mod header;
+mod pin;
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use hufu_crypto::{Backend, Sm4Key, cipher, entropy};
+use zeroize::Zeroizing;
+
+use crate::object::Object;
+use header::Header;
+
+const TOKEN: &str = "token";
+const OBJECTS: &str = "objects";
+const LOCK: &str = "lock";
+/// The shared page.
+pub(crate) const CONTROL: &str = "control";
+
+const NONCE_SIZE: usize = 12;
+const TAG_SIZE: usize = 16;
+/// Largest file that is read: an object with every attribute at its limit is smaller.
+const FILE_BYTES_MAX: u64 = 4 << 20;
+
+/// What is wrong with a store.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The system did not do it.
+    #[error("{}: {doing}: {cause}", path.display())]
+    Io {
+        /// Which file or folder.
+        path: PathBuf,
+        /// What was tried.
+        doing: &'static str,
+        /// What the system said.
+        cause: io::Error,
+    },
+    /// A file is cut short, changed, or another's.
+    #[error("{}: {reason}", path.display())]
+    Damaged {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// No randomness.
+    #[error("no randomness: {0}")]
+    Crypto(#[from] hufu_crypto::Error),
+}
+
+/// The number that an object has on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct StoreId(u64);
+
+/// The key of a token's private objects; overwritten when dropped.
+#[derive(Clone)]
+pub(crate) struct TokenKey(Zeroizing<[u8; 16]>);
+
+/// The folder of one token.
+#[derive(Clone, Debug)]
+pub(crate) struct Store {
+    folder: PathBuf,
+}
+
+/// Held while the folder is read or changed; other processes wait.
+pub(crate) struct StoreLock {
+    _file: File,
+}
+
+fn io_error<'a>(path: &'a Path, doing: &'static str) -> impl FnOnce(io::Error) -> StoreError + 'a {
+    move |cause| StoreError::Io { path: path.to_owned(), doing, cause }
+}
+
+impl TokenKey {
+    fn new() -> Result<Self, StoreError> {
+        let mut key = Zeroizing::new([0; 16]);
+        entropy::fill(&mut *key)?;
+        Ok(Self(key))
+    }
+
+    /// As SM4 wants it.
+    fn sm4(&self) -> Sm4Key {
+        Sm4Key::from_bytes(&self.0)
+    }
+}
+
+impl Store {
+    /// The folder of a slot, made if it is missing, with a token that is not initialised.
+    pub(crate) fn open(root: &Path, slot: u32, serial_start: &str) -> Result<Self, StoreError> {
+        let folder = root.join(format!("slot-{slot:02}"));
+        let objects = folder.join(OBJECTS);
+        let mut builder = std::fs::DirBuilder::new();
+        builder.recursive(true).mode(0o700);
+        builder.create(&objects).map_err(io_error(&objects, "cannot make the folder"))?;
+        let store = Self { folder };
+        let _lock = store.lock()?;
+        if !store.folder.join(TOKEN).exists() {
+            store.write_header(&Header::blank(serial_start)?)?;
+        }
+        Ok(store)
+    }
+
+    /// The folder itself.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Waits until no other process reads or changes the folder.
+    pub(crate) fn lock(&self) -> Result<StoreLock, StoreError> {
+        let path = self.folder.join(LOCK);
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(io_error(&path, "cannot open"))?;
+        file.lock().map_err(io_error(&path, "cannot lock"))?;
+        Ok(StoreLock { _file: file })
+    }
+
+    /// Label, PINs and counters.
+    pub(crate) fn read_header(&self) -> Result<Header, StoreError> {
+        let path = self.folder.join(TOKEN);
+        let bytes = read_file(&path)?;
+        Header::from_bytes(&bytes).map_err(|reason| StoreError::Damaged { path, reason })
+    }
+
+    /// Writes label, PINs and counters, durably.
+    pub(crate) fn write_header(&self, header: &Header) -> Result<(), StoreError> {
+        write_file(&self.folder, TOKEN, &header.to_bytes())
+    }
+
+    fn object_path(&self, id: StoreId, is_private: bool) -> PathBuf {
+        self.folder.join(OBJECTS).join(object_name(id, is_private))
+    }
+
+    /// Writes an object, durably: a new one, or in place of what it was.
+    pub(crate) fn write_object(
+        &self,
+        header: &Header,
+        key: &TokenKey,
+        id: StoreId,
+        object: &Object,
+    ) -> Result<(), StoreError> {
+        let is_private = object.flag(cryptoki_sys::CKA_PRIVATE);
+        let mut nonce = [0; NONCE_SIZE];
+        entropy::fill(&mut nonce)?;
+        // Encrypted in place: the clear bytes are overwritten by it.
+        let mut data = object.to_bytes();
+        let bound = associated(header, id, is_private);
+        let tag = cipher::gcm_seal(Backend::best(), &key.sm4(), &nonce, &bound, &mut data)?;
+        let bytes = [&nonce[..], &tag, &data].concat();
+        write_file(&self.folder.join(OBJECTS), &object_name(id, is_private), &bytes)
+    }
+
+    /// Takes an object off the disk, durably.
+    pub(crate) fn remove_object(&self, id: StoreId, is_private: bool) -> Result<(), StoreError> {
+        let path = self.object_path(id, is_private);
+        std::fs::remove_file(&path).map_err(io_error(&path, "cannot remove"))?;
+        sync_folder(&self.folder.join(OBJECTS))
+    }
+
+    /// Reads one object.
+    pub(crate) fn read_object(
+        &self,
+        header: &Header,
+        key: &TokenKey,
+        id: StoreId,
+        is_private: bool,
+    ) -> Result<Object, StoreError> {
+        let path = self.object_path(id, is_private);
+        let bytes = read_file(&path)?;
+        let damaged = |reason| StoreError::Damaged { path: path.clone(), reason };
+        let cut = || damaged("the object is cut short");
+        let (nonce, rest) = bytes.split_first_chunk::<NONCE_SIZE>().ok_or_else(cut)?;
+        let (tag, data) = rest.split_first_chunk::<TAG_SIZE>().ok_or_else(cut)?;
+        let mut data = Zeroizing::new(data.to_vec());
+        let bound = associated(header, id, is_private);
+        cipher::gcm_open(Backend::best(), &key.sm4(), nonce, &bound, &mut data, tag)
+            .map_err(|_| damaged("the object was changed, or is another token's"))?;
+        Object::from_bytes(&data).ok_or_else(|| damaged("the object is not one of this version"))
+    }
+
+    /// The objects there are: their numbers, and whether they are private.
+    pub(crate) fn list(&self) -> Result<Vec<(StoreId, bool)>, StoreError> {
+        let folder = self.folder.join(OBJECTS);
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir(&folder).map_err(io_error(&folder, "cannot list"))? {
+            let entry = entry.map_err(io_error(&folder, "cannot list"))?;
+            let name = entry.file_name();
+            // What a power cut left behind half written has another ending.
+            found.extend(name.to_str().and_then(parse_name));
+        }
+        found.sort_unstable();
+        Ok(found)
+    }
+
+    /// Removes every object, for a token that begins anew.
+    pub(crate) fn remove_all(&self) -> Result<(), StoreError> {
+        for (id, is_private) in self.list()? {
+            self.remove_object(id, is_private)?;
+        }
+        Ok(())
+    }
+}
+
+impl StoreId {
+    /// A number that no object has.
+    pub(crate) fn new() -> Result<Self, StoreError> {
+        let mut bytes = [0; 8];
+        entropy::fill(&mut bytes)?;
+        Ok(Self(u64::from_le_bytes(bytes)))
+    }
+
+    /// For `CKA_UNIQUE_ID`.
+    pub(crate) fn text(self) -> String {
+        format!("{:016x}", self.0)
+    }
+}
+
+const ENDINGS: [(&str, bool); 2] = [(".private", true), (".public", false)];
+
+fn object_name(id: StoreId, is_private: bool) -> String {
+    let ending = if is_private { ENDINGS[0].0 } else { ENDINGS[1].0 };
+    format!("{:016x}{ending}", id.0)
+}
+
+fn parse_name(name: &str) -> Option<(StoreId, bool)> {
+    let (number, is_private) = ENDINGS
+        .iter()
+        .find_map(|(ending, is_private)| Some((name.strip_suffix(ending)?, *is_private)))?;
+    let id = u64::from_str_radix(number, 16).ok().filter(|_| number.len() == 16)?;
+    Some((StoreId(id), is_private))
+}
+
+/// What a sealed object is bound to: this life of this token, its number, its kind.
+fn associated(header: &Header, id: StoreId, is_private: bool) -> [u8; 25] {
+    let mut bytes = [0; 25];
+    bytes[..16].copy_from_slice(header.life());
+    bytes[16..24].copy_from_slice(&id.0.to_le_bytes());
+    bytes[24] = u8::from(is_private);
+    bytes
+}
+
+fn read_file(path: &Path) -> Result<Vec<u8>, StoreError> {
+    let file = File::open(path).map_err(io_error(path, "cannot open"))?;
+    let mut bytes = Vec::new();
+    file.take(FILE_BYTES_MAX).read_to_end(&mut bytes).map_err(io_error(path, "cannot read"))?;
+    Ok(bytes)
+}
+
+fn write_file(folder: &Path, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
+    let path = folder.join(name);
+    let beside = folder.join(format!("{name}.new"));
+    let mut file = OpenOptions::new()
+        .create(true)
+        .truncate(true)
+        .write(true)
+        .mode(0o600)
+        .open(&beside)
+        .map_err(io_error(&beside, "cannot make"))?;
+    file.write_all(bytes).map_err(io_error(&beside, "cannot write"))?;
+    file.sync_all().map_err(io_error(&beside, "cannot sync"))?;
+    std::fs::rename(&beside, &path).map_err(io_error(&path, "cannot rename to"))?;
+    sync_folder(folder)
+}
+
+fn sync_folder(folder: &Path) -> Result<(), StoreError> {
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(io_error(folder, "cannot sync"))
+}
+
+#[cfg(test)]
+mod tests;
