@@ -51,6 +51,8 @@ pub enum PointForm {
     Raw64,
     /// x and y, each in an attribute of its own, which the profile names.
     Xy,
+    /// One of the first three, which differ in length: for cards whose papers do not say which.
+    ByLength,
 }
 
 /// How a ciphertext of SM2 is ordered.
@@ -230,12 +232,17 @@ impl PointForm {
     pub fn read(self, bytes: &[u8]) -> Result<PublicKey, Error> {
         let wrong =
             |reason: &str| malformed("public key", format!("{} bytes, {reason}", bytes.len()));
-        let both = match (self, bytes) {
+        let form = match (self, bytes.len()) {
+            (Self::ByLength, 67) => Self::Octet,
+            (Self::ByLength, 65) => Self::Raw04,
+            (form, _) => form,
+        };
+        let both = match (form, bytes) {
             (Self::Octet, [TAG_OCTETS, 65, UNCOMPRESSED, both @ ..]) => both,
             (Self::Octet, _) => return Err(wrong("no OCTET STRING of an uncompressed point")),
             (Self::Raw04, [UNCOMPRESSED, both @ ..]) => both,
             (Self::Raw04, _) => return Err(wrong("it does not begin with 04")),
-            (Self::Raw64 | Self::Xy, both) => both,
+            (Self::Raw64 | Self::Xy | Self::ByLength, both) => both,
         };
         let both = both.try_into().map_err(|_| wrong("x || y has 64"))?;
         let key = PublicKey(both);
@@ -245,11 +252,12 @@ impl PointForm {
         Ok(key)
     }
 
-    /// What an attribute of this form holds for the key; for [`PointForm::Xy`], x then y.
+    /// What an attribute of this form holds for the key; for [`PointForm::Xy`], x then y; for
+    /// [`PointForm::ByLength`], what PKCS#11 says.
     #[must_use]
     pub fn write(self, key: &PublicKey) -> Vec<u8> {
         let mut bytes: Vec<u8> = match self {
-            Self::Octet => vec![TAG_OCTETS, 65, UNCOMPRESSED],
+            Self::Octet | Self::ByLength => vec![TAG_OCTETS, 65, UNCOMPRESSED],
             Self::Raw04 => vec![UNCOMPRESSED],
             Self::Raw64 | Self::Xy => Vec::new(),
         };
@@ -403,6 +411,9 @@ mod tests {
             assert!(refused.to_string().contains("curve"), "{refused}");
         }
         assert!(PointForm::Octet.read(&PointForm::Raw04.write(&key)).is_err());
+        for form in [PointForm::Octet, PointForm::Raw04, PointForm::Raw64] {
+            assert_eq!(PointForm::ByLength.read(&form.write(&key)).unwrap(), key);
+        }
     }
 
     #[test]

@@ -252,6 +252,7 @@ pub const PROFILE_BYTES_MAX: usize = 64 << 10;
 /// The profiles that are compiled in, by file.
 const SHIPPED: &[(&str, &str)] = &[
     ("ep11.toml", include_str!("profiles/ep11.toml")),
+    ("hufu-softtoken.toml", include_str!("profiles/hufu-softtoken.toml")),
     ("koal.toml", include_str!("profiles/koal.toml")),
     ("luna.toml", include_str!("profiles/luna.toml")),
     ("sansec.toml", include_str!("profiles/sansec.toml")),

@@ -9,7 +9,7 @@ use crate::keystore::WRAPPED_BYTES_MAX;
 use crate::pin::Pin;
 use crate::pkcs11::{Mechanism, Session};
 use crate::profile::{Decrypt, Profile, Sign, Sm4};
-use crate::{Error, KeyReference};
+use crate::{Error, ErrorClass, KeyReference};
 
 /// Bytes of a ciphertext in front of C2: 04, C1 and C3.
 const CIPHERTEXT_HEAD_BYTES: usize = 1 + 64 + 32;
@@ -113,8 +113,33 @@ pub fn wrap(
     secret: &[u8; SECRET_BYTES],
     wrapped: &mut [u8; WRAPPED_BYTES_MAX],
 ) -> Result<usize, Error> {
-    let sm4 = sm4(profile, reference)?;
-    let (form, code) = mode(&sm4, profile, reference)?;
+    let mut last = None;
+    for (form, code) in modes(&sm4(profile, reference)?) {
+        match wrap_in(session, (form, code), key, secret) {
+            Ok(bytes) => {
+                // A card that wraps and cannot unwrap would show it when the data is needed.
+                let mut again = Zeroizing::new([0; SECRET_BYTES]);
+                unwrap(session, profile, reference, key, &bytes, &mut again)?;
+                wrapped[..WRAPPED_BYTES].copy_from_slice(&bytes);
+                return Ok(WRAPPED_BYTES);
+            }
+            // The card does not have this mode after all.
+            Err(error) if error.class() == ErrorClass::Permanent => last = Some(error),
+            Err(error) => return Err(error),
+        }
+    }
+    Err(last.unwrap_or_else(|| Error::KeyUnsuitable {
+        key: reference.clone(),
+        reason: format!("profile {} has neither SM4-CBC nor SM4-ECB", profile.name),
+    }))
+}
+
+fn wrap_in(
+    session: &Session,
+    (form, code): ([u8; 4], u64),
+    key: &FoundKey,
+    secret: &[u8; SECRET_BYTES],
+) -> Result<Vec<u8>, Error> {
     let mut start = [0; START_BYTES];
     if form == FORM_CBC {
         session.random(&mut start)?;
@@ -131,11 +156,7 @@ pub fn wrap(
     bytes.extend_from_slice(&sealed[..SECRET_BYTES]);
     let check = check(secret, &bytes).finish();
     bytes.extend_from_slice(&check.0);
-    wrapped[..WRAPPED_BYTES].copy_from_slice(&bytes);
-    // A card that wraps and cannot unwrap would show it when the data is needed.
-    let mut again = Zeroizing::new([0; SECRET_BYTES]);
-    unwrap(session, profile, reference, key, &bytes, &mut again)?;
-    Ok(WRAPPED_BYTES)
+    Ok(bytes)
 }
 
 /// Unwraps what [`wrap`] made.
@@ -190,16 +211,10 @@ fn sm4(profile: &Profile, reference: &KeyReference) -> Result<Sm4, Error> {
     })
 }
 
-/// CBC where the card has it, else ECB.
-fn mode(sm4: &Sm4, profile: &Profile, reference: &KeyReference) -> Result<([u8; 4], u64), Error> {
-    match (sm4.cbc, sm4.ecb) {
-        (Some(code), _) => Ok((FORM_CBC, code)),
-        (None, Some(code)) => Ok((FORM_ECB, code)),
-        (None, None) => Err(Error::KeyUnsuitable {
-            key: reference.clone(),
-            reason: format!("profile {} has neither SM4-CBC nor SM4-ECB", profile.name),
-        }),
-    }
+/// CBC where the card has it, then ECB.
+fn modes(sm4: &Sm4) -> impl Iterator<Item = ([u8; 4], u64)> {
+    let modes = [(FORM_CBC, sm4.cbc), (FORM_ECB, sm4.ecb)];
+    modes.into_iter().filter_map(|(form, code)| Some((form, code?)))
 }
 
 fn mechanism(form: [u8; 4], code: u64, start: &[u8; START_BYTES]) -> Mechanism<'_> {

@@ -13,7 +13,7 @@ use crate::card::{FoundKey, KeyClass, KeyName, keys, operations};
 use crate::forms::{CiphertextForm, PointForm, SignInput};
 use crate::keystore::CardIdentity;
 use crate::pin::Pin;
-use crate::pkcs11::{Library, Mechanism, Session};
+use crate::pkcs11::{Attribute, AttributeValue, Library, Mechanism, Session};
 use crate::profile::{
     Curve, Decrypt, Match, Profile, Quirks, ReturnValues, Sign, Sm2, Sm3 as Sm3Codes, Sm4,
 };
@@ -24,6 +24,9 @@ const UNASSIGNED_FROM: u64 = 0x5000;
 
 /// Codes of one card that are tried at most, count.
 const CODES_MAX: usize = 256;
+
+/// Objects of one class that are looked at, count.
+const OBJECTS_MAX: usize = 64;
 
 /// Key types that are tried where no known profile's fits: the vendor's range from its start on.
 const VENDOR_KEY_TYPES: core::ops::RangeInclusive<u64> =
@@ -73,11 +76,17 @@ pub fn draft(
     verifier: &dyn Verifier,
 ) -> Result<Draft, Error> {
     let codes = vendor_codes(library, session.slot())?;
+    let of_codes = codes.iter().flat_map(|code| {
+        let first = code.code & !0xff;
+        first..=first + 0x20
+    });
     let mut key_types: Vec<u64> = known
         .iter()
         .flat_map(|profile| [Some(profile.sm2.key_type), profile.sm4.map(|sm4| sm4.key_type)])
         .flatten()
+        .chain(types_on_token(session)?)
         .chain(VENDOR_KEY_TYPES)
+        .chain(of_codes)
         .collect();
     let mut seen = Vec::new();
     key_types.retain(|kind| {
@@ -99,6 +108,19 @@ pub fn draft(
         bench.remarks.push("no SM4 was found: this card wraps no data key".to_owned());
     }
     Ok(Draft { profile, remarks: bench.remarks })
+}
+
+/// Types of the keys that are on the token, which PKCS#11 does not know.
+fn types_on_token(session: &Session) -> Result<Vec<u64>, Error> {
+    let mut types = Vec::new();
+    for class in [ck::CKO_PRIVATE_KEY, ck::CKO_SECRET_KEY] {
+        for object in session.find(&[Attribute::number(ck::CKA_CLASS, class)], OBJECTS_MAX)? {
+            let values = session.attributes(object, &[ck::CKA_KEY_TYPE])?;
+            types.extend(values.first().and_then(AttributeValue::number));
+        }
+    }
+    types.retain(|kind| *kind >= UNASSIGNED_FROM);
+    Ok(types)
 }
 
 fn failed(step: &str, reason: &str) -> Error {
