@@ -262,7 +262,13 @@ impl<S: Source> Pool<S> {
         match state.stopped {
             Some(Stop::PinRefused { .. }) | None => {}
             Some(Stop::SignatureWrong | Stop::LoginFailed { .. }) => state.stopped = None,
-            Some(Stop::CardChanged { .. }) => (state.stopped, state.identity) = (None, None),
+            Some(Stop::CardChanged { .. }) => {
+                state.stopped = None;
+                // A card that is connected has been compared; the next one is the new one.
+                if state.live.is_none() {
+                    state.identity = None;
+                }
+            }
         }
         drop(state);
         self.changed.notify_all();
