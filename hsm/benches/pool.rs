@@ -1,7 +1,7 @@
 //! What the pool costs: signatures through it beside a bare loop of `C_SignInit` and `C_Sign`.
 //!
 //! ```text
-//! main --process of its own for each token--> rounds: bare, pooled, bare, ... -> the best tenth of each
+//! main --process for each token--> turns: bare, pooled, bare, ... -> the best tenth of each
 //! ```
 //!
 //! Both loops run on one thread, on the same key of the same token, in turns of the same run, and
