@@ -18,8 +18,9 @@
 //! - permanent: gives up.
 //!
 //! A PIN that was refused is never tried again: the pool stops. A card that is not the one from
-//! before stops it too, as does a wrong signature, until [`Pool::acknowledge`]. A deadline bounds
-//! waiting; a call inside a library that hangs is the agent's to end.
+//! before stops it too, as does a wrong signature or a first login that failed with an error that
+//! may mean the PIN, until [`Pool::acknowledge`]. A deadline bounds waiting; a call that hangs
+//! inside a library is the agent's to end.
 
 mod breaker;
 mod handles;
@@ -195,6 +196,9 @@ impl<S: Source> Pool<S> {
         mut operation: impl FnMut(&S::Session, &S::Handles) -> Result<T, Error>,
     ) -> Result<T, Error> {
         let started = self.source.now();
+        if started >= deadline {
+            return Err(Error::Deadline { stage: "before the call" });
+        }
         let mut call = Call::new(deadline, self.lost_by(started, deadline), self.options.backoff.0);
         let result = loop {
             let error = match self.lend(&mut call) {
@@ -250,14 +254,21 @@ impl<S: Source> Pool<S> {
         self.state().identity.clone().ok_or(gone)
     }
 
-    /// Takes the card that is there now for the right one, after a change of the card or a wrong
-    /// signature stopped the pool. A PIN that was refused stays refused.
+    /// Goes on after a change of the card (the one that is there now is taken for the right one), a
+    /// wrong signature, or a login that failed for a reason the token did not tell, stopped the
+    /// pool. A PIN that was refused stays refused.
     pub fn acknowledge(&self) {
         let mut state = self.state();
         match state.stopped {
             Some(Stop::PinRefused { .. }) | None => {}
-            Some(Stop::SignatureWrong) => state.stopped = None,
-            Some(Stop::CardChanged { .. }) => (state.stopped, state.identity) = (None, None),
+            Some(Stop::SignatureWrong | Stop::LoginFailed { .. }) => state.stopped = None,
+            Some(Stop::CardChanged { .. }) => {
+                state.stopped = None;
+                // A card that is connected has been compared; the next one is the new one.
+                if state.live.is_none() {
+                    state.identity = None;
+                }
+            }
         }
         drop(state);
         self.changed.notify_all();
@@ -322,9 +333,8 @@ impl<S: Source> Pool<S> {
             ErrorClass::TokenLost => self.lost(lease, &error),
             ErrorClass::Throttled => self.give_back(lease),
             ErrorClass::Permanent => {
-                if matches!(error, Error::SignatureWrong) {
-                    self.stop(Stop::SignatureWrong);
-                }
+                // A wrong signature, or a key that wants the PIN for each use and refused it.
+                self.stop_by(&error);
                 self.give_back(lease);
             }
         }

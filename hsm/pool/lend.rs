@@ -40,6 +40,8 @@ pub(super) struct State<S: Source> {
     is_logged_in: bool,
     /// Counts logins, so that one loss of the login is noticed once.
     login_epoch: u64,
+    /// The token took the PIN once.
+    is_pin_known: bool,
     is_connecting: bool,
     was_connected: bool,
     next_connect: Nanos,
@@ -52,8 +54,19 @@ pub(super) struct State<S: Source> {
 
 /// Why a pool serves no more until somebody acts.
 pub(super) enum Stop {
-    PinRefused { rv: Rv, tries_left: TriesLeft },
-    CardChanged { field: &'static str, before: String, after: String },
+    PinRefused {
+        rv: Rv,
+        tries_left: TriesLeft,
+    },
+    /// A login failed, and it cannot be told from a refusal of the PIN.
+    LoginFailed {
+        rv: Rv,
+    },
+    CardChanged {
+        field: &'static str,
+        before: String,
+        after: String,
+    },
     SignatureWrong,
 }
 
@@ -63,6 +76,9 @@ impl Stop {
             Self::PinRefused { rv, tries_left } => {
                 Error::PinRefused { rv: *rv, tries_left: *tries_left }
             }
+            Self::LoginFailed { rv } => {
+                Error::Call { function: "C_Login", rv: *rv, class: ErrorClass::Permanent }
+            }
             Self::CardChanged { field, before, after } => {
                 let (before, after) = (before.clone(), after.clone());
                 Error::CardChanged { field, before, after }
@@ -71,8 +87,8 @@ impl Stop {
         }
     }
 
-    /// The errors that stop a pool.
-    fn by(error: &Error) -> Option<Self> {
+    /// The errors that stop a pool, wherever they come from.
+    pub(super) fn by(error: &Error) -> Option<Self> {
         match error {
             Error::PinRefused { rv, tries_left } => {
                 Some(Self::PinRefused { rv: *rv, tries_left: *tries_left })
@@ -81,10 +97,29 @@ impl Stop {
                 let (before, after) = (before.clone(), after.clone());
                 Some(Self::CardChanged { field, before, after })
             }
+            Error::SignatureWrong => Some(Self::SignatureWrong),
             _ => None,
         }
     }
+
+    /// Whether a failed login stops the pool. Some libraries say "general error" or a code of their
+    /// own where they mean "wrong PIN", and the next attempt may be the one that locks the token.
+    /// So a PIN that never worked is tried again only after errors that a token cannot mean by it.
+    fn by_login(error: &Error, is_pin_known: bool) -> Option<Self> {
+        match error {
+            Error::Call { rv, class, .. } => {
+                let is_final = *class == ErrorClass::Permanent
+                    || !is_pin_known && !LOGIN_NOT_REACHED.contains(&rv.0);
+                is_final.then_some(Self::LoginFailed { rv: *rv })
+            }
+            other => Self::by(other),
+        }
+    }
 }
+
+/// `CK_RV`s of a login that did not get as far as the PIN: no memory, no device, no session, no
+/// token, no library.
+const LOGIN_NOT_REACHED: [u64; 8] = [0x02, 0x31, 0x32, 0xb0, 0xb3, 0xe0, 0xe1, 0x190];
 
 impl<S: Source> State<S> {
     pub(super) fn new(breaker: Breaker, identity: Option<CardIdentity>) -> Self {
@@ -100,6 +135,7 @@ impl<S: Source> State<S> {
             handles: Arc::default(),
             is_logged_in: false,
             login_epoch: 0,
+            is_pin_known: false,
             is_connecting: false,
             was_connected: false,
             next_connect: Nanos::ZERO,
@@ -457,14 +493,15 @@ impl<S: Source> Pool<S> {
             let result = result.map_err(|error| self.classified(error));
             state = self.state();
             if let Err(error) = result {
-                state.stopped = state.stopped.take().or_else(|| Stop::by(&error));
+                let stop = Stop::by_login(&error, state.is_pin_known);
+                state.stopped = state.stopped.take().or(stop);
                 drop(state);
                 self.changed.notify_all();
                 self.failed_login(lease, &error);
                 return Err(error);
             }
             self.metrics.logged_in();
-            state.is_logged_in = true;
+            (state.is_logged_in, state.is_pin_known) = (true, true);
             state.login_epoch += 1;
             state.handles = Arc::default();
         }
@@ -566,9 +603,11 @@ impl<S: Source> Pool<S> {
         self.changed.notify_all();
     }
 
-    pub(super) fn stop(&self, stop: Stop) {
-        self.state().stopped.get_or_insert(stop);
-        self.changed.notify_all();
+    pub(super) fn stop_by(&self, error: &Error) {
+        if let Some(stop) = Stop::by(error) {
+            self.state().stopped.get_or_insert(stop);
+            self.changed.notify_all();
+        }
     }
 
     /// A lease is gone for good.

@@ -101,6 +101,66 @@ fn a_pin_that_was_refused_is_never_tried_again() {
 }
 
 #[test]
+fn a_first_login_that_fails_unclearly_is_not_repeated_on_the_token_s_account() {
+    // A general error, a failed function, a broken device and a vendor's own code may all mean
+    // that the PIN is wrong.
+    for rv in [0x05, 0x06, 0x30, 0x54, 0x102, 0x8000_0105] {
+        let token = Token::new();
+        let classes = vec![(Rv(0x8000_0105), ErrorClass::Session)];
+        let pool = token.pool(PoolOptions { classes, ..options() });
+        token.script().logins.push_back(call(rv));
+        for _ in 0..3 {
+            let error = pool.with_session(at(9_000), failing(&[])).unwrap_err();
+            assert_eq!((error.class(), rv_of(&error)), (ErrorClass::Permanent, rv));
+        }
+        let logins = token.log().iter().filter(|line| line.starts_with("login")).count();
+        assert_eq!(logins, 1, "{rv:#x}");
+        pool.acknowledge();
+        pool.with_session(at(9_000), failing(&[])).unwrap();
+    }
+    // These say that the PIN was not looked at, and a PIN that worked once is known to be right.
+    for (rv, worked_before) in
+        [(0x32, false), (0xb3, false), (0x31, false), (0x05, true), (0x06, true)]
+    {
+        let token = Token::new();
+        let pool = token.pool(options());
+        if worked_before {
+            pool.with_session(at(9_000), failing(&[])).unwrap();
+            token.script().is_logged_in = false;
+            pool.keep_alive();
+        }
+        token.script().logins.push_back(call(rv));
+        pool.with_session(at(9_000), failing(&[])).unwrap();
+        assert!(token.script().logins.is_empty());
+    }
+}
+
+#[test]
+fn a_key_that_refuses_the_pin_of_each_use_stops_the_pool() {
+    let token = Token::new();
+    let pool = token.pool(options());
+    let mut uses = 0;
+    for _ in 0..3 {
+        let error = pool.with_session(at(9_000), |_, _| {
+            uses += 1;
+            Err::<(), _>(refused())
+        });
+        assert!(matches!(error.unwrap_err(), Error::PinRefused { .. }));
+    }
+    assert_eq!(uses, 1);
+}
+
+#[test]
+fn a_call_that_is_late_already_does_not_reach_the_card() {
+    let token = Token::new();
+    let pool = token.pool(options());
+    token.pass(100);
+    let error = pool.with_session(at(100), failing(&[])).unwrap_err();
+    assert!(matches!(error, Error::Deadline { .. }), "{error}");
+    assert_eq!(token.log(), Vec::<String>::new());
+}
+
+#[test]
 fn a_lost_token_is_waited_for_with_growing_pauses_and_found_again() {
     let token = Token::new();
     let pool = token.pool(options());
