@@ -12,6 +12,7 @@ const UNSAFE_MODULES: &[(&str, &str)] = &[
     ("bench/baselines/openssl.rs", "calls of the system's libcrypto"),
     ("hsm/agent/memory.rs", "memory shared with the agent's process"),
     ("hsm/agent/os.rs", "futexes, descriptors over sockets, pidfd"),
+    ("hsm/agent/sandbox/privileges.rs", "limits, users and capabilities"),
     ("kernels/sm2.rs", "the gate to vector instructions the CPU was asked for"),
     ("kernels/sm2/avx512/field.rs", "loads and stores of vectors"),
     ("kernels/sm2/avx512/point.rs", "loads of table entries"),
