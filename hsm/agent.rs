@@ -13,7 +13,7 @@
 //!
 //! - [`AgentConfig`]: what is run, and the limits. [`Agent`] or [`supervise`] start it.
 //! - [`AgentClient`] is the [`crate::Keystore`]; [`Submitter`] is for the tile that must not wait.
-//! - [`Endpoint`] is the agent's side.
+//! - [`Endpoint`] is the agent's side, [`sandbox`] what it gives up before it loads the library.
 
 mod client;
 mod config;
@@ -22,6 +22,7 @@ mod memory;
 mod os;
 mod protocol;
 mod ring;
+pub mod sandbox;
 mod server;
 mod shared;
 mod status;

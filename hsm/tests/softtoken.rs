@@ -221,7 +221,7 @@ fn signatures_survive_lost_sessions_a_busy_card_and_one_that_is_pulled_out() {
             sign_through(token, &card, |faults| faults.set(Fault::Throttled { one_in: 20 }));
             sign_through(token, &card, |faults| faults.set(Fault::Removed { millis: 300 }));
             let metrics = card.metrics();
-            assert!(metrics.tokens_lost() > 0 && metrics.sessions_lost() > 0);
+            assert!(metrics.tokens_lost_total() > 0 && metrics.sessions_lost_total() > 0);
         },
     );
 }

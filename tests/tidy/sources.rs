@@ -34,6 +34,7 @@ const UNSAFE_MODULES: &[(&str, &str)] = &[
     ("hsm/softtoken/entry/unsupported.rs", "the C interface of PKCS#11"),
     ("hsm/softtoken/faults/clock.rs", "clock and sleep of the system"),
     ("hsm/softtoken/faults/page.rs", "a page of memory that processes share"),
+    ("hsm/agent/sandbox/privileges.rs", "limits, users and capabilities"),
     ("kernels/sm2.rs", "the gate to vector instructions the CPU was asked for"),
     ("kernels/sm2/avx512/field.rs", "loads and stores of vectors"),
     ("kernels/sm2/avx512/point.rs", "loads of table entries"),
