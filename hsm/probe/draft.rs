@@ -15,7 +15,8 @@ use crate::keystore::CardIdentity;
 use crate::pin::Pin;
 use crate::pkcs11::{Attribute, AttributeValue, Library, Mechanism, Session};
 use crate::profile::{
-    Curve, Decrypt, Match, Profile, Quirks, ReturnValues, Sign, Sm2, Sm3 as Sm3Codes, Sm4,
+    Curve, Decrypt, KeyNaming, Match, Profile, Quirks, ReturnValues, Sign, Sm2, Sm3 as Sm3Codes,
+    Sm4,
 };
 use crate::{Error, Usage};
 
@@ -193,6 +194,7 @@ impl Bench<'_> {
         let key = self.first_pair(&mut profile, &generators)?.ok_or_else(|| {
             failed("making a pair", "no code makes an SM2 pair with any key type that was tried")
         })?;
+        profile.quirks.key_naming = self.naming(key.object)?;
         for code in generators {
             let mut trial = profile.clone();
             let is_new = !profile.sm2.generate.contains(&code);
@@ -201,6 +203,22 @@ impl Bench<'_> {
             }
         }
         Ok((profile, key))
+    }
+
+    /// Whether the card kept the name that the trial key was given, or gave it a number. Numbers
+    /// are small, so that the end at which the zeros stand tells their order.
+    fn naming(&self, object: u64) -> Result<KeyNaming, Error> {
+        let values = self.session.attributes(object, &[ck::CKA_LABEL, ck::CKA_ID])?;
+        let bytes = |place: usize| values.get(place).and_then(AttributeValue::bytes);
+        let label = bytes(0).unwrap_or_default();
+        let number = bytes(1).and_then(|id| <[u8; 4]>::try_from(id).ok());
+        Ok(match number {
+            _ if label == TRIAL.label.as_bytes() => KeyNaming::Attributes,
+            Some([first, _, _, 0]) if first != 0 => KeyNaming::IndexLittleEndian,
+            Some([0, _, _, last]) if last != 0 => KeyNaming::IndexBigEndian,
+            _ if !label.is_empty() && label.iter().all(u8::is_ascii_digit) => KeyNaming::IndexText,
+            _ => KeyNaming::Attributes,
+        })
     }
 
     /// The first that any code makes with any key type.

@@ -105,10 +105,8 @@ fn a_draft_for_each_card_is_equal_in_effect_to_the_profile_that_ships() {
             assert_eq!(drafted.profile.sm2.key_type, shipped.sm2.key_type);
             assert_eq!(drafted.profile.sm3, shipped.sm3);
             let (sm4, known) = (drafted.profile.sm4.unwrap(), shipped.sm4.unwrap());
-            assert_eq!(
-                (sm4.key_type, sm4.generate, sm4.ecb),
-                (known.key_type, known.generate, known.ecb)
-            );
+            assert_eq!((sm4.key_type, sm4.generate), (known.key_type, known.generate));
+            assert!(sm4.ecb.is_none_or(|code| known.ecb == Some(code)), "{sm4:x?}");
             assert_eq!(sm4.cbc, known.cbc);
             let codes = |profile: &Profile| {
                 let mut codes: Vec<u64> =
@@ -215,7 +213,14 @@ fn signatures_survive_lost_sessions_a_busy_card_and_one_that_is_pulled_out() {
         &["native", "tass", "luna"],
         |token| {
             token.make_keys();
-            let more = "sessions_max = 3\ndeadline_millis = 60000\nfailures_max = 1000";
+            // A vendor's own word for "busy" is known from its profile alone.
+            let mut profile = token.profile();
+            if token.imitation == "luna" {
+                profile.return_values.throttled = vec![0x8000_0021];
+            }
+            let path = token::path_of(&token.folder, "own.toml");
+            std::fs::write(path, profile.to_toml().unwrap()).unwrap();
+            let more = "profile_file = \"own.toml\"\nsessions_max = 3\ndeadline_millis = 60000\nfailures_max = 1000";
             let card = token.card(more).unwrap();
             sign_through(token, &card, |faults| faults.set(Fault::SessionLost { one_in: 20 }));
             sign_through(token, &card, |faults| faults.set(Fault::Throttled { one_in: 20 }));
