@@ -1,5 +1,7 @@
 //! Cards of every vendor, as the soft token imitates them, used by the profiles that ship.
 
+#![allow(clippy::unwrap_used, reason = "what a test's helper cannot do fails the test")]
+
 #[path = "softtoken/token.rs"]
 mod token;
 
