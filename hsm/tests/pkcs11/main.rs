@@ -12,6 +12,7 @@
 
 mod hostile;
 mod library;
+mod pins;
 mod pool;
 mod second_client;
 mod session;

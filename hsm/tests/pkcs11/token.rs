@@ -53,6 +53,7 @@ pub(crate) fn in_own_process(test: &str, body: impl FnOnce(&Path)) {
         .args([test, "--exact", "--nocapture", "--test-threads=1"])
         .env(CHILD_VARIABLE, test)
         .env("SOFTHSM2_CONF", &configuration)
+        .env("CREDENTIALS_DIRECTORY", folder.path())
         .output()
         .unwrap();
     let text =
