@@ -275,13 +275,14 @@ mod tests {
             [&[0x30, size], r, s].concat()
         };
         let tag = |found, expected| DerFault::Tag { found, expected };
-        let cases: [(Vec<u8>, &str, DerFault); 18] = [
+        let cases: [(Vec<u8>, &str, DerFault); 19] = [
             (vec![], "signature", DerFault::CutShort),
             (vec![0x30], "signature", DerFault::CutShort),
             (vec![0x31, 0], "signature", tag(0x31, 0x30)),
             (vec![0x30, 0x80, 2, 1, 1, 2, 1, 2, 0, 0], "signature", DerFault::Length),
             (vec![0x30, 0x81, 6, 2, 1, 1, 2, 1, 2], "signature", DerFault::Length),
             (vec![0x30, 0x82, 0, 6, 2, 1, 1, 2, 1, 2], "signature", DerFault::Length),
+            (vec![0x30, 0x82, 0, 0x80, 2, 1, 1, 2, 1, 2], "signature", DerFault::Length),
             (vec![0x30, 0x85, 0, 0, 0, 0, 6, 2, 1, 1, 2, 1, 2], "signature", DerFault::Oversized),
             (vec![0x30, 0x84, 0xff, 0xff, 0xff, 0xff, 2], "signature", DerFault::CutShort),
             (vec![0x30, 6, 2, 1, 1, 2, 1, 2, 0], "signature", DerFault::Trailing { count: 1 }),
@@ -311,6 +312,11 @@ mod tests {
         for size in 0..der.len() {
             assert!(read_cipher(&der[..size]).is_err(), "{size} bytes");
         }
+        let mut longer = Vec::new();
+        write_element(&mut longer, SEQUENCE, &[&der[4..], &[5, 0]].concat());
+        let refused = read_cipher(&longer).err();
+        let fault = DerFault::Trailing { count: 2 };
+        assert_eq!(refused, Some(DerError { part: "ciphertext", fault }), "nothing rides along");
         let mut short = der[4..72].to_vec();
         short.extend([4, 31]);
         short.extend([6; 31]);

@@ -519,5 +519,11 @@ mod tests {
         all.sort_unstable();
         all.dedup();
         assert_eq!((count, all.len()), (16, 16));
+        // The randomness of one signer is not that of its neighbour, which may have none.
+        let items = [(&signers[1], Digest([1; 32])), (&signers[0], Digest([1; 32]))];
+        let [mut before, mut again] = [[[0; 32]; 2]; 2];
+        draw_nonces(&items, 0, &mut before).unwrap();
+        draw_nonces(&items, 0, &mut again).unwrap();
+        assert!(before[0] == again[0] && before[1] != again[1]);
     }
 }

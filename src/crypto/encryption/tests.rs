@@ -133,7 +133,16 @@ fn a_pad_of_zero_is_drawn_again() {
         let made = encrypt_with(Backend::PORTABLE, &scalar, signer.public_key(), &[0x55]);
         match made {
             Some(made) => assert_ne!(made.text, [0x55]),
-            None => refused += 1,
+            None => {
+                refused += 1;
+                // Who takes it all the same makes a ciphertext that is the text (step B4).
+                let point = multiply_base(Backend::PORTABLE, &scalar).unwrap();
+                let shared = multiply(Backend::PORTABLE, &scalar, &signer.public_key().0).unwrap();
+                let bare =
+                    Ciphertext { point, hash: check_value(&shared, &[0x55]), text: vec![0x55] };
+                let opened = signer.decrypt(Backend::PORTABLE, &bare);
+                assert!(matches!(opened, Err(Error::CiphertextRejected)));
+            }
         }
     }
     assert!(

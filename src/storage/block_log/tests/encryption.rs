@@ -180,7 +180,7 @@ fn forge(options: &LogOptions, place: (u32, u64, u64), change: impl Fn(&mut Vec<
 
 #[test]
 fn what_fits_every_checksum_and_does_not_open_is_a_forgery() {
-    let changes: [fn(&mut Vec<u8>); 5] = [
+    let changes: [fn(&mut Vec<u8>); 7] = [
         |group| group[256] ^= 1,
         |group| {
             let middle = group.len() / 2;
@@ -190,6 +190,9 @@ fn what_fits_every_checksum_and_does_not_open_is_a_forgery() {
         // The salt, and the tag.
         |group| group[75] ^= 1,
         |group| group[95] ^= 1,
+        // The bytes of the records, and how many they are: neither is cut short in silence.
+        |group| group[48] ^= 1,
+        |group| group[56] ^= 1,
     ];
     for change in changes {
         let folder = tempfile::tempdir().unwrap();
