@@ -303,6 +303,31 @@ fn use_with_cryptoki() {
     pkcs11.finalize().unwrap();
 }
 
+/// Processes that write to one store at once lose nothing of each other's.
+#[test]
+fn processes_share_a_store() {
+    let card = Card::initialised();
+    let pin = card.file("user", b"1234\n");
+    let generate = |number: usize| {
+        let id = format!("{number:02x}");
+        let arguments = ["generate", "--label", "shared", "--id", &id, "--pin-file", &pin];
+        let mut command = card.command(env!("CARGO_BIN_EXE_hufu-softtoken"));
+        command.args(arguments).stdout(std::process::Stdio::piped()).spawn().unwrap()
+    };
+    let processes: Vec<_> = (0..8).map(generate).collect();
+    for process in processes {
+        done(&process.wait_with_output().unwrap());
+    }
+    let objects = std::fs::read_dir(card.path("store/slot-00/objects")).unwrap();
+    let ending = |name: &str| {
+        let names = objects.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.filter(|found| found.ends_with(name)).count()
+    };
+    assert_eq!(ending(".private"), 8);
+    // Eight right PINs, one after the other, leave no wrong attempt behind.
+    assert!(card.admin().generate(0, PIN.as_bytes(), KeyKind::Sm2Sign, "last", &[9]).is_ok());
+}
+
 /// The tool: PINs come from files, and what is wrong is said in words.
 #[test]
 fn the_tool_begins_a_token_makes_keys_and_commands_faults() {
