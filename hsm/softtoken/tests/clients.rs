@@ -95,6 +95,16 @@ fn is_there(program: &str) -> bool {
     there
 }
 
+/// Some clients look functions up by their names instead of asking for the list.
+#[test]
+fn functions_are_exported_by_name() {
+    let bytes = std::fs::read(module()).unwrap();
+    for name in ["C_GetFunctionList", "C_GetInterface", "C_Initialize", "C_Login", "C_Sign"] {
+        let entry = [b"\0", name.as_bytes(), b"\0"].concat();
+        assert!(bytes.windows(entry.len()).any(|part| part == entry), "{name}");
+    }
+}
+
 #[test]
 fn pkcs11_tool_begins_a_token_and_uses_it() {
     if !is_there("pkcs11-tool") {
