@@ -11,6 +11,9 @@
 //! what it should is the client's word; that it is not NULL, is aligned and has a possible length
 //! is checked.
 //!
+//! The functions are exported by their names too: some clients look each of them up instead of the
+//! list.
+//!
 //! A process that forked has no module: its child initialises one of its own (PKCS#11 2.40 6.6.1).
 
 mod crypto;

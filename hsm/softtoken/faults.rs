@@ -237,9 +237,8 @@ impl Faults {
         self.strikes(Word::ThrottledOneIn, call)
     }
 
-    /// Spoils a signature if its turn has come.
-    pub(crate) fn spoil(&self, signature: &mut Vec<u8>) {
-        let call = self.load(Word::CallsCount);
+    /// Spoils the signature of an operation if its turn has come.
+    pub(crate) fn spoil(&self, call: u64, signature: &mut Vec<u8>) {
         if !self.strikes(Word::GarbageOneIn, call) {
             return;
         }
@@ -297,8 +296,7 @@ mod tests {
         {
             faults.set(Fault::Garbage { kind, one_in: 1 });
             let mut signature = vec![5; 64];
-            faults.count_call();
-            faults.spoil(&mut signature);
+            faults.spoil(faults.count_call(), &mut signature);
             assert_eq!(signature.len(), size);
             assert_ne!(signature, [5; 64]);
         }

@@ -249,7 +249,8 @@ impl Module {
     }
 
     /// What an operation with a key waits for and runs into, by configuration and on command.
-    fn strain(&self, session: &Session, slot: &Slot) -> Answer<()> {
+    /// Gives the number of the operation.
+    fn strain(&self, session: &Session, slot: &Slot) -> Answer<u64> {
         let call = slot.faults.count_call();
         let micros = slot.faults.latency_micros().max(self.shared.config.latency_micros);
         if micros > 0 {
@@ -259,7 +260,7 @@ impl Module {
             slot.close_session(session);
             return Err(CKR_SESSION_HANDLE_INVALID);
         }
-        if slot.faults.throttles(call) { Err(self.dialect().throttled) } else { Ok(()) }
+        if slot.faults.throttles(call) { Err(self.dialect().throttled) } else { Ok(call) }
     }
 
     /// Random bytes.

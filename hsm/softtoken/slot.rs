@@ -138,9 +138,12 @@ impl Slot {
     pub(crate) fn check_presence(&self, gone: CK_RV) -> Answer<()> {
         self.faults.wait_while_hanging();
         let removals = self.faults.removals_count();
-        if self.removals_seen.swap(removals, Ordering::AcqRel) != removals {
+        if self.removals_seen.load(Ordering::Acquire) != removals {
             let mut state = locked(&self.state);
-            self.forget(&mut state);
+            // Whoever comes first does it, and those who wait for the lock find it done.
+            if self.removals_seen.swap(removals, Ordering::AcqRel) != removals {
+                self.forget(&mut state);
+            }
         }
         if self.faults.is_removed() { Err(gone) } else { Ok(()) }
     }

@@ -77,6 +77,7 @@ unsafe fn finish(
 }
 
 /// `C_EncryptInit`.
+#[unsafe(export_name = "C_EncryptInit")]
 pub(super) unsafe extern "C" fn encrypt_init(
     session: CK_SESSION_HANDLE,
     mechanism: *mut CK_MECHANISM,
@@ -89,6 +90,7 @@ pub(super) unsafe extern "C" fn encrypt_init(
 }
 
 /// `C_Encrypt`.
+#[unsafe(export_name = "C_Encrypt")]
 pub(super) unsafe extern "C" fn encrypt(
     session: CK_SESSION_HANDLE,
     input: Bytes,
@@ -106,6 +108,7 @@ pub(super) unsafe extern "C" fn encrypt(
 }
 
 /// `C_EncryptUpdate`.
+#[unsafe(export_name = "C_EncryptUpdate")]
 pub(super) unsafe extern "C" fn encrypt_update(
     session: CK_SESSION_HANDLE,
     input: Bytes,
@@ -123,6 +126,7 @@ pub(super) unsafe extern "C" fn encrypt_update(
 }
 
 /// `C_EncryptFinal`.
+#[unsafe(export_name = "C_EncryptFinal")]
 pub(super) unsafe extern "C" fn encrypt_final(
     session: CK_SESSION_HANDLE,
     output: Bytes,
@@ -137,6 +141,7 @@ pub(super) unsafe extern "C" fn encrypt_final(
 }
 
 /// `C_DecryptInit`.
+#[unsafe(export_name = "C_DecryptInit")]
 pub(super) unsafe extern "C" fn decrypt_init(
     session: CK_SESSION_HANDLE,
     mechanism: *mut CK_MECHANISM,
@@ -149,6 +154,7 @@ pub(super) unsafe extern "C" fn decrypt_init(
 }
 
 /// `C_Decrypt`.
+#[unsafe(export_name = "C_Decrypt")]
 pub(super) unsafe extern "C" fn decrypt(
     session: CK_SESSION_HANDLE,
     input: Bytes,
@@ -166,6 +172,7 @@ pub(super) unsafe extern "C" fn decrypt(
 }
 
 /// `C_DecryptUpdate`.
+#[unsafe(export_name = "C_DecryptUpdate")]
 pub(super) unsafe extern "C" fn decrypt_update(
     session: CK_SESSION_HANDLE,
     input: Bytes,
@@ -183,6 +190,7 @@ pub(super) unsafe extern "C" fn decrypt_update(
 }
 
 /// `C_DecryptFinal`.
+#[unsafe(export_name = "C_DecryptFinal")]
 pub(super) unsafe extern "C" fn decrypt_final(
     session: CK_SESSION_HANDLE,
     output: Bytes,
@@ -197,6 +205,7 @@ pub(super) unsafe extern "C" fn decrypt_final(
 }
 
 /// `C_DigestInit`.
+#[unsafe(export_name = "C_DigestInit")]
 pub(super) unsafe extern "C" fn digest_init(
     session: CK_SESSION_HANDLE,
     mechanism: *mut CK_MECHANISM,
@@ -206,6 +215,7 @@ pub(super) unsafe extern "C" fn digest_init(
 }
 
 /// `C_Digest`.
+#[unsafe(export_name = "C_Digest")]
 pub(super) unsafe extern "C" fn digest(
     session: CK_SESSION_HANDLE,
     input: Bytes,
@@ -219,6 +229,7 @@ pub(super) unsafe extern "C" fn digest(
 }
 
 /// `C_DigestUpdate`.
+#[unsafe(export_name = "C_DigestUpdate")]
 pub(super) unsafe extern "C" fn digest_update(
     session: CK_SESSION_HANDLE,
     part: Bytes,
@@ -229,6 +240,7 @@ pub(super) unsafe extern "C" fn digest_update(
 }
 
 /// `C_DigestKey`.
+#[unsafe(export_name = "C_DigestKey")]
 pub(super) unsafe extern "C" fn digest_key(
     session: CK_SESSION_HANDLE,
     key: CK_OBJECT_HANDLE,
@@ -237,6 +249,7 @@ pub(super) unsafe extern "C" fn digest_key(
 }
 
 /// `C_DigestFinal`.
+#[unsafe(export_name = "C_DigestFinal")]
 pub(super) unsafe extern "C" fn digest_final(
     session: CK_SESSION_HANDLE,
     output: Bytes,
@@ -247,6 +260,7 @@ pub(super) unsafe extern "C" fn digest_final(
 }
 
 /// `C_SignInit`.
+#[unsafe(export_name = "C_SignInit")]
 pub(super) unsafe extern "C" fn sign_init(
     session: CK_SESSION_HANDLE,
     mechanism: *mut CK_MECHANISM,
@@ -257,6 +271,7 @@ pub(super) unsafe extern "C" fn sign_init(
 }
 
 /// `C_Sign`.
+#[unsafe(export_name = "C_Sign")]
 pub(super) unsafe extern "C" fn sign(
     session: CK_SESSION_HANDLE,
     input: Bytes,
@@ -270,6 +285,7 @@ pub(super) unsafe extern "C" fn sign(
 }
 
 /// `C_SignUpdate`.
+#[unsafe(export_name = "C_SignUpdate")]
 pub(super) unsafe extern "C" fn sign_update(
     session: CK_SESSION_HANDLE,
     part: Bytes,
@@ -282,6 +298,7 @@ pub(super) unsafe extern "C" fn sign_update(
 }
 
 /// `C_SignFinal`.
+#[unsafe(export_name = "C_SignFinal")]
 pub(super) unsafe extern "C" fn sign_final(
     session: CK_SESSION_HANDLE,
     output: Bytes,
@@ -292,6 +309,7 @@ pub(super) unsafe extern "C" fn sign_final(
 }
 
 /// `C_VerifyInit`.
+#[unsafe(export_name = "C_VerifyInit")]
 pub(super) unsafe extern "C" fn verify_init(
     session: CK_SESSION_HANDLE,
     mechanism: *mut CK_MECHANISM,
@@ -304,6 +322,7 @@ pub(super) unsafe extern "C" fn verify_init(
 }
 
 /// `C_Verify`.
+#[unsafe(export_name = "C_Verify")]
 pub(super) unsafe extern "C" fn verify(
     session: CK_SESSION_HANDLE,
     data: Bytes,
@@ -321,6 +340,7 @@ pub(super) unsafe extern "C" fn verify(
 }
 
 /// `C_VerifyUpdate`.
+#[unsafe(export_name = "C_VerifyUpdate")]
 pub(super) unsafe extern "C" fn verify_update(
     session: CK_SESSION_HANDLE,
     part: Bytes,
@@ -333,6 +353,7 @@ pub(super) unsafe extern "C" fn verify_update(
 }
 
 /// `C_VerifyFinal`.
+#[unsafe(export_name = "C_VerifyFinal")]
 pub(super) unsafe extern "C" fn verify_final(
     session: CK_SESSION_HANDLE,
     part: Bytes,

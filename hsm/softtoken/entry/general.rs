@@ -28,6 +28,7 @@ fn check_arguments(arguments: &CK_C_INITIALIZE_ARGS) -> Answer<()> {
 }
 
 /// `C_Initialize`.
+#[unsafe(export_name = "C_Initialize")]
 pub(super) unsafe extern "C" fn initialize(arguments: *mut c_void) -> CK_RV {
     guard(|| {
         if !arguments.is_null() {
@@ -48,11 +49,13 @@ pub(super) unsafe extern "C" fn initialize(arguments: *mut c_void) -> CK_RV {
 }
 
 /// `C_Finalize`.
+#[unsafe(export_name = "C_Finalize")]
 pub(super) unsafe extern "C" fn finalize(reserved: *mut c_void) -> CK_RV {
     guard(|| if reserved.is_null() { stop() } else { Err(CKR_ARGUMENTS_BAD) })
 }
 
 /// `C_GetInfo`.
+#[unsafe(export_name = "C_GetInfo")]
 pub(super) unsafe extern "C" fn get_info(info: *mut CK_INFO) -> CK_RV {
     with_module(|module| {
         // SAFETY: the client's word.

@@ -6,6 +6,7 @@ use super::{memory, with_module};
 use crate::answer::size;
 
 /// `C_GenerateKey`.
+#[unsafe(export_name = "C_GenerateKey")]
 pub(super) unsafe extern "C" fn generate_key(
     session: CK_SESSION_HANDLE,
     mechanism: *mut CK_MECHANISM,
@@ -26,6 +27,7 @@ pub(super) unsafe extern "C" fn generate_key(
 }
 
 /// `C_GenerateKeyPair`.
+#[unsafe(export_name = "C_GenerateKeyPair")]
 pub(super) unsafe extern "C" fn generate_key_pair(
     session: CK_SESSION_HANDLE,
     mechanism: *mut CK_MECHANISM,
@@ -55,6 +57,7 @@ pub(super) unsafe extern "C" fn generate_key_pair(
 }
 
 /// `C_WrapKey`.
+#[unsafe(export_name = "C_WrapKey")]
 pub(super) unsafe extern "C" fn wrap_key(
     session: CK_SESSION_HANDLE,
     mechanism: *mut CK_MECHANISM,
@@ -75,6 +78,7 @@ pub(super) unsafe extern "C" fn wrap_key(
 }
 
 /// `C_UnwrapKey`.
+#[unsafe(export_name = "C_UnwrapKey")]
 pub(super) unsafe extern "C" fn unwrap_key(
     session: CK_SESSION_HANDLE,
     mechanism: *mut CK_MECHANISM,
@@ -100,6 +104,7 @@ pub(super) unsafe extern "C" fn unwrap_key(
 }
 
 /// `C_SeedRandom`: the generator is the operating system's.
+#[unsafe(export_name = "C_SeedRandom")]
 pub(super) unsafe extern "C" fn seed_random(
     session: CK_SESSION_HANDLE,
     seed: *mut CK_BYTE,
@@ -114,6 +119,7 @@ pub(super) unsafe extern "C" fn seed_random(
 }
 
 /// `C_GenerateRandom`.
+#[unsafe(export_name = "C_GenerateRandom")]
 pub(super) unsafe extern "C" fn generate_random(
     session: CK_SESSION_HANDLE,
     bytes: *mut CK_BYTE,

@@ -8,6 +8,7 @@ use crate::imitations::Dialect;
 use crate::object::Object;
 
 /// `C_CreateObject`.
+#[unsafe(export_name = "C_CreateObject")]
 pub(super) unsafe extern "C" fn create_object(
     session: CK_SESSION_HANDLE,
     template: *mut CK_ATTRIBUTE,
@@ -25,6 +26,7 @@ pub(super) unsafe extern "C" fn create_object(
 }
 
 /// `C_CopyObject`.
+#[unsafe(export_name = "C_CopyObject")]
 pub(super) unsafe extern "C" fn copy_object(
     session: CK_SESSION_HANDLE,
     object: CK_OBJECT_HANDLE,
@@ -43,6 +45,7 @@ pub(super) unsafe extern "C" fn copy_object(
 }
 
 /// `C_DestroyObject`.
+#[unsafe(export_name = "C_DestroyObject")]
 pub(super) unsafe extern "C" fn destroy_object(
     session: CK_SESSION_HANDLE,
     object: CK_OBJECT_HANDLE,
@@ -51,6 +54,7 @@ pub(super) unsafe extern "C" fn destroy_object(
 }
 
 /// `C_GetObjectSize`.
+#[unsafe(export_name = "C_GetObjectSize")]
 pub(super) unsafe extern "C" fn get_object_size(
     session: CK_SESSION_HANDLE,
     object: CK_OBJECT_HANDLE,
@@ -64,6 +68,7 @@ pub(super) unsafe extern "C" fn get_object_size(
 }
 
 /// `C_GetAttributeValue`: each attribute gets an answer, and the worst of them is returned.
+#[unsafe(export_name = "C_GetAttributeValue")]
 pub(super) unsafe extern "C" fn get_attribute_value(
     session: CK_SESSION_HANDLE,
     object: CK_OBJECT_HANDLE,
@@ -117,6 +122,7 @@ unsafe fn read_attribute(
 }
 
 /// `C_SetAttributeValue`.
+#[unsafe(export_name = "C_SetAttributeValue")]
 pub(super) unsafe extern "C" fn set_attribute_value(
     session: CK_SESSION_HANDLE,
     object: CK_OBJECT_HANDLE,
@@ -131,6 +137,7 @@ pub(super) unsafe extern "C" fn set_attribute_value(
 }
 
 /// `C_FindObjectsInit`.
+#[unsafe(export_name = "C_FindObjectsInit")]
 pub(super) unsafe extern "C" fn find_objects_init(
     session: CK_SESSION_HANDLE,
     template: *mut CK_ATTRIBUTE,
@@ -144,6 +151,7 @@ pub(super) unsafe extern "C" fn find_objects_init(
 }
 
 /// `C_FindObjects`.
+#[unsafe(export_name = "C_FindObjects")]
 pub(super) unsafe extern "C" fn find_objects(
     session: CK_SESSION_HANDLE,
     objects: *mut CK_OBJECT_HANDLE,
@@ -164,6 +172,7 @@ pub(super) unsafe extern "C" fn find_objects(
 }
 
 /// `C_FindObjectsFinal`.
+#[unsafe(export_name = "C_FindObjectsFinal")]
 pub(super) unsafe extern "C" fn find_objects_final(session: CK_SESSION_HANDLE) -> CK_RV {
     with_module(|module| module.finish_find(session))
 }

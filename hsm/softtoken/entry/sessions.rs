@@ -7,6 +7,7 @@ use cryptoki_sys::*;
 use super::{memory, with_module};
 
 /// `C_OpenSession`. Nothing is ever notified.
+#[unsafe(export_name = "C_OpenSession")]
 pub(super) unsafe extern "C" fn open_session(
     slot: CK_SLOT_ID,
     flags: CK_FLAGS,
@@ -26,16 +27,19 @@ pub(super) unsafe extern "C" fn open_session(
 }
 
 /// `C_CloseSession`.
+#[unsafe(export_name = "C_CloseSession")]
 pub(super) unsafe extern "C" fn close_session(session: CK_SESSION_HANDLE) -> CK_RV {
     with_module(|module| module.close_session(session))
 }
 
 /// `C_CloseAllSessions`.
+#[unsafe(export_name = "C_CloseAllSessions")]
 pub(super) unsafe extern "C" fn close_all_sessions(slot: CK_SLOT_ID) -> CK_RV {
     with_module(|module| module.close_all_sessions(slot))
 }
 
 /// `C_GetSessionInfo`.
+#[unsafe(export_name = "C_GetSessionInfo")]
 pub(super) unsafe extern "C" fn get_session_info(
     session: CK_SESSION_HANDLE,
     info: *mut CK_SESSION_INFO,
@@ -48,6 +52,7 @@ pub(super) unsafe extern "C" fn get_session_info(
 }
 
 /// `C_Login`.
+#[unsafe(export_name = "C_Login")]
 pub(super) unsafe extern "C" fn login(
     session: CK_SESSION_HANDLE,
     user: CK_USER_TYPE,
@@ -61,6 +66,7 @@ pub(super) unsafe extern "C" fn login(
 }
 
 /// `C_LoginUser` of PKCS#11 3.0, for tokens whose users have no names.
+#[unsafe(export_name = "C_LoginUser")]
 pub(super) unsafe extern "C" fn login_user(
     session: CK_SESSION_HANDLE,
     user: CK_USER_TYPE,
@@ -77,11 +83,13 @@ pub(super) unsafe extern "C" fn login_user(
 }
 
 /// `C_Logout`.
+#[unsafe(export_name = "C_Logout")]
 pub(super) unsafe extern "C" fn logout(session: CK_SESSION_HANDLE) -> CK_RV {
     with_module(|module| module.session(session)?.1.logout())
 }
 
 /// `C_SessionCancel` of PKCS#11 3.0.
+#[unsafe(export_name = "C_SessionCancel")]
 pub(super) unsafe extern "C" fn session_cancel(
     session: CK_SESSION_HANDLE,
     flags: CK_FLAGS,

@@ -12,6 +12,7 @@ use crate::mechanisms;
 const EVENT_WAIT_MICROS: u64 = 10_000;
 
 /// `C_GetSlotList`.
+#[unsafe(export_name = "C_GetSlotList")]
 pub(super) unsafe extern "C" fn get_slot_list(
     with_token: CK_BBOOL,
     list: *mut CK_SLOT_ID,
@@ -25,6 +26,7 @@ pub(super) unsafe extern "C" fn get_slot_list(
 }
 
 /// `C_GetSlotInfo`.
+#[unsafe(export_name = "C_GetSlotInfo")]
 pub(super) unsafe extern "C" fn get_slot_info(slot: CK_SLOT_ID, info: *mut CK_SLOT_INFO) -> CK_RV {
     with_module(|module| {
         memory::check(info)?;
@@ -34,6 +36,7 @@ pub(super) unsafe extern "C" fn get_slot_info(slot: CK_SLOT_ID, info: *mut CK_SL
 }
 
 /// `C_GetTokenInfo`.
+#[unsafe(export_name = "C_GetTokenInfo")]
 pub(super) unsafe extern "C" fn get_token_info(
     slot: CK_SLOT_ID,
     info: *mut CK_TOKEN_INFO,
@@ -46,6 +49,7 @@ pub(super) unsafe extern "C" fn get_token_info(
 }
 
 /// `C_GetMechanismList`.
+#[unsafe(export_name = "C_GetMechanismList")]
 pub(super) unsafe extern "C" fn get_mechanism_list(
     slot: CK_SLOT_ID,
     list: *mut CK_MECHANISM_TYPE,
@@ -61,6 +65,7 @@ pub(super) unsafe extern "C" fn get_mechanism_list(
 }
 
 /// `C_GetMechanismInfo`.
+#[unsafe(export_name = "C_GetMechanismInfo")]
 pub(super) unsafe extern "C" fn get_mechanism_info(
     slot: CK_SLOT_ID,
     code: CK_MECHANISM_TYPE,
@@ -75,6 +80,7 @@ pub(super) unsafe extern "C" fn get_mechanism_info(
 }
 
 /// `C_InitToken`.
+#[unsafe(export_name = "C_InitToken")]
 pub(super) unsafe extern "C" fn init_token(
     slot: CK_SLOT_ID,
     pin: *mut CK_UTF8CHAR,
@@ -92,6 +98,7 @@ pub(super) unsafe extern "C" fn init_token(
 }
 
 /// `C_InitPIN`.
+#[unsafe(export_name = "C_InitPIN")]
 pub(super) unsafe extern "C" fn init_pin(
     session: CK_SESSION_HANDLE,
     pin: *mut CK_UTF8CHAR,
@@ -105,6 +112,7 @@ pub(super) unsafe extern "C" fn init_pin(
 }
 
 /// `C_SetPIN`.
+#[unsafe(export_name = "C_SetPIN")]
 pub(super) unsafe extern "C" fn set_pin(
     session: CK_SESSION_HANDLE,
     old: *mut CK_UTF8CHAR,
@@ -123,6 +131,7 @@ pub(super) unsafe extern "C" fn set_pin(
 }
 
 /// `C_WaitForSlotEvent`.
+#[unsafe(export_name = "C_WaitForSlotEvent")]
 pub(super) unsafe extern "C" fn wait_for_slot_event(
     flags: CK_FLAGS,
     slot: *mut CK_SLOT_ID,

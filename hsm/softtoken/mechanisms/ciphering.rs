@@ -49,7 +49,8 @@ impl Ciphering {
     /// Begins with a key that [`crate::keys::prepare`] made.
     ///
     /// # Errors
-    /// If the mechanism does not encrypt, its parameter is none of its kind, or the key is another's.
+    /// If the mechanism does not encrypt, its parameter is none of its kind, or the key is of
+    /// another type.
     pub(crate) fn start(call: &Call, key: Arc<Prepared>, direction: Direction) -> Answer<Self> {
         let method = match (call.algorithm, &*key) {
             (Algorithm::Block(block, mode), Prepared::Secret(secret)) => {

@@ -207,15 +207,13 @@ impl Module {
             return Ok(answer);
         }
         let active = operations.sign.take().ok_or(CKR_OPERATION_NOT_INITIALIZED)?;
-        self.strain(&session, slot)?;
+        let call = self.strain(&session, slot)?;
         let mut work = active.work;
         data.map_or(Ok(()), |data| work.update(data))?;
         let mut signature = work.sign()?;
-        slot.faults.spoil(&mut signature);
+        slot.faults.spoil(call, &mut signature);
         // What is spoiled may be longer than what was asked for.
-        if room.is_some_and(|room| signature.len() > room) {
-            return Err(CKR_FUNCTION_FAILED);
-        }
+        signature.truncate(room.unwrap_or_default());
         Ok(Given::Bytes(signature))
     }
 
@@ -288,7 +286,7 @@ impl Module {
         if room.is_none() {
             return self.room(bound, None).map(|answer| answer.unwrap_or(Given::Size(bound)));
         }
-        let done = self.strain(&session, slot).and_then(|()| active.work.whole(data));
+        let done = self.strain(&session, slot).and_then(|_| active.work.whole(data));
         let given = done.and_then(|bytes| self.fitted(bytes, room));
         if !matches!(given, Ok(Given::TooSmall(_))) {
             *place = None;
@@ -340,7 +338,7 @@ impl Module {
             let bound = active.work.finish_size_max(0);
             return self.room(bound, None).map(|answer| answer.unwrap_or(Given::Size(bound)));
         }
-        let done = self.strain(&session, slot).and_then(|()| active.work.finish());
+        let done = self.strain(&session, slot).and_then(|_| active.work.finish());
         let given = done.and_then(|bytes| self.fitted(bytes, room));
         if !matches!(given, Ok(Given::TooSmall(_))) {
             *place = None;

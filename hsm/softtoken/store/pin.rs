@@ -11,6 +11,14 @@ struct Mac {
     outer: Sm3,
 }
 
+impl Drop for Mac {
+    fn drop(&mut self) {
+        // What was hashed of the PIN is as good as the PIN.
+        (self.inner, self.outer) = (Sm3::new(), Sm3::new());
+        core::hint::black_box(self);
+    }
+}
+
 impl Mac {
     fn new(key: &[u8]) -> Self {
         let mut padded = Zeroizing::new([0; BLOCK_SIZE]);

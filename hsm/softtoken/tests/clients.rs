@@ -95,6 +95,16 @@ fn is_there(program: &str) -> bool {
     there
 }
 
+/// Some clients look functions up by their names instead of asking for the list.
+#[test]
+fn functions_are_exported_by_name() {
+    let bytes = std::fs::read(module()).unwrap();
+    for name in ["C_GetFunctionList", "C_GetInterface", "C_Initialize", "C_Login", "C_Sign"] {
+        let entry = [b"\0", name.as_bytes(), b"\0"].concat();
+        assert!(bytes.windows(entry.len()).any(|part| part == entry), "{name}");
+    }
+}
+
 #[test]
 fn pkcs11_tool_begins_a_token_and_uses_it() {
     if !is_there("pkcs11-tool") {
@@ -301,6 +311,31 @@ fn use_with_cryptoki() {
     assert_eq!(digest[..4], [0xba, 0x78, 0x16, 0xbf]);
     drop(session);
     pkcs11.finalize().unwrap();
+}
+
+/// Processes that write to one store at once lose nothing of each other's.
+#[test]
+fn processes_share_a_store() {
+    let card = Card::initialised();
+    let pin = card.file("user", b"1234\n");
+    let generate = |number: usize| {
+        let id = format!("{number:02x}");
+        let arguments = ["generate", "--label", "shared", "--id", &id, "--pin-file", &pin];
+        let mut command = card.command(env!("CARGO_BIN_EXE_hufu-softtoken"));
+        command.args(arguments).stdout(std::process::Stdio::piped()).spawn().unwrap()
+    };
+    let processes: Vec<_> = (0..8).map(generate).collect();
+    for process in processes {
+        done(&process.wait_with_output().unwrap());
+    }
+    let objects = std::fs::read_dir(card.path("store/slot-00/objects")).unwrap();
+    let ending = |name: &str| {
+        let names = objects.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.filter(|found| found.ends_with(name)).count()
+    };
+    assert_eq!(ending(".private"), 8);
+    // Eight right PINs, one after the other, leave no wrong attempt behind.
+    assert!(card.admin().generate(0, PIN.as_bytes(), KeyKind::Sm2Sign, "last", &[9]).is_ok());
 }
 
 /// The tool: PINs come from files, and what is wrong is said in words.

@@ -150,6 +150,71 @@ fn the_so_sees_no_private_object() {
 }
 
 #[test]
+fn objects_are_made_changed_copied_and_removed() {
+    let card = Card::new("native");
+    let session = card.user();
+    let make = |template: &Template| card.module.create_object(session, template);
+    let class = |class| new().number(CKA_CLASS, class);
+    for (template, wanted) in [
+        (new(), CKR_TEMPLATE_INCOMPLETE),
+        (class(CKO_HW_FEATURE), CKR_ATTRIBUTE_VALUE_INVALID),
+        (class(CKO_SECRET_KEY), CKR_TEMPLATE_INCOMPLETE),
+        (class(CKO_SECRET_KEY).number(CKA_KEY_TYPE, CKK_AES), CKR_TEMPLATE_INCOMPLETE),
+        (class(CKO_CERTIFICATE), CKR_TEMPLATE_INCOMPLETE),
+        (class(CKO_DATA).flag(CKA_TRUSTED, true), CKR_ATTRIBUTE_TYPE_INVALID),
+        (class(CKO_PUBLIC_KEY).number(CKA_KEY_TYPE, CKK_RSA), CKR_TEMPLATE_INCONSISTENT),
+        (class(CKO_PUBLIC_KEY).number(CKA_KEY_TYPE, CKK_EC), CKR_TEMPLATE_INCOMPLETE),
+    ] {
+        assert_eq!(make(&template), Err(wanted));
+    }
+    let certificate = class(CKO_CERTIFICATE)
+        .number(CKA_CERTIFICATE_TYPE, CKC_X_509)
+        .bytes(CKA_VALUE, b"certificate")
+        .flag(CKA_TOKEN, true)
+        .bytes(CKA_LABEL, b"first");
+    let first = make(&certificate).unwrap();
+    let second = new().bytes(CKA_LABEL, b"second");
+    let copy = card.module.copy_object(session, first, &second).unwrap();
+    assert_eq!(card.find(session, &second), [copy]);
+    let third = new().bytes(CKA_LABEL, b"third");
+    card.module.change_object(session, copy, &third).unwrap();
+    let other = card.other();
+    let elsewhere = other.open_session(0, true).unwrap();
+    assert_eq!(find(&other, elsewhere, &third).len(), 1, "the change is on the disk");
+    assert_eq!(find(&other, elsewhere, &second), []);
+    let read = |handle| {
+        let object = card.module.object(session, handle).unwrap();
+        [CKA_VALUE, CKA_UNIQUE_ID].map(|it| object.read(it, card.module.dialect()).unwrap())
+    };
+    assert_eq!(read(first)[0], read(copy)[0]);
+    assert_ne!(read(first)[1], read(copy)[1], "each object has an identifier of its own");
+    card.module.destroy_object(session, copy).unwrap();
+    let again = card.module.destroy_object(session, copy);
+    assert_eq!(again, Err(CKR_OBJECT_HANDLE_INVALID));
+    let kept = make(&class(CKO_DATA).flag(CKA_DESTROYABLE, false)).unwrap();
+    assert_eq!(card.module.destroy_object(session, kept), Err(CKR_ACTION_PROHIBITED));
+}
+
+#[test]
+fn nobody_but_the_so_makes_a_key_trusted() {
+    let card = Card::new("native");
+    let session = card.user();
+    let trusted = new().flag(CKA_TRUSTED, true).flag(CKA_WRAP, true);
+    let call = card.call(native::SM4_KEY_GEN);
+    let refused = card.module.generate_key(session, &call, &trusted);
+    assert_eq!(refused, Err(CKR_ATTRIBUTE_READ_ONLY));
+    let shown = new().flag(CKA_PRIVATE, false).flag(CKA_TOKEN, true).flag(CKA_WRAP, true);
+    let key = card.module.generate_key(session, &call, &shown).unwrap();
+    let trust = new().flag(CKA_TRUSTED, true);
+    let refused = card.module.change_object(session, key, &trust);
+    assert_eq!(refused, Err(CKR_ATTRIBUTE_READ_ONLY));
+    card.module.slot(0).unwrap().logout().unwrap();
+    card.module.login(session, CKU_SO, SO_PIN).unwrap();
+    card.module.change_object(session, key, &trust).unwrap();
+    assert_eq!(card.find(session, &trust), [key]);
+}
+
+#[test]
 fn read_only_sessions_write_nothing_to_the_token() {
     let card = Card::new("native");
     let session = card.user();
