@@ -32,6 +32,7 @@ use crate::messages::{
 };
 use crate::metrics::Metrics;
 use crate::recovery::Recovered;
+use crate::signing_desk::SigningDesk;
 use crate::tiles::consensus::{ConsensusLinks, ConsensusTile, PeerEnds};
 use crate::tiles::execute::{ExecuteLinks, ExecuteTile, WorkerLink, WorkerTile};
 use crate::tiles::ingress::{IngressConfig, IngressLinks, IngressTile, SPARE_CONNECTIONS};
@@ -53,7 +54,7 @@ pub struct Parts<'a> {
     /// Itself.
     pub address: Address,
     /// Signs its votes.
-    pub signer: Box<dyn Signer>,
+    pub desk: SigningDesk,
     /// Proves who it is to its peers; nothing where it has none.
     pub link_signer: Option<Box<dyn Signer>>,
     /// Verifies and hashes.
@@ -223,7 +224,7 @@ impl PeerJoints {
 /// # Errors
 /// What the host refuses: an address, a thread, memory or entropy.
 pub fn assemble(group: &mut Group, parts: Parts<'_>) -> io::Result<Assembled> {
-    let Parts { config, genesis, address, signer, link_signer, .. } = parts;
+    let Parts { config, genesis, address, desk, link_signer, .. } = parts;
     let Parts { provider, metrics, explanation, probation, recovered, .. } = parts;
     let has_peers = genesis.validators.count() > 1;
     let threads = Threads::plan(group, &config.placement, has_peers)?;
@@ -275,7 +276,7 @@ pub fn assemble(group: &mut Group, parts: Parts<'_>) -> io::Result<Assembled> {
         probation,
     };
     shared.add_consensus(group, &threads, start, explanation, core.consensus);
-    let tile = SignTile::new(signer, metrics(), core.sign.0, core.sign.1);
+    let tile = SignTile::new(desk, metrics(), core.sign.0, core.sign.1);
     group.add(threads.sign, rank::DURABLE, Box::new(tile));
     let votes = (recovered.vote_log, core.vote);
     shared.add_logs(group, &threads, votes, (recovered.log, recovered.unordered, core.log));

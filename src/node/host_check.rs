@@ -8,7 +8,6 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 
-use hufu_crypto::Signer;
 use hufu_runtime::clock;
 use hufu_runtime::file::{Backend, FileRing, FileSystem, RingOptions};
 use hufu_runtime::placement::available_cores;
@@ -143,7 +142,7 @@ fn identity(config: &NodeConfig, genesis: &Genesis) -> Finding {
 }
 
 fn own_address(config: &NodeConfig) -> Result<Address, keys_file::KeyFileError> {
-    keys_file::load(&config.node.key).map(|signer| signer.public_key().address())
+    keys_file::open(&config.node.key).map(|key| key.public_key().address())
 }
 
 fn data_key_rule(config: &NodeConfig, genesis: &Genesis) -> Finding {

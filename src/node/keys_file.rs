@@ -9,9 +9,10 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use hufu_crypto::SoftwareSigner;
+use hufu_crypto::{PublicKey, Signer as _, SoftwareSigner};
 use zeroize::Zeroizing;
 
+use crate::card_key::{self, CardKey};
 use crate::kernels;
 
 /// Bytes of a key file at most; the encoding of an SM2 key takes about 300.
@@ -58,6 +59,15 @@ pub enum KeyFileError {
         /// What is wrong with it.
         reason: &'static str,
     },
+    /// It is neither a key nor a description of one in a card.
+    #[error("key file holds no key and describes none in a card: {reason}")]
+    CardKey {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// It describes a key in a card, where only a key in a file can be used.
+    #[error("key file describes a key in a card, and here the key itself is needed")]
+    InCard,
     /// Something has this name already.
     #[error("{} exists already, a key file is never overwritten", path.display())]
     Exists {
@@ -87,6 +97,8 @@ impl KeyFileError {
             Self::DataKey { .. } => {
                 "put a copy of it back; a new one is made by `hufu keys new-data`"
             }
+            Self::CardKey { .. } => "name a file made by `hufu keys new` or `hufu hsm keygen`",
+            Self::InCard => "name a file made by `hufu keys new`",
             Self::Exists { .. } => "choose another name, or move the old key away",
             Self::Write { .. } => "check the folder, its permissions and the free space",
         }
@@ -132,14 +144,47 @@ pub(crate) fn write_new(path: &Path, content: &[u8]) -> Result<(), KeyFileError>
     })
 }
 
+/// A key by its file: in software, or in a card.
+pub enum NodeKey {
+    /// The key itself.
+    Software(SoftwareSigner),
+    /// Where it is.
+    Card(CardKey),
+}
+
+impl NodeKey {
+    /// The public key.
+    #[must_use]
+    pub fn public_key(&self) -> &PublicKey {
+        match self {
+            Self::Software(signer) => signer.public_key(),
+            Self::Card(key) => &key.public,
+        }
+    }
+}
+
+/// Reads a file that only its owner may use: a key, or where in a card it is.
+///
+/// # Errors
+/// If the file is not safe to use or holds neither.
+pub fn open(path: &Path) -> Result<NodeKey, KeyFileError> {
+    let content = read_private(path)?;
+    let text = std::str::from_utf8(&content).map_err(|_| hufu_crypto::Error::PrivateKeyEncoding)?;
+    if card_key::is_card_key(text) {
+        return card_key::parse(text, path).map(NodeKey::Card);
+    }
+    Ok(NodeKey::Software(SoftwareSigner::from_pkcs8_pem(text)?.on(kernels::backend())))
+}
+
 /// Reads a key from a file that only its owner may use.
 ///
 /// # Errors
 /// If the file is not safe to use or holds no key.
 pub fn load(path: &Path) -> Result<SoftwareSigner, KeyFileError> {
-    let content = read_private(path)?;
-    let text = std::str::from_utf8(&content).map_err(|_| hufu_crypto::Error::PrivateKeyEncoding)?;
-    Ok(SoftwareSigner::from_pkcs8_pem(text)?.on(kernels::backend()))
+    match open(path)? {
+        NodeKey::Software(signer) => Ok(signer),
+        NodeKey::Card(_) => Err(KeyFileError::InCard),
+    }
 }
 
 /// Reads a file with a secret that only its owner may use; overwritten when dropped.
@@ -191,8 +236,6 @@ fn sync_folder_of(path: &Path) -> io::Result<()> {
 mod tests {
     use std::fs::Permissions;
     use std::os::unix::fs::PermissionsExt;
-
-    use hufu_crypto::Signer;
 
     use super::*;
 

@@ -148,6 +148,7 @@ metrics! {
         mempool_needs_refused: "hufu_mempool_needs_refused", "Proposed blocks not waited for, because their proposer would have this node fetch too much.";
         mempool_forgotten: "hufu_mempool_transactions_forgotten", "Transactions forgotten while duplicates of them could still come; execution finds those.";
         sign_signatures: "hufu_sign_signatures_made", "Consensus signatures made.";
+        sign_failures: "hufu_sign_attempts_failed", "Signatures that the card did not give when asked; they are asked for again.";
         consensus_blocks: "hufu_consensus_blocks_decided", "Blocks decided.";
         consensus_rounds: "hufu_consensus_rounds_started", "Rounds started.";
         consensus_refused: "hufu_consensus_inputs_refused", "Inputs the ordering engine did not take in.";
@@ -172,6 +173,7 @@ metrics! {
         chain_height: "hufu_chain_height", "Height of the last block executed here.";
         chain_time_millis: "hufu_chain_time_milliseconds", "Unix time of the last block executed here.";
         ingress_connections: "hufu_ingress_connections", "Client connections now.";
+        sign_is_card_away: "hufu_sign_card_away", "1 while the card with the vote key gives no signatures, else 0.";
         verify_keys: "hufu_verify_known_keys", "Public keys that have a table now.";
         mempool_transactions: "hufu_mempool_transactions", "Transactions pending.";
         mempool_bytes: "hufu_mempool_bytes", "Bytes pending.";

@@ -28,11 +28,12 @@ use crate::genesis_file;
 use crate::health::{Health, NodeState};
 use crate::host_check;
 use crate::kernels;
-use crate::keys_file;
+use crate::keys_file::{self, NodeKey};
 use crate::log;
 use crate::metrics::Metrics;
 use crate::ready::Ready;
 use crate::recovery::{self, RecoverError, StorageOptions};
+use crate::signing_desk::{DeskError, SigningDesk};
 
 /// Why a node did not start or did not end well.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +64,9 @@ pub enum RunError {
         /// Which algorithm and what was wrong.
         cause: hufu_crypto::Error,
     },
+    /// The card with the vote key cannot be used.
+    #[error("node.key: {0}")]
+    Card(DeskError),
     /// A tile failed.
     #[error(transparent)]
     Tile(#[from] Failure),
@@ -81,6 +85,8 @@ impl RunError {
         use hufu_storage::Error as Storage;
         let storage = match self {
             Self::Configuration(_) => return true,
+            // A PIN that was refused must not be tried again by whoever starts services.
+            Self::Card(error) => return !error.may_pass(),
             Self::DataFolder(error) | Self::Recover(RecoverError::Storage(error)) => error,
             _ => return false,
         };
@@ -135,14 +141,14 @@ fn run_with(config: &NodeConfig, provider: Proven) -> Result<(), RunError> {
     process::forbid_core_dumps().map_err(RunError::host("core dumps"))?;
     let genesis = genesis_file::load(&config.node.genesis)
         .map_err(|fault| RunError::Configuration(fault.to_string()))?;
-    let (signer, link_signer) = load_keys(config, &provider)?;
+    let (desk, link_signer) = load_keys(config, &provider)?;
     let broken = host_check::broken_configuration(config, &genesis);
     if !broken.is_empty() {
         let lines: Vec<String> = broken.iter().map(ToString::to_string).collect();
         return Err(RunError::Configuration(lines.join("\n")));
     }
     let keys = load_data_keys(config, &provider)?;
-    let address = signer.public_key().address();
+    let address = desk.public_key().address();
     let identity = Identity { chain: genesis.chain_id().0, node: address };
     let folder = DataDir::open(&config.node.data_dir, &identity)?;
     genesis_copy::keep(folder.path(), &genesis).map_err(RunError::host("copy of the genesis"))?;
@@ -169,7 +175,7 @@ fn run_with(config: &NodeConfig, provider: Proven) -> Result<(), RunError> {
         config,
         genesis: &genesis,
         address,
-        signer,
+        desk,
         link_signer,
         provider,
         metrics: Arc::clone(&metrics),
@@ -202,19 +208,25 @@ fn run_with(config: &NodeConfig, provider: Proven) -> Result<(), RunError> {
     Ok(())
 }
 
-type AnySigner = Box<dyn Signer>;
-
-/// The signer of votes and proposals, and that of links where there are any.
+/// The desk that signs votes and proposals, and the signer of links where there are any.
 fn load_keys(
     config: &NodeConfig,
     provider: &Provider,
-) -> Result<(AnySigner, Option<AnySigner>), RunError> {
-    let link = config.peer.as_ref().map(|peer| load_key(&peer.key_file, provider));
-    Ok((load_key(&config.node.key, provider)?, link.transpose()?))
+) -> Result<(SigningDesk, Option<Box<dyn Signer>>), RunError> {
+    let link = config.peer.as_ref().map(|peer| load_key(&peer.key_file, provider)).transpose()?;
+    let key = keys_file::open(&config.node.key);
+    let desk = match key.map_err(|fault| RunError::Configuration(fault.to_string()))? {
+        NodeKey::Software(signer) => {
+            let signer = signer.seeded_by(Arc::clone(&provider.entropy));
+            SigningDesk::software(Box::new(signer))
+        }
+        NodeKey::Card(key) => SigningDesk::card(&key).map_err(RunError::Card)?,
+    };
+    Ok((desk, link))
 }
 
 /// The signer of a key file, the seeds of its nonces from the provider.
-fn load_key(path: &Path, provider: &Provider) -> Result<AnySigner, RunError> {
+fn load_key(path: &Path, provider: &Provider) -> Result<Box<dyn Signer>, RunError> {
     let signer = keys_file::load(path);
     let signer = signer.map_err(|fault| RunError::Configuration(fault.to_string()))?;
     Ok(Box::new(signer.seeded_by(Arc::clone(&provider.entropy))))

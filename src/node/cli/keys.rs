@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
-use hufu_crypto::{PublicKey, Signer, SoftwareSigner};
+use hufu_crypto::{PublicKey, Signer as _};
 use hufu_storage::keyring::show_id;
 use serde_json::json;
 
@@ -53,8 +53,14 @@ pub(super) enum Verb {
 
 pub(super) fn run(verb: Verb, output: Output) -> Result<(), CliError> {
     match verb {
-        Verb::New { out } => show_signer(keys_file::create(&out), &out, output),
-        Verb::Show { file } => show_signer(keys_file::load(&file), &file, output),
+        Verb::New { out } => {
+            let made = keys_file::create(&out);
+            show_key(made.map(|signer| *signer.public_key()), &out, output)
+        }
+        Verb::Show { file } => {
+            let found = keys_file::open(&file);
+            show_key(found.map(|key| *key.public_key()), &file, output)
+        }
         Verb::NewData { out } => show_data(data_key::create(&out).map(show_id), &out, output),
         Verb::ShowData { file } => {
             let keys = data_key::load(&file, &kernels::provider());
@@ -63,13 +69,13 @@ pub(super) fn run(verb: Verb, output: Output) -> Result<(), CliError> {
     }
 }
 
-fn show_signer(
-    signer: Result<SoftwareSigner, KeyFileError>,
+fn show_key(
+    key: Result<PublicKey, KeyFileError>,
     file: &Path,
     output: Output,
 ) -> Result<(), CliError> {
-    let signer = signer.map_err(|error| CliError::key(&error, file))?;
-    print(signer.public_key(), file, output);
+    let key = key.map_err(|error| CliError::key(&error, file))?;
+    print(&key, file, output);
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use hufu_crypto::{PublicKey, Signer as _};
+use hufu_crypto::PublicKey;
 use hufu_types::Genesis;
 use hufu_types::genesis::Validator;
 
@@ -45,8 +45,8 @@ fn public_key(key: &str, path: &Path, faults: &mut Vec<Fault>) -> Option<PublicK
     if path.as_os_str().is_empty() {
         return None;
     }
-    match keys_file::load(path) {
-        Ok(signer) => Some(*signer.public_key()),
+    match keys_file::open(path) {
+        Ok(key) => Some(*key.public_key()),
         Err(fault) => {
             faults.push(named(key, path, &fault.to_string(), fault.remedy()));
             None

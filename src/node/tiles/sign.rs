@@ -1,46 +1,112 @@
 //! The sign tile: signs what consensus may sign, and nothing else.
 //!
 //! ```text
-//! consensus --Durable<SignIntent>--> sign (software key or card) --Signed--> consensus
+//! consensus --Durable<SignIntent>--> sign --> desk (software key or card) --Signed--> consensus
 //! ```
 //!
 //! The type is the proof: only an intent whose record is on disk can come in here (design.md 3, "A
-//! vote"). The signature was verified in software before it leaves; any failure is fatal, that of a
-//! fresh seed too ([`SeededSigner`]).
+//! vote"). The signature was verified in software before it leaves.
+//!
+//! A card that is away or busy is asked again, the same bytes, until it answers: this validator
+//! does not vote meanwhile, and nothing else signs for it. Any other failure is fatal, that of a
+//! fresh seed too ([`crate::seeded_signer`]).
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use hufu_crypto::Signer;
+use hufu_crypto::Digest;
 use hufu_runtime::clock::Nanos;
 use hufu_runtime::link::{Consumer, Producer};
 use hufu_runtime::tile::{Fatal, Progress, Tile};
+use hufu_runtime::wake::PollSet;
 use hufu_types::vote::signing_digest;
 
+use crate::log;
 use crate::messages::{SignRequest, Signed};
 use crate::metrics::Metrics;
-use crate::seeded_signer::SeededSigner;
+use crate::signing_desk::{DeskError, SigningDesk};
+
+/// Before a card that is away is asked again, at first and at most.
+const PAUSE_MIN: Duration = Duration::from_millis(50);
+const PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// See the module.
 pub struct SignTile {
-    signer: SeededSigner,
+    desk: SigningDesk,
     metrics: Arc<Metrics>,
     incoming: Consumer<SignRequest>,
     outgoing: Producer<Signed>,
     held: Option<Signed>,
+    asked: Option<Asked>,
+    /// How long the card is away: when it was first missed, the pause before the next try.
+    away: Option<(Nanos, Duration)>,
     is_stopping: bool,
 }
 
+/// The one signature that consensus waits for.
+struct Asked {
+    request: SignRequest,
+    digest: Digest,
+    /// When the desk is asked again; it is at work until then if there is none.
+    retry_at: Option<Nanos>,
+}
+
 impl SignTile {
-    /// A tile that signs with `signer`.
+    /// A tile that signs at `desk`.
     #[must_use]
     pub fn new(
-        signer: Box<dyn Signer>,
+        desk: SigningDesk,
         metrics: Arc<Metrics>,
         incoming: Consumer<SignRequest>,
         outgoing: Producer<Signed>,
     ) -> Self {
-        let signer = SeededSigner::new(signer);
-        Self { signer, metrics, incoming, outgoing, held: None, is_stopping: false }
+        let (held, asked, away) = (None, None, None);
+        Self { desk, metrics, incoming, outgoing, held, asked, away, is_stopping: false }
+    }
+
+    /// Takes the next request to the desk.
+    fn ask(&mut self, now: Nanos) -> Result<Progress, Fatal> {
+        let Some(request) = self.incoming.pop() else {
+            let is_finished = self.is_stopping && self.incoming.is_finished();
+            return Ok(if is_finished { Progress::Done } else { Progress::Idle });
+        };
+        let digest = signing_digest(request.intent.get().bytes(), self.desk.public_key());
+        self.desk.submit(&digest, now)?;
+        self.asked = Some(Asked { request, digest, retry_at: None });
+        Ok(Progress::Busy)
+    }
+
+    /// The card failed to answer; it is asked again after a pause, or the node stops.
+    fn failed(&mut self, error: DeskError, now: Nanos) -> Result<Progress, Fatal> {
+        if !error.may_pass() {
+            return Err(error.into());
+        }
+        self.metrics.sign_failures.add(1);
+        let (since, pause) = match self.away {
+            Some((since, pause)) => (since, pause.saturating_mul(2).min(PAUSE_MAX)),
+            None => {
+                let reason: &str = &error.to_string();
+                log::error(
+                    "this validator does not vote: its card gives no signature",
+                    &[("reason", reason)],
+                );
+                self.metrics.sign_is_card_away.set(1);
+                (now, PAUSE_MIN)
+            }
+        };
+        self.away = Some((since, pause));
+        if let Some(asked) = &mut self.asked {
+            asked.retry_at = Some(now.after(pause));
+        }
+        Ok(Progress::Busy)
+    }
+
+    fn answered(&mut self, now: Nanos) {
+        if let Some((since, _)) = self.away.take() {
+            let millis: &str = &now.duration_since(since).as_millis().to_string();
+            log::info("the card signs again", &[("away_millis", millis)]);
+            self.metrics.sign_is_card_away.set(0);
+        }
     }
 }
 
@@ -56,15 +122,41 @@ impl Tile for SignTile {
             self.held = Some(back);
             return Ok(Progress::PushedBack);
         }
-        let Some(request) = self.incoming.pop() else {
-            let is_finished = self.is_stopping && self.incoming.is_finished();
-            return Ok(if is_finished { Progress::Done } else { Progress::Idle });
-        };
-        let digest = signing_digest(request.intent.get().bytes(), self.signer.public_key());
-        let signature = self.signer.sign(&digest, now)?;
-        self.metrics.sign_signatures.add(1);
-        self.held = self.outgoing.try_push(Signed { ticket: request.ticket, signature }).err();
-        Ok(Progress::Busy)
+        let Some(asked) = &mut self.asked else { return self.ask(now) };
+        if let Some(retry_at) = asked.retry_at {
+            if self.is_stopping {
+                // Nobody waits for it any more; the record of the intent stands.
+                self.asked = None;
+                return Ok(Progress::Busy);
+            }
+            if now < retry_at {
+                return Ok(Progress::Idle);
+            }
+            asked.retry_at = None;
+            self.desk.submit(&asked.digest, now)?;
+        }
+        match self.desk.poll() {
+            None => Ok(Progress::Idle),
+            Some(Err(error)) => self.failed(error, now),
+            Some(Ok(signature)) => {
+                self.answered(now);
+                if let Some(Asked { request, .. }) = self.asked.take() {
+                    self.metrics.sign_signatures.add(1);
+                    let signed = Signed { ticket: request.ticket, signature };
+                    self.held = self.outgoing.try_push(signed).err();
+                }
+                Ok(Progress::Busy)
+            }
+        }
+    }
+
+    fn deadline(&self) -> Option<Nanos> {
+        let asked = self.asked.as_ref()?;
+        asked.retry_at.or_else(|| self.desk.deadline())
+    }
+
+    fn poll_fds<'a>(&'a self, fds: &mut PollSet<'_, 'a>) {
+        self.desk.poll_fds(fds);
     }
 
     fn stop(&mut self) {
