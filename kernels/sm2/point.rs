@@ -98,6 +98,40 @@ impl Affine {
         Self { x: self.x, y: self.y.negate() }
     }
 
+    /// x and y times the square and the cube of 1 / z, which is handed in. Constant time.
+    pub(super) fn divide(&self, inverse: &Fe) -> Self {
+        let square = inverse.square();
+        Self { x: self.x.mul(&square), y: self.y.mul(&square).mul(inverse) }
+    }
+
+    /// Twice the point and the point itself, without the z of both, which is y. 2M + 4S. Constant
+    /// time.
+    pub(super) fn double_with(&self) -> (Self, Self) {
+        let yy = self.y.square();
+        let (s, yyyy) = (self.x.mul(&yy), yy.square());
+        let product = self.x.square().sub(&Fe::ONE);
+        let slope = product.add(&product.halve());
+        let x = slope.square().sub(&s).sub(&s);
+        let y = slope.mul(&s.sub(&x)).sub(&yyyy);
+        (Self { x, y }, Self { x: s, y: yyyy })
+    }
+
+    /// The sum with a point of the same z, whose place it takes, while this one is brought to the
+    /// z of the sum; answers with the factor from the old z to the new, which is 0 if the points
+    /// have one x. 4M + 2S. Constant time.
+    pub(super) fn add_with(&mut self, other: &mut Self) -> Fe {
+        let ratio = self.x.sub(&other.x);
+        let square = ratio.square();
+        let (own, others) = (self.x.mul(&square), other.x.mul(&square));
+        let slope = self.y.sub(&other.y);
+        let y = self.y.mul(&own.sub(&others));
+        let x3 = slope.square().sub(&own).sub(&others);
+        let y3 = slope.mul(&own.sub(&x3)).sub(&y);
+        *self = Self { x: own, y };
+        *other = Self { x: x3, y: y3 };
+        ratio
+    }
+
     /// x and y in Montgomery form, and back from it.
     pub(super) const fn montgomery(&self) -> ([u64; 4], [u64; 4]) {
         (self.x.montgomery(), self.y.montgomery())
@@ -137,10 +171,24 @@ impl Jacobian {
     }
 
     /// Twice the point; right for infinity too, and there is no point of order 2. 4M + 4S. Constant
-    /// time. Not inlined: a loop over one body that the CPU has decoded already is a fifth faster
-    /// than what the compiler makes of it in the middle of other code.
+    /// time.
     #[inline(never)]
     pub(super) fn double(&self) -> Self {
+        self.doubled()
+    }
+
+    /// Doubles the point `count` times. Constant time but for the count. Not inlined: a loop over
+    /// one body that the CPU has decoded already, with the point where it is, is a fifth faster
+    /// than what the compiler makes of it in the middle of other code.
+    #[inline(never)]
+    pub(super) fn double_times(&mut self, count: usize) {
+        for _ in 0..count {
+            *self = self.doubled();
+        }
+    }
+
+    #[inline(always)]
+    fn doubled(&self) -> Self {
         let Self { x, y, z } = self;
         let zz = z.square();
         let yy = y.square();
@@ -154,6 +202,7 @@ impl Jacobian {
     }
 
     /// The sum with a point whose z is 1. 8M + 3S.
+    #[inline(always)]
     pub(super) fn add_affine(&self, other: &Affine) -> Self {
         if self.is_infinity() {
             return Self::from(*other);
@@ -168,6 +217,13 @@ impl Jacobian {
         }
         let z = self.z.mul(&h);
         Self::sum(&self.x, &self.y, &h, &r, z)
+    }
+
+    /// Adds the point, or its opposite, in place. Variable time.
+    #[inline(never)]
+    pub(super) fn accumulate(&mut self, other: &Affine, is_opposite: bool) {
+        let y = other.y.negate_if(u64::from(is_opposite).wrapping_neg());
+        *self = self.add_affine(&Affine { x: other.x, y });
     }
 
     /// The sum of two points. 12M + 4S.
@@ -279,8 +335,7 @@ impl Jacobian {
 
     /// By its coordinates, with 1 / z at hand. Constant time.
     pub(super) fn divide(&self, inverse: &Fe) -> Affine {
-        let square = inverse.square();
-        Affine { x: self.x.mul(&square), y: self.y.mul(&square).mul(inverse) }
+        Affine { x: self.x, y: self.y }.divide(inverse)
     }
 
     /// By their coordinates, with one division for all; no point is at infinity.
