@@ -135,8 +135,33 @@ fn verify_chunk(items: &[Item<'_>], verdicts: &mut [Verdict]) {
     }
     let (fresh, tables) = (&fresh[..count], &mut tables[..count]);
     KeyMultiples::normalise(tables);
-    for ((place, parsed), table) in fresh.iter().zip(tables) {
-        verdicts[*place] = parsed.judge(&table.add_multiples(&parsed.s, &parsed.t));
+    let tables = &*tables;
+    let (pairs, odd) = fresh.as_chunks::<2>();
+    let (pairs_of_tables, odd_tables) = tables.as_chunks::<2>();
+    for (fresh, tables) in pairs.iter().zip(pairs_of_tables) {
+        judge_together(fresh, tables, Jacobian::double_both, verdicts);
+    }
+    if let ([fresh], [table]) = (odd, odd_tables) {
+        let double_times = |[sum]: &mut [Jacobian; 1], count| sum.double_times(count);
+        judge_together(&[*fresh], core::array::from_ref(table), double_times, verdicts);
+    }
+}
+
+/// Writes the verdicts on some items to their places, with the multiples of their keys.
+fn judge_together<const COUNT: usize>(
+    items: &[(usize, Parsed); COUNT],
+    multiples: &[KeyMultiples; COUNT],
+    double_times: impl Fn(&mut [Jacobian; COUNT], usize),
+    verdicts: &mut [Verdict],
+) {
+    let base = base_multiples();
+    let steps = items.each_ref().map(|(_, parsed)| Steps::new(&parsed.s, &parsed.t));
+    let sums = Steps::run(&steps, double_times, |one, sum, step| {
+        let table = if step.is_of_base { base } else { &multiples[one].points };
+        sum.accumulate(&table[step.place_in_table], step.is_negative);
+    });
+    for ((place, parsed), sum) in items.iter().zip(&sums) {
+        verdicts[*place] = parsed.judge(sum);
     }
 }
 
@@ -173,8 +198,8 @@ fn sub_mod_n(a: &[u64; 4], b: &[u64; 4]) -> [u64; 4] {
 fn add_multiples(s: &[u64; 4], t: &[u64; 4], key: &Affine) -> Jacobian {
     let base = base_multiples();
     let multiples = odd_multiples(key);
-    let mut sum = Jacobian::INFINITY;
-    Steps::new(s, t).run(&mut sum, |sum, step| {
+    let double_times = |[sum]: &mut [Jacobian; 1], count| sum.double_times(count);
+    let [sum] = Steps::run(&[Steps::new(s, t)], double_times, |_, sum, step| {
         if step.is_of_base {
             sum.accumulate(&base[step.place_in_table], step.is_negative);
         } else {
@@ -253,17 +278,6 @@ impl KeyMultiples {
             }
         }
     }
-
-    /// [s]G + [t]P.
-    fn add_multiples(&self, s: &[u64; 4], t: &[u64; 4]) -> Jacobian {
-        let base = base_multiples();
-        let mut sum = Jacobian::INFINITY;
-        Steps::new(s, t).run(&mut sum, |sum, step| {
-            let table = if step.is_of_base { base } else { &self.points };
-            sum.accumulate(&table[step.place_in_table], step.is_negative);
-        });
-        sum
-    }
 }
 
 /// G, 3G, 5G ... of 64 KB, made at first use.
@@ -328,17 +342,28 @@ impl Steps {
         these
     }
 
-    /// Adds all of them to `sum`, which is at infinity, by `add`.
-    fn run(&self, sum: &mut Jacobian, mut add: impl FnMut(&mut Jacobian, &Step)) {
-        let mut doublings = DIGITS;
-        for step in self.steps[..self.count].iter().rev() {
-            if !sum.is_infinity() {
-                sum.double_times(doublings - step.doublings);
-            }
-            doublings = step.doublings;
-            add(sum, step);
+    /// The sums of the multiples of each, with the doublings of all side by side. `add` is told
+    /// which of the sums it adds to.
+    fn run<const COUNT: usize>(
+        all: &[Self; COUNT],
+        double_times: impl Fn(&mut [Jacobian; COUNT], usize),
+        mut add: impl FnMut(usize, &mut Jacobian, &Step),
+    ) -> [Jacobian; COUNT] {
+        let mut sums = [Jacobian::INFINITY; COUNT];
+        let mut left = all.each_ref().map(|these| these.count);
+        let mut place = 0;
+        loop {
+            // What has the most doublings before it comes next.
+            let next = (0..COUNT)
+                .filter_map(|one| Some((all[one].steps.get(left[one].checked_sub(1)?)?, one)))
+                .max_by_key(|(step, _)| step.doublings);
+            let doublings = next.map_or(0, |(step, _)| step.doublings);
+            double_times(&mut sums, place - doublings.min(place));
+            let Some((step, one)) = next else { return sums };
+            place = doublings;
+            left[one] -= 1;
+            add(one, &mut sums[one], step);
         }
-        sum.double_times(doublings);
     }
 }
 
