@@ -22,7 +22,7 @@ use std::sync::OnceLock;
 use super::field::Fe;
 use super::point::{Affine, Jacobian, Multiple};
 use super::scalar::Scalar;
-use crate::secret::{is_zero, mask};
+use crate::secret::mask;
 
 /// Bits of a digit, digits and multiples for each digit of the base point.
 const BASE_WINDOW: usize = 6;
@@ -73,20 +73,21 @@ impl Odd {
     }
 }
 
-/// The entry at `place`, every one of them read.
-#[inline(always)]
-fn scan<const COUNT: usize, const WORDS: usize>(
-    table: &[[u64; WORDS]; COUNT],
-    place: u64,
-) -> [u64; WORDS] {
-    let mut masks = [0; COUNT];
-    for (number, mask) in (0_u64..).zip(&mut masks) {
-        *mask = is_zero(number ^ place).wrapping_neg();
+/// The entry at `place`, every one of them read. Not inlined: the compiler uses vectors for it only
+/// where the result goes to memory.
+#[inline(never)]
+#[allow(clippy::cast_possible_truncation, reason = "a place in a table is small")]
+fn scan<const COUNT: usize>(table: &[[u64; 8]; COUNT], place: u64) -> [u64; 8] {
+    let place = place as u32;
+    let mut bits = [0_u32; COUNT];
+    for (number, bit) in (0_u32..).zip(&mut bits) {
+        *bit = (number ^ place).wrapping_sub(1) >> 31;
     }
-    // A compiler that knows what the masks are made of branches on them, and has done so.
-    let masks = core::hint::black_box(masks);
-    let mut chosen = [0; WORDS];
-    for (mask, entry) in masks.iter().zip(table) {
+    // A compiler that knows what the bits are made of branches on them, and has done so.
+    let bits = core::hint::black_box(bits);
+    let mut chosen = [0; 8];
+    for (bit, entry) in bits.iter().zip(table) {
+        let mask = u64::from(*bit).wrapping_neg();
         for (word, other) in chosen.iter_mut().zip(entry) {
             *word |= other & mask;
         }
