@@ -192,9 +192,9 @@ pub(super) fn base(scalar: &Scalar) -> Jacobian {
 
 /// P, 3P, 5P ... over one z.
 ///
-/// 2P is added again and again with its z made that of the sum (see [`Affine::add_with`]): 2P and an
-/// odd multiple below 30P are distinct and not opposite, the order being n. The factors from z to z
-/// then bring all to the last, for less than powers of a z for each would cost when they are read.
+/// 2P is added again and again with its z made that of the sum (see [`Affine::add_with`]): 2P and
+/// an odd multiple below 30P are distinct and not opposite, the order being n. The factors from z
+/// to z then bring all to the last: that costs less than reading a z and its powers for each.
 struct PointTable {
     /// x and y.
     points: [[u64; 8]; POINT_MULTIPLES],

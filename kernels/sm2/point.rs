@@ -94,10 +94,6 @@ impl Affine {
         both
     }
 
-    pub(super) fn negate(&self) -> Self {
-        Self { x: self.x, y: self.y.negate() }
-    }
-
     /// x and y times the square and the cube of 1 / z, which is handed in. Constant time.
     pub(super) fn divide(&self, inverse: &Fe) -> Self {
         let square = inverse.square();
