@@ -27,7 +27,7 @@
 //!   to E an addition, a rotation, an addition, a rotation and the sum of three, two cycles each
 //!   (measured): 0.63 a byte. With 32 messages there are two sets, and the gap is 1.7.
 //! - SM4, 1.5: four groups of blocks hide most of the latency of two inversions a round.
-//! - One multiple alone, 3.3: carries are additions that wait for each other.
+//! - One multiple alone, 2.7: carries are additions that wait for each other.
 
 use hufu_kernels::Backend;
 use hufu_kernels::sm2::{self as kernel, Item, KeyTable, PrivateKey, SignItem, Verdict};
