@@ -71,9 +71,7 @@ pub fn verify_many(backend: Backend, items: &[Item<'_>], verdicts: &mut [Verdict
         lanes::verify_many(items, verdicts);
         return;
     }
-    for (item, verdict) in items.iter().zip(verdicts) {
-        *verdict = verify::verify(item);
-    }
+    verify::verify_many(items, verdicts);
 }
 
 /// Whether the back end works in lanes: AVX-512 IFMA is asked for beyond what makes the back end.

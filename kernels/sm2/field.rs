@@ -97,7 +97,9 @@ pub(super) fn bytes(limbs: &[u64; 4]) -> [u8; 32] {
     bytes
 }
 
-/// a + b and whether it left 2^256.
+/// a + b and whether it left 2^256. Always inlined: in a crate that is compiled in parts the
+/// compiler left some calls to it, for a twelfth of a verification's time.
+#[inline(always)]
 pub(super) fn add_limbs(a: &[u64; 4], b: &[u64; 4]) -> ([u64; 4], bool) {
     let (s0, c) = add_carry(a[0], b[0], false);
     let (s1, c) = add_carry(a[1], b[1], c);
@@ -107,6 +109,7 @@ pub(super) fn add_limbs(a: &[u64; 4], b: &[u64; 4]) -> ([u64; 4], bool) {
 }
 
 /// a - b mod 2^256 and whether b is larger.
+#[inline(always)]
 pub(super) fn sub_limbs(a: &[u64; 4], b: &[u64; 4]) -> ([u64; 4], bool) {
     let (d0, c) = sub_borrow(a[0], b[0], false);
     let (d1, c) = sub_borrow(a[1], b[1], c);
@@ -121,6 +124,15 @@ fn reduce_once(a: [u64; 4], carry: bool) -> Fe {
     let (less, is_below) = sub_limbs(&a, &P);
     let keep = u64::from(is_below & !carry).wrapping_neg();
     Fe(select_four(keep, &less, &a))
+}
+
+/// a + p mod 2^256 if there was a borrow: 2^256 - p, which has two words of one bit and one of 32,
+/// is taken away, for less than masking p and adding it takes.
+#[inline(always)]
+fn add_p_if(a: [u64; 4], borrow: bool) -> [u64; 4] {
+    let one = u64::from(borrow);
+    let top = one << 32;
+    sub_limbs(&a, &[one, top.wrapping_sub(one), 0, top]).0
 }
 
 /// a * b, row by row: the low halves of a row's products and their high halves are a chain of
@@ -160,47 +172,86 @@ fn add_row(t: [u64; 4], a: &[u64; 4], b: u64) -> (u64, [u64; 4]) {
     (t0, [t1, t2, t3, t4])
 }
 
-/// Adds to a number the multiple of p that clears its lowest word m. The others are handed in from
-/// the next to the highest that the carries reach. Without the cleared word, m * p is
-/// m * (2^192 + 1) less m * (2^160 + 2^32): two chains of carries, for which the compiler makes as
-/// many instructions.
-macro_rules! clear {
-    ($m:expr, $a:ident, $b:ident, $c:ident, $d:ident $(, $more:ident)*) => {{
-        let (low, high) = ($m << 32, $m >> 32);
-        let carry;
-        ($a, carry) = add_carry($a, $m, false);
-        let (sum, carry) = add_carry($b, 0, carry);
-        $b = sum;
-        let (sum, carry) = add_carry($c, 0, carry);
-        $c = sum;
-        let (sum, carry) = add_carry($d, $m, carry);
-        $d = sum;
-        $(let (sum, carry) = add_carry($more, 0, carry); $more = sum;)*
-        let over = carry;
-        let borrow;
-        ($a, borrow) = sub_borrow($a, low, false);
-        let (rest, borrow) = sub_borrow($b, high, borrow);
-        $b = rest;
-        let (rest, borrow) = sub_borrow($c, low, borrow);
-        $c = rest;
-        let (rest, borrow) = sub_borrow($d, high, borrow);
-        $d = rest;
-        $(let (rest, borrow) = sub_borrow($more, 0, borrow); $more = rest;)*
-        (over, borrow)
-    }};
+/// a^2.
+#[inline(always)]
+fn square(a: &[u64; 4]) -> [u64; 8] {
+    // The products of two different limbs, then twice that, then the squares.
+    let (t1, c) = multiply_add(a[0], a[1], 0, 0);
+    let (t2, c) = multiply_add(a[0], a[2], c, 0);
+    let (t3, t4) = multiply_add(a[0], a[3], c, 0);
+    let (t3, c) = multiply_add(a[1], a[2], t3, 0);
+    let (t4, t5) = multiply_add(a[1], a[3], t4, c);
+    let (t5, t6) = multiply_add(a[2], a[3], t5, 0);
+    let (t1, carry) = add_carry(t1, t1, false);
+    let (t2, carry) = add_carry(t2, t2, carry);
+    let (t3, carry) = add_carry(t3, t3, carry);
+    let (t4, carry) = add_carry(t4, t4, carry);
+    let (t5, carry) = add_carry(t5, t5, carry);
+    let (t6, carry) = add_carry(t6, t6, carry);
+    let t7 = u64::from(carry);
+    let (t0, high) = multiply_add(a[0], a[0], 0, 0);
+    let (t1, c) = add_carry(t1, high, false);
+    let (low, high) = multiply_add(a[1], a[1], 0, 0);
+    let (t2, c) = add_carry(t2, low, c);
+    let (t3, c) = add_carry(t3, high, c);
+    let (low, high) = multiply_add(a[2], a[2], 0, 0);
+    let (t4, c) = add_carry(t4, low, c);
+    let (t5, c) = add_carry(t5, high, c);
+    let (low, high) = multiply_add(a[3], a[3], 0, 0);
+    let (t6, c) = add_carry(t6, low, c);
+    let (t7, _) = add_carry(t7, high, c);
+    [t0, t1, t2, t3, t4, t5, t6, t7]
 }
 
-/// (t / 2^256) mod p for t below p * 2^256: four steps, each of which clears the lowest word and
-/// drops it. Only the last can leave 2^512: before it the sum is below p * (2^256 + 2^192).
+/// t - u, or p * 2^256 more where that is negative, for products t and u of numbers below p.
+#[inline(always)]
+fn difference(t: [u64; 8], u: [u64; 8]) -> [u64; 8] {
+    let [t0, t1, t2, t3, t4, t5, t6, t7] = t;
+    let [u0, u1, u2, u3, u4, u5, u6, u7] = u;
+    let (t0, borrow) = sub_borrow(t0, u0, false);
+    let (t1, borrow) = sub_borrow(t1, u1, borrow);
+    let (t2, borrow) = sub_borrow(t2, u2, borrow);
+    let (t3, borrow) = sub_borrow(t3, u3, borrow);
+    let (t4, borrow) = sub_borrow(t4, u4, borrow);
+    let (t5, borrow) = sub_borrow(t5, u5, borrow);
+    let (t6, borrow) = sub_borrow(t6, u6, borrow);
+    let (t7, borrow) = sub_borrow(t7, u7, borrow);
+    let [t4, t5, t6, t7] = add_p_if([t4, t5, t6, t7], borrow);
+    [t0, t1, t2, t3, t4, t5, t6, t7]
+}
+
+/// (t + m * p) / 2^64 for the number t of the words m, a, b, c: its lowest word is cleared and
+/// dropped. Without it, m * p is
+/// ```text
+/// m * (2^192 - 2^160 - 2^32 + 1) = m * 2^192 - (m << 160) - m * (2^32 - 1)
+/// ```
+/// that is, m comes to be the highest word, and of the rest one number is made that is taken away.
+/// For t below 2^256 the result is too: it is below (2^256 + (2^64 - 1) * p) / 2^64 < p + 2^161.
+#[inline(always)]
+fn clear([m, a, b, c]: [u64; 4]) -> [u64; 4] {
+    let (low, high) = (m << 32, m >> 32);
+    let (times_ones, borrow) = sub_borrow(low, m, false);
+    let (times_ones_high, _) = sub_borrow(high, 0, borrow);
+    sub_limbs(&[a, b, c, m], &[times_ones, times_ones_high, low, high]).0
+}
+
+/// (t / 2^256) mod p for t below p * 2^256. The low half alone is made a multiple of 2^256 in four
+/// steps; what then stands in its place is at most p, being below p + 1:
+/// ```text
+/// low = (t mod 2^256 + q * p) / 2^256,  q < 2^256;   t / 2^256 = t >> 256 + low  (mod p)
+/// ```
+/// p less than this sum is the difference of two numbers that are at most p, the first below it, so
+/// that one p more where it is negative makes it right.
 #[inline(always)]
 fn reduce(t: [u64; 8]) -> Fe {
-    let [t0, mut t1, mut t2, mut t3, mut t4, mut t5, mut t6, mut t7] = t;
-    clear!(t0, t1, t2, t3, t4, t5, t6, t7);
-    clear!(t1, t2, t3, t4, t5, t6, t7);
-    clear!(t2, t3, t4, t5, t6, t7);
-    // What is added is more than what is taken away: there is no borrow without a carry.
-    let (over, borrow) = clear!(t3, t4, t5, t6, t7);
-    reduce_once([t4, t5, t6, t7], over & !borrow)
+    let [t0, t1, t2, t3, t4, t5, t6, t7] = t;
+    let high = [t4, t5, t6, t7];
+    debug_assert!(sub_limbs(&high, &P).1, "below p * 2^256");
+    let low = clear(clear(clear(clear([t0, t1, t2, t3]))));
+    let (less, is_above) = sub_limbs(&P, &low);
+    debug_assert!(!is_above, "at most p");
+    let (rest, borrow) = sub_limbs(&high, &less);
+    Fe(add_p_if(rest, borrow))
 }
 
 impl Fe {
@@ -251,9 +302,7 @@ impl Fe {
     #[inline(always)]
     pub(super) fn sub(&self, other: &Self) -> Self {
         let (rest, borrow) = sub_limbs(&self.0, &other.0);
-        let mask = u64::from(borrow).wrapping_neg();
-        let back = [P[0] & mask, P[1] & mask, P[2] & mask, P[3] & mask];
-        Self(add_limbs(&rest, &back).0)
+        Self(add_p_if(rest, borrow))
     }
 
     pub(super) fn negate(&self) -> Self {
@@ -268,52 +317,18 @@ impl Fe {
     /// a * b - c * d, reduced once.
     #[inline(always)]
     pub(super) fn difference_of_products(a: &Self, b: &Self, c: &Self, d: &Self) -> Self {
-        let [t0, t1, t2, t3, t4, t5, t6, t7] = product(&a.0, &b.0);
-        let [u0, u1, u2, u3, u4, u5, u6, u7] = product(&c.0, &d.0);
-        let (t0, borrow) = sub_borrow(t0, u0, false);
-        let (t1, borrow) = sub_borrow(t1, u1, borrow);
-        let (t2, borrow) = sub_borrow(t2, u2, borrow);
-        let (t3, borrow) = sub_borrow(t3, u3, borrow);
-        let (t4, borrow) = sub_borrow(t4, u4, borrow);
-        let (t5, borrow) = sub_borrow(t5, u5, borrow);
-        let (t6, borrow) = sub_borrow(t6, u6, borrow);
-        let (t7, borrow) = sub_borrow(t7, u7, borrow);
-        // Where the difference is negative, p * 2^256 more is the same and is not.
-        let mask = u64::from(borrow).wrapping_neg();
-        let back = [P[0] & mask, P[1] & mask, P[2] & mask, P[3] & mask];
-        let ([t4, t5, t6, t7], _) = add_limbs(&[t4, t5, t6, t7], &back);
-        reduce([t0, t1, t2, t3, t4, t5, t6, t7])
+        reduce(difference(product(&a.0, &b.0), product(&c.0, &d.0)))
+    }
+
+    /// a * b - c^2, reduced once.
+    #[inline(always)]
+    pub(super) fn product_less_square(a: &Self, b: &Self, c: &Self) -> Self {
+        reduce(difference(product(&a.0, &b.0), square(&c.0)))
     }
 
     #[inline(always)]
     pub(super) fn square(&self) -> Self {
-        let a = &self.0;
-        // The products of two different limbs, then twice that, then the squares.
-        let (t1, c) = multiply_add(a[0], a[1], 0, 0);
-        let (t2, c) = multiply_add(a[0], a[2], c, 0);
-        let (t3, t4) = multiply_add(a[0], a[3], c, 0);
-        let (t3, c) = multiply_add(a[1], a[2], t3, 0);
-        let (t4, t5) = multiply_add(a[1], a[3], t4, c);
-        let (t5, t6) = multiply_add(a[2], a[3], t5, 0);
-        let (t1, carry) = add_carry(t1, t1, false);
-        let (t2, carry) = add_carry(t2, t2, carry);
-        let (t3, carry) = add_carry(t3, t3, carry);
-        let (t4, carry) = add_carry(t4, t4, carry);
-        let (t5, carry) = add_carry(t5, t5, carry);
-        let (t6, carry) = add_carry(t6, t6, carry);
-        let t7 = u64::from(carry);
-        let (t0, high) = multiply_add(a[0], a[0], 0, 0);
-        let (t1, c) = add_carry(t1, high, false);
-        let (low, high) = multiply_add(a[1], a[1], 0, 0);
-        let (t2, c) = add_carry(t2, low, c);
-        let (t3, c) = add_carry(t3, high, c);
-        let (low, high) = multiply_add(a[2], a[2], 0, 0);
-        let (t4, c) = add_carry(t4, low, c);
-        let (t5, c) = add_carry(t5, high, c);
-        let (low, high) = multiply_add(a[3], a[3], 0, 0);
-        let (t6, c) = add_carry(t6, low, c);
-        let (t7, _) = add_carry(t7, high, c);
-        reduce([t0, t1, t2, t3, t4, t5, t6, t7])
+        reduce(square(&self.0))
     }
 
     /// self^(2^count).
@@ -383,5 +398,83 @@ impl Fe {
     #[inline(always)]
     pub(super) fn zero_mask(&self) -> u64 {
         mask(are_zero(&self.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::numbers::Numbers;
+
+    /// t mod p bit by bit: slow, and nothing like the code it checks.
+    fn remainder(t: &[u64; 8]) -> [u64; 4] {
+        let mut rest = [0; 4];
+        for bit in (0..512).rev() {
+            let (twice, carry) = add_limbs(&rest, &rest);
+            // Twice a number below p is even: the bit finds its place.
+            let twice = [twice[0] | t[bit / 64] >> (bit % 64) & 1, twice[1], twice[2], twice[3]];
+            let (less, is_below) = sub_limbs(&twice, &P);
+            rest = if carry || !is_below { less } else { twice };
+        }
+        rest
+    }
+
+    /// The result times 2^256 is what was reduced, and it is below p.
+    fn check(low: [u64; 4], high: [u64; 4]) {
+        let [a, b, c, d] = low;
+        let [e, f, g, h] = high;
+        let t = [a, b, c, d, e, f, g, h];
+        let Fe(limbs @ [e, f, g, h]) = reduce(t);
+        assert!(sub_limbs(&limbs, &P).1, "{t:x?}");
+        assert_eq!(remainder(&[0, 0, 0, 0, e, f, g, h]), remainder(&t), "{t:x?}");
+    }
+
+    fn word(numbers: &mut Numbers) -> u64 {
+        match numbers.next() % 8 {
+            0 => 0,
+            1 => u64::MAX,
+            2 => 0xffff_ffff_0000_0000,
+            3 => 0x0000_0000_ffff_ffff,
+            4 => 1,
+            _ => numbers.next(),
+        }
+    }
+
+    #[test]
+    fn what_is_reduced_comes_out_below_p() {
+        let mut numbers = Numbers(7);
+        let by = |number: u64| sub_limbs(&P, &[number, 0, 0, 0]).0;
+        // A low half of p leaves p after the four steps, the most there is.
+        let lows = [P, by(1), by(2), add_limbs(&P, &[1, 0, 0, 0]).0, [0; 4], [u64::MAX; 4]];
+        let highs = [by(1), by(2), [0; 4], [1, 0, 0, 0], [u64::MAX, u64::MAX, u64::MAX, 0]];
+        for low in lows {
+            for high in highs {
+                check(low, high);
+            }
+        }
+        for round in 0..4_000_usize {
+            let low = core::array::from_fn(|_| word(&mut numbers));
+            let high = core::array::from_fn(|_| word(&mut numbers));
+            let high = if sub_limbs(&high, &P).1 { high } else { by(1) };
+            check(low, high);
+            check(lows[round % lows.len()], high);
+            check(low, highs[round % highs.len()]);
+        }
+    }
+
+    #[test]
+    fn differences_of_the_largest_products_are_right() {
+        let minus_one = Fe(sub_limbs(&P, &[1, 0, 0, 0]).0);
+        let edges = [Fe::ZERO, Fe([1, 0, 0, 0]), Fe::ONE, minus_one, Fe([u64::MAX, 0, 0, 0])];
+        for a in edges {
+            for b in edges {
+                for c in edges {
+                    let expected = a.mul(&b).sub(&c.square());
+                    assert_eq!(Fe::product_less_square(&a, &b, &c), expected);
+                    assert_eq!(Fe::difference_of_products(&a, &b, &c, &c), expected);
+                    assert_eq!(c.mul(&c), c.square());
+                }
+            }
+        }
     }
 }

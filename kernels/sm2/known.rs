@@ -128,11 +128,10 @@ pub(super) fn multiply(table: &KeyTable, t: &[u64; 4]) -> Jacobian {
     let columns = Odd::new(t).columns();
     let mut sum = Jacobian::INFINITY;
     for number in (0..HALF_COLUMNS).rev() {
-        sum = sum.double();
+        sum.double_times(1);
         for (half, points) in table.points.iter().enumerate() {
             let Column { place, is_negative } = columns[half * HALF_COLUMNS + number];
-            let point = points[usize::from(place)].point();
-            sum = sum.add_affine(&if is_negative { point.negate() } else { point });
+            sum.accumulate(&points[usize::from(place)].point(), is_negative);
         }
     }
     sum
@@ -150,7 +149,7 @@ pub(super) fn add_base(mut sum: Jacobian, s: &[u64; 4]) -> Jacobian {
     let scalar = Odd::new(s);
     for (number, row) in table.chunks(BASE_MULTIPLES).enumerate() {
         let (place, is_negative) = scalar.digit(number * BASE_WINDOW, BASE_WINDOW);
-        sum = sum.add_affine(&if is_negative { row[place].negate() } else { row[place] });
+        sum.accumulate(&row[place], is_negative);
     }
     sum
 }

@@ -22,7 +22,7 @@ use std::sync::OnceLock;
 use super::field::Fe;
 use super::point::{Affine, Jacobian, Multiple};
 use super::scalar::Scalar;
-use crate::secret::{is_zero, mask};
+use crate::secret::mask;
 
 /// Bits of a digit, digits and multiples for each digit of the base point.
 const BASE_WINDOW: usize = 6;
@@ -73,20 +73,21 @@ impl Odd {
     }
 }
 
-/// The entry at `place`, every one of them read.
-#[inline(always)]
-fn scan<const COUNT: usize, const WORDS: usize>(
-    table: &[[u64; WORDS]; COUNT],
-    place: u64,
-) -> [u64; WORDS] {
-    let mut masks = [0; COUNT];
-    for (number, mask) in (0_u64..).zip(&mut masks) {
-        *mask = is_zero(number ^ place).wrapping_neg();
+/// The entry at `place`, every one of them read. Not inlined: the compiler uses vectors for it only
+/// where the result goes to memory.
+#[inline(never)]
+#[allow(clippy::cast_possible_truncation, reason = "a place in a table is small")]
+fn scan<const COUNT: usize>(table: &[[u64; 8]; COUNT], place: u64) -> [u64; 8] {
+    let place = place as u32;
+    let mut bits = [0_u32; COUNT];
+    for (number, bit) in (0_u32..).zip(&mut bits) {
+        *bit = (number ^ place).wrapping_sub(1) >> 31;
     }
-    // A compiler that knows what the masks are made of branches on them, and has done so.
-    let masks = core::hint::black_box(masks);
-    let mut chosen = [0; WORDS];
-    for (mask, entry) in masks.iter().zip(table) {
+    // A compiler that knows what the bits are made of branches on them, and has done so.
+    let bits = core::hint::black_box(bits);
+    let mut chosen = [0; 8];
+    for (bit, entry) in bits.iter().zip(table) {
+        let mask = u64::from(*bit).wrapping_neg();
         for (word, other) in chosen.iter_mut().zip(entry) {
             *word |= other & mask;
         }
@@ -94,12 +95,21 @@ fn scan<const COUNT: usize, const WORDS: usize>(
     chosen
 }
 
-/// The element of a part of a table's entry.
+/// x and y of a point as a table holds them.
+fn entry(point: &Affine) -> [u64; 8] {
+    let mut words = [0; 8];
+    let (x, y) = point.montgomery();
+    words[..4].copy_from_slice(&x);
+    words[4..].copy_from_slice(&y);
+    words
+}
+
+/// The point of a digit, every one of the table read.
 #[inline(always)]
-fn element(entry: &[u64], number: usize) -> Fe {
-    let mut words = [0; 4];
-    words.copy_from_slice(&entry[4 * number..4 * number + 4]);
-    Fe::from_montgomery(words)
+fn chosen<const COUNT: usize>(table: &[[u64; 8]; COUNT], digit: &Digit) -> Affine {
+    let [a, b, c, d, e, f, g, h] = scan(table, digit.place);
+    let Affine { x, y } = Affine::from_montgomery([a, b, c, d], [e, f, g, h]);
+    Affine { x, y: y.negate_if(digit.is_negative) }
 }
 
 /// x and y of (2 * place + 1) * 2^(W * digit) * G.
@@ -112,8 +122,7 @@ fn base_table() -> &'static BaseTable {
         let mut table = Box::new([[[0; 8]; BASE_MULTIPLES]; BASE_DIGITS]);
         for (row, points) in table.iter_mut().zip(BaseRows::<BASE_MULTIPLES>::new()) {
             for (entry, point) in row.iter_mut().zip(points) {
-                entry[..4].copy_from_slice(&point.x.montgomery());
-                entry[4..].copy_from_slice(&point.y.montgomery());
+                *entry = self::entry(&point);
             }
         }
         table
@@ -171,8 +180,7 @@ pub(super) fn base(scalar: &Scalar) -> Jacobian {
     let table = base_table();
     let get = |number: usize, is_highest: bool| {
         let digit = odd.digit::<BASE_WINDOW>(number, is_highest);
-        let entry = scan(&table[number], digit.place);
-        Affine { x: element(&entry, 0), y: element(&entry, 1).negate_if(digit.is_negative) }
+        chosen(&table[number], &digit)
     };
     let mut sum = Jacobian::from(get(BASE_DIGITS - 1, true));
     for number in (1..BASE_DIGITS - 1).rev() {
@@ -182,31 +190,44 @@ pub(super) fn base(scalar: &Scalar) -> Jacobian {
     Jacobian { y: sum.y.negate_if(odd.is_negated), ..sum }
 }
 
-/// x, y, z, z^2 and z^3 of P, 3P, 5P ...
-struct PointTable([[u64; 20]; POINT_MULTIPLES]);
+/// P, 3P, 5P ... over one z.
+///
+/// 2P is added again and again with its z made that of the sum (see [`Affine::add_with`]): 2P and
+/// an odd multiple below 30P are distinct and not opposite, the order being n. The factors from z
+/// to z then bring all to the last: that costs less than reading a z and its powers for each.
+struct PointTable {
+    /// x and y.
+    points: [[u64; 8]; POINT_MULTIPLES],
+    z: Fe,
+    zz: Fe,
+    zzz: Fe,
+}
 
 impl PointTable {
     fn new(point: &Affine) -> Self {
-        let mut multiple = Jacobian::from(*point);
-        let twice = multiple.double().to_multiple();
-        let mut table = [[0; 20]; POINT_MULTIPLES];
-        for entry in &mut table {
-            let Multiple { point, zz, zzz } = multiple.to_multiple();
-            for (part, element) in [point.x, point.y, point.z, zz, zzz].into_iter().enumerate() {
-                entry[4 * part..4 * part + 4].copy_from_slice(&element.montgomery());
-            }
-            // 2P and an odd multiple below 32P are distinct: the order is n.
-            multiple = multiple.add_distinct(&twice);
+        let (mut twice, first) = point.double_with();
+        let mut points = [first; POINT_MULTIPLES];
+        let mut ratios = [Fe::ONE; POINT_MULTIPLES];
+        let (mut last, mut z) = (first, point.y);
+        for (place, ratio) in points.iter_mut().zip(&mut ratios).skip(1) {
+            *ratio = twice.add_with(&mut last);
+            *place = last;
+            z = z.mul(ratio);
         }
-        Self(table)
+        // From each z to the last; dividing by the inverse of a factor is multiplying by it.
+        let mut factor = Fe::ONE;
+        for (point, ratio) in points.iter_mut().zip(&ratios).rev() {
+            *point = point.divide(&factor);
+            factor = factor.mul(ratio);
+        }
+        let zz = z.square();
+        Self { points: points.map(|point| entry(&point)), z, zz, zzz: zz.mul(&z) }
     }
 
     #[inline(always)]
     fn get(&self, digit: &Digit) -> Multiple {
-        let entry = scan(&self.0, digit.place);
-        let y = element(&entry, 1).negate_if(digit.is_negative);
-        let point = Jacobian { x: element(&entry, 0), y, z: element(&entry, 2) };
-        Multiple { point, zz: element(&entry, 3), zzz: element(&entry, 4) }
+        let Affine { x, y } = chosen(&self.points, digit);
+        Multiple { point: Jacobian { x, y, z: self.z }, zz: self.zz, zzz: self.zzz }
     }
 }
 
@@ -216,9 +237,7 @@ pub(super) fn point(scalar: &Scalar, point: &Affine) -> Jacobian {
     let table = PointTable::new(point);
     let mut sum = table.get(&odd.digit::<POINT_WINDOW>(POINT_DIGITS - 1, true)).point;
     for number in (0..POINT_DIGITS - 1).rev() {
-        for _ in 0..POINT_WINDOW {
-            sum = sum.double();
-        }
+        sum.double_times(POINT_WINDOW);
         let multiple = table.get(&odd.digit::<POINT_WINDOW>(number, false));
         sum = if number > 0 { sum.add_distinct(&multiple) } else { sum.add_complete(&multiple) };
     }

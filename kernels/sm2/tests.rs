@@ -86,6 +86,71 @@ fn the_example_of_the_standard_is_valid_and_nothing_near_it() {
     }
 }
 
+/// Faulty items of every sort among good ones, equal keys beside each other and tables here and
+/// there: each item gets the verdict it gets alone, for every number of items that share a
+/// division.
+#[test]
+fn items_of_a_batch_do_not_touch_each_other() {
+    let mut numbers = Numbers(11);
+    let keys: Vec<PrivateKey> =
+        (1..6_u8).map(|d| PrivateKey::new(Backend::PORTABLE, &[d; 32]).unwrap()).collect();
+    let made: Vec<_> = (0..70)
+        .map(|_| {
+            let private = &keys[numbers.below(5)];
+            let mut digest: [u8; 32] = numbers.bytes(32).try_into().unwrap();
+            let nonce: [u8; 32] = numbers.bytes(32).try_into().unwrap();
+            let item = SignItem { key: private, digest: &digest, nonce: &nonce };
+            let mut signature = [None];
+            sign_many(Backend::PORTABLE, &[item], &mut signature);
+            let (mut key, mut signature) = (*private.public_key(), signature[0].unwrap());
+            let verdict = match numbers.next() % 10 {
+                0 => {
+                    key[63] ^= 1;
+                    Verdict::KeyInvalid
+                }
+                1 => {
+                    key = [0xff; 64];
+                    Verdict::KeyInvalid
+                }
+                2 => {
+                    signature[..32].fill(0);
+                    Verdict::SignatureInvalid
+                }
+                3 => {
+                    digest[0] ^= 1;
+                    Verdict::SignatureInvalid
+                }
+                _ => Verdict::Valid,
+            };
+            (key, digest, signature, verdict)
+        })
+        .collect();
+    for backend in backends() {
+        let mut tables = vec![KeyTable::empty(); made.len()];
+        let of: Vec<&[u8; 64]> = made.iter().map(|(key, ..)| key).collect();
+        tables_many(backend, &of, &mut tables.iter_mut().collect::<Vec<_>>());
+        for count in (0..20).chain([31, 32, 33, 70]) {
+            let items: Vec<Item<'_>> = made[made.len() - count..]
+                .iter()
+                .zip(&tables[made.len() - count..])
+                .map(|((key, digest, signature, verdict), table)| {
+                    let is_known = *verdict != Verdict::KeyInvalid && numbers.below(4) == 0;
+                    Item { key, digest, signature, table: is_known.then_some(table) }
+                })
+                .collect();
+            let mut verdicts = vec![Verdict::Valid; count];
+            verify_many(backend, &items, &mut verdicts);
+            for (place, (verdict, one)) in verdicts.iter().zip(&items).enumerate() {
+                let expected = made[made.len() - count + place].3;
+                assert_eq!(*verdict, expected, "{} {place} of {count}", backend.name());
+                let mut alone = [Verdict::Valid];
+                verify_many(backend, &[*one], &mut alone);
+                assert_eq!(alone, [expected], "{} {place} alone", backend.name());
+            }
+        }
+    }
+}
+
 /// x1 lies between n and p in the first, below p - n in the second: both lifts of r - e are met.
 /// Made with Python's integers from points with such coordinates.
 #[test]
@@ -244,7 +309,7 @@ fn additions_agree_with_each_other_in_every_case() {
     assert_eq!(affine(one.add(&one)), affine(two));
     assert_eq!(affine(two.add(&two)), affine(three.add_affine(&g)));
     assert_eq!(affine(three.add(&two)), affine(two.add(&three)));
-    assert!(one.add_affine(&g.negate()).is_infinity(), "opposite points");
+    assert!(one.add_affine(&Affine { y: g.y.negate(), ..g }).is_infinity(), "opposite points");
     assert!(two.add(&two.negate()).is_infinity());
     assert!(Jacobian::INFINITY.double().is_infinity());
     assert_eq!(affine(Jacobian::INFINITY.add_affine(&g)), Some(g));
