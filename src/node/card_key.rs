@@ -1,4 +1,4 @@
-//! A key file for a key that lives in a card: it says which card and which key, and holds no secret.
+//! A key file for a key that lives in a card: it says which card and which key, and has no secret.
 //!
 //! ```toml
 //! # Made by `hufu hsm keygen`: the private key is in the card.

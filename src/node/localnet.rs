@@ -10,6 +10,7 @@
 //! interrupt stops them before it returns. Nothing here knows rules of the ledger: what must hold
 //! comes from the independent model of `hufu-load` and from the offline verifiers.
 
+mod cards;
 mod check;
 mod child;
 mod compare;
@@ -70,6 +71,8 @@ pub struct Options {
     pub connections_count: u16,
     /// Whether the raw verification rate of this machine is measured when the node is gone.
     pub with_raw_rate: bool,
+    /// Whether vote keys live in soft tokens instead of files.
+    pub with_cards: bool,
     /// What happens to the last node meanwhile.
     pub outage: Option<Outage>,
 }

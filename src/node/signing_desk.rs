@@ -4,8 +4,8 @@
 //! sign tile --submit(e)--> desk --poll--> signature, or an error with its class
 //! ```
 //!
-//! The engine waits for one signature at a time, so a desk has one under way. A software key answers
-//! within the call; a card answers when it does, and the tile's thread, which may be shared with
+//! The engine waits for one signature at a time, so a desk has one under way. A software key
+//! answers within the call; a card answers when it does, and the tile's thread, which may be shared with
 //! others, never waits for it.
 
 use std::time::Duration;

@@ -74,6 +74,10 @@ pub(super) struct Run {
     /// verifies everything.
     #[arg(long)]
     raw_rate: bool,
+    /// Keep each validator's vote key in a soft token of its own, each in the manner of another
+    /// vendor, behind an agent: as with real cards. The module is the one built beside this binary.
+    #[arg(long)]
+    cards: bool,
     /// Connections of the load, count; each node has at least one.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64))]
     connections: u16,
@@ -122,6 +126,7 @@ pub(super) fn run(verb: Verb, output: Output) -> Result<(), CliError> {
         strength: run.strength.into(),
         connections_count: run.connections,
         with_raw_rate: run.raw_rate,
+        with_cards: run.cards,
         outage,
     };
     run_network(&options, output)

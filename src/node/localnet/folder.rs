@@ -1,7 +1,7 @@
 //! The folder of a local network: keys, genesis, configurations, logs, receipts.
 //!
 //! ```text
-//! D/genesis.toml  D/node-I/{hufu.toml, vote.pem, link.pem, data.key, data/, log}
+//! D/genesis.toml  D/node-I/{hufu.toml, vote.pem or vote.key, link.pem, data.key, data/, log}
 //! D/receipts.bin  D/*.json
 //! ```
 
@@ -19,7 +19,7 @@ use hufu_types::{ChainId, Strength};
 use tempfile::TempDir;
 
 use super::load::Load;
-use super::{Options, ports};
+use super::{Options, cards, ports};
 use crate::cli::CliError;
 use crate::data_key::{self, DATA_KEY_FILE};
 use crate::output::Output;
@@ -27,6 +27,9 @@ use crate::{genesis_file, keys_file};
 
 /// Least time between two blocks: short enough for quick receipts, long enough for full blocks.
 pub(super) const BLOCK_INTERVAL_MILLIS: u32 = 50;
+
+/// Key file of a vote key in software.
+const KEY_FILE: &str = "vote.pem";
 
 /// Buckets of the state root, as a logarithm.
 const STATE_BUCKETS_LOG2: u8 = 16;
@@ -55,18 +58,20 @@ impl Folder {
         let receipts = options.receipts.clone().unwrap_or_else(|| path.join("receipts.bin"));
         let receipts = options.with_receipts.then_some(receipts);
         let mut folder = Self { path, temporary, chain_id: ChainId::ZERO, receipts };
-        folder.chain_id = folder.write(options.nodes_count, load)?;
+        folder.chain_id = folder.write(options, load)?;
         Ok(folder)
     }
 
-    fn write(&self, nodes_count: u16, load: &Load) -> Result<ChainId, CliError> {
+    fn write(&self, options: &Options, load: &Load) -> Result<ChainId, CliError> {
+        let nodes_count = options.nodes_count;
+        let key = if options.with_cards { cards::KEY_FILE } else { KEY_FILE };
         let ports = ports::pick(nodes_count).map_err(|cause| {
             let remedy = "free TCP ports on 127.0.0.1 below the range the system picks from";
             CliError::failed(cause, "ports for the links between nodes", remedy)
         })?;
         let cores = available_cores().map_or(1, |cores| cores.cores().len());
         let validators = (0..nodes_count)
-            .map(|index| self.write_node(index, &configuration(index, &ports, cores)));
+            .map(|index| self.write_node(index, key, &configuration(index, key, &ports, cores)));
         let validators = validators.collect::<Result<_, _>>()?;
         let genesis = genesis_of(load, validators).map_err(|error| {
             CliError::failed(error, "the genesis of the local network", "report this")
@@ -77,7 +82,12 @@ impl Folder {
     }
 
     /// Makes a node's folder, keys and configuration; returns who it is.
-    fn write_node(&self, index: u16, configuration: &str) -> Result<Validator, CliError> {
+    fn write_node(
+        &self,
+        index: u16,
+        key_file: &str,
+        configuration: &str,
+    ) -> Result<Validator, CliError> {
         let node = self.node(index);
         fs::create_dir_all(&node).map_err(|cause| failed(cause, &node))?;
         let key = |file| {
@@ -85,7 +95,8 @@ impl Folder {
             let made = keys_file::create(&path).map_err(|error| CliError::key(&error, &path))?;
             Ok::<_, CliError>(*made.public_key())
         };
-        let (key, link_key) = (key("vote.pem")?, key("link.pem")?);
+        let link_key = key("link.pem")?;
+        let key = if key_file == KEY_FILE { key(KEY_FILE)? } else { cards::make(&node, index)? };
         let path = self.data_key(index);
         data_key::create(&path).map_err(|error| CliError::key(&error, &path))?;
         let path = node.join("hufu.toml");
@@ -194,7 +205,7 @@ pub(super) fn name(index: u16) -> String {
     format!("node-{index}")
 }
 
-fn failed(cause: io::Error, path: &Path) -> CliError {
+pub(super) fn failed(cause: io::Error, path: &Path) -> CliError {
     CliError::file(cause, path, "check the folder and its disk")
 }
 
@@ -208,11 +219,11 @@ const MEMORY_BYTES: (u64, u64) = (2_147_483_648, 268_435_456);
 /// One node's configuration. The system picks the ports for clients and the admin plane, and the
 /// node tells them; peers must know theirs beforehand. Several nodes share the cores out among them
 /// where there are enough, else none of them claims any for itself.
-fn configuration(index: u16, peers: &[SocketAddr], cores_count: usize) -> String {
+fn configuration(index: u16, key: &str, peers: &[SocketAddr], cores_count: usize) -> String {
     let mut text = format!(
         "# Written by `hufu localnet run`.\n\
          [node]\nname = \"{}\"\ndata_dir = \"data\"\ngenesis = \"../genesis.toml\"\n\
-         key = \"vote.pem\"\n\
+         key = \"{key}\"\n\
          [client]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n",
         name(index)
     );
@@ -288,7 +299,7 @@ mod tests {
 
     #[test]
     fn a_node_alone_has_no_peers() {
-        let config = parse(&configuration(0, &peers(1), 64));
+        let config = parse(&configuration(0, KEY_FILE, &peers(1), 64));
         assert_eq!((config.node.name.as_str(), config.peer), ("node-0", None));
     }
 
@@ -298,7 +309,7 @@ mod tests {
             let peers = peers(count);
             let mut taken = Vec::new();
             for index in 0..count {
-                let config = parse(&configuration(index, &peers, cores));
+                let config = parse(&configuration(index, KEY_FILE, &peers, cores));
                 let peer = config.peer.unwrap();
                 assert_eq!(peer.listen, peers[usize::from(index)]);
                 assert_eq!(peer.addresses.len(), peers.len() - 1);
