@@ -8,22 +8,10 @@
 //! pin_file = "card-0.pin"          # or pin_credential = "...", or pin_descriptor = 3
 //! ```
 //!
-//! A section `[agent]` says what the agent's sandbox leaves to the library, which by default is
-//! little more than its own code:
-//!
-//! ```toml
-//! [agent]
-//! environment = { VENDOR_CONF = "/etc/vendor.conf" }
-//! readable = ["/etc/vendor.conf"]
-//! writable = ["/var/lib/vendor"]
-//! devices = ["/dev/vendor0"]
-//! tcp_ports = [1792]               # of a card in the network
-//! user = [998, 998]                # user and group to become, where the node runs as root
-//! may_execute = false
-//! ```
-//!
-//! Relative paths are relative to the folder of the file, but for values of the environment. Every
-//! fault is told at once.
+//! Relative paths are relative to the folder of the file; a table `[sandbox]` says what the library
+//! needs beside its card where an agent loads it. Every fault is told at once.
+
+mod sandbox;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -83,28 +71,10 @@ pub struct CardConfig {
     pub rest: Duration,
     /// Where it is kept which card was there last.
     pub identity_file: PathBuf,
-    /// What the agent's sandbox leaves to the library.
-    pub agent: AgentSection,
-}
-
-/// What the agent's sandbox leaves to a library.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct AgentSection {
-    /// The whole environment of the agent's process.
+    /// What the library may touch, where an agent loads it; see [`CardConfig::agent_sandbox`].
+    pub sandbox: SandboxConfig,
+    /// The whole environment of its agent.
     pub environment: BTreeMap<String, String>,
-    /// Files and folders to read, beside those of the system's libraries.
-    pub readable: Vec<PathBuf>,
-    /// Files and folders to read and write.
-    pub writable: Vec<PathBuf>,
-    /// Devices.
-    pub devices: Vec<PathBuf>,
-    /// TCP ports to connect to.
-    pub tcp_ports: Vec<u16>,
-    /// User and group to become.
-    pub user: Option<(u32, u32)>,
-    /// Whether the library may start programs.
-    pub may_execute: bool,
 }
 
 /// The file, as it is written.
@@ -133,7 +103,7 @@ struct Written {
     rest_millis: u32,
     identity_file: Option<PathBuf>,
     #[serde(default)]
-    agent: AgentSection,
+    sandbox: sandbox::Written,
 }
 
 const fn four() -> u32 {
@@ -162,18 +132,6 @@ pub struct ConfigError {
     pub faults: Vec<String>,
 }
 
-impl AgentSection {
-    fn in_folder(self, folder: &Path) -> Self {
-        let all = |paths: Vec<PathBuf>| paths.iter().map(|path| folder.join(path)).collect();
-        Self {
-            readable: all(self.readable),
-            writable: all(self.writable),
-            devices: all(self.devices),
-            ..self
-        }
-    }
-}
-
 impl CardConfig {
     /// How the agent for this card is started: `program`, which is told to serve the card of
     /// `file`.
@@ -182,35 +140,9 @@ impl CardConfig {
         let arguments = ["hsm", "agent", "--card"].map(OsString::from);
         let arguments = arguments.into_iter().chain([file.as_os_str().to_owned()]).collect();
         let mut config = AgentConfig::new(&self.name, program, arguments);
-        let variables = self.agent.environment.iter();
+        let variables = self.environment.iter();
         config.environment = variables.map(|(name, value)| (name.into(), value.into())).collect();
         config
-    }
-
-    /// What the agent gives up before it loads the library.
-    #[must_use]
-    pub fn sandbox(&self) -> SandboxConfig {
-        let mut sandbox = SandboxConfig::default();
-        let agent = &self.agent;
-        sandbox.environment.extend(agent.environment.keys().map(OsString::from));
-        sandbox.readable.extend(agent.readable.iter().cloned());
-        sandbox.readable.push(self.module.clone());
-        if let PinSource::File(path) = &self.pin {
-            sandbox.readable.push(path.clone());
-        }
-        if let ProfileChoice::File(path) = &self.profile {
-            sandbox.readable.push(path.clone());
-        }
-        // Where it is kept which card was there last, and its successor beside it.
-        sandbox.writable.extend(self.identity_file.parent().map(Path::to_owned));
-        sandbox.writable.extend(agent.writable.iter().cloned());
-        sandbox.devices.extend(agent.devices.iter().cloned());
-        if !agent.tcp_ports.is_empty() {
-            sandbox.tcp_ports = Some(agent.tcp_ports.clone());
-        }
-        sandbox.user = agent.user;
-        sandbox.may_execute = agent.may_execute;
-        sandbox
     }
 
     /// Reads the file at `path`.
@@ -320,6 +252,8 @@ impl Written {
         }
         let identity_file =
             self.identity_file.unwrap_or_else(|| PathBuf::from(format!("{}.identity", self.name)));
+        let environment = self.sandbox.environment.clone();
+        let sandbox = self.sandbox.check(folder, faults);
         Some(CardConfig {
             module: folder.join(self.module),
             token: token?,
@@ -331,7 +265,8 @@ impl Written {
             failures_max: self.failures_max,
             rest: Duration::from_millis(self.rest_millis.into()),
             identity_file: folder.join(identity_file),
-            agent: self.agent.in_folder(folder),
+            sandbox,
+            environment,
             name: self.name,
         })
     }
@@ -374,26 +309,6 @@ mod tests {
         let config = parse(&other).unwrap();
         assert_eq!(config.token, TokenSelector::Slot(2));
         assert_eq!(config.profile, ProfileChoice::File("/etc/hufu/my.toml".into()));
-    }
-
-    #[test]
-    fn the_sandbox_leaves_what_the_file_names_and_no_more() {
-        let text = format!(
-            "{GOOD}[agent]\nenvironment = {{ VENDOR = \"v.conf\" }}\nreadable = [\"v.conf\"]\n\
-             writable = [\"/var/lib/v\"]\ndevices = [\"/dev/v0\"]\nuser = [7, 8]\n"
-        );
-        let config = parse(&text).unwrap();
-        let (sandbox, plain) = (config.sandbox(), parse(GOOD).unwrap().sandbox());
-        assert!(sandbox.readable.contains(&PathBuf::from("/etc/hufu/v.conf")));
-        assert!(sandbox.readable.contains(&PathBuf::from("/etc/hufu/card.pin")));
-        assert!(sandbox.writable.contains(&PathBuf::from("/var/lib/v")));
-        assert!(!plain.writable.contains(&PathBuf::from("/var/lib/v")));
-        assert_eq!((sandbox.user, plain.user), (Some((7, 8)), None));
-        assert_eq!(sandbox.tcp_ports, Some(Vec::new()), "no card in the network");
-        let agent = config.agent("/usr/bin/hufu".into(), Path::new("/etc/hufu/card.toml"));
-        assert_eq!(agent.arguments, ["hsm", "agent", "--card", "/etc/hufu/card.toml"]);
-        assert_eq!(agent.environment, [("VENDOR".into(), "v.conf".into())]);
-        assert!(parse(&format!("{GOOD}[agent]\nwriteable = []\n")).is_err());
     }
 
     #[test]

@@ -63,7 +63,7 @@ pub(super) fn make(node: &Path, index: u16) -> Result<PublicKey, CliError> {
     let card = node.join("card.toml");
     let text = format!(
         "# Written by `hufu localnet run`.\nname = \"card-{index}\"\nmodule = {module:?}\n\
-         token_label = \"hufu\"\npin_file = \"card.pin\"\n[agent]\n\
+         token_label = \"hufu\"\npin_file = \"card.pin\"\n[sandbox]\n\
          environment = {{ HUFU_SOFTTOKEN_CONF = {config:?} }}\nreadable = [{config:?}]\n\
          writable = [{store:?}]\n"
     );
