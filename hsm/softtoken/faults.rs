@@ -36,6 +36,7 @@ enum Word {
     GarbageOneIn,
     CallsCount,
     SlotEventsCount,
+    IdleMillis,
 }
 
 const MAGIC: u64 = u64::from_le_bytes(*b"HUFUCTL1");
@@ -77,6 +78,11 @@ pub enum Fault {
     SessionLost {
         /// 0 ends it.
         one_in: u64,
+    },
+    /// A session that was idle for so long is gone.
+    Idle {
+        /// Milliseconds; 0 ends it.
+        millis: u64,
     },
     /// One in so many operations is refused as too much.
     Throttled {
@@ -143,6 +149,7 @@ impl Faults {
                 self.word(Word::SlotEventsCount).fetch_add(1, Ordering::AcqRel);
             }
             Fault::SessionLost { one_in } => self.store(Word::SessionLostOneIn, one_in),
+            Fault::Idle { millis } => self.store(Word::IdleMillis, millis),
             Fault::Throttled { one_in } => self.store(Word::ThrottledOneIn, one_in),
             Fault::OutOfSessions(on) => self.store(Word::OutOfSessions, u64::from(on)),
             Fault::Garbage { kind, one_in } => {
@@ -160,6 +167,7 @@ impl Faults {
             Fault::Hang(false),
             Fault::Removed { millis: 0 },
             Fault::SessionLost { one_in: 0 },
+            Fault::Idle { millis: 0 },
             Fault::Throttled { one_in: 0 },
             Fault::OutOfSessions(false),
             Fault::Garbage { kind, one_in: 0 },
@@ -202,6 +210,17 @@ impl Faults {
         }
         let now = clock::now_micros();
         until > now && until - now <= REMOVED_MILLIS_MAX * 1_000
+    }
+
+    /// Whether a session was idle for too long, and that it is not now. `used` holds microseconds.
+    pub(crate) fn outlives(&self, used: &AtomicU64) -> bool {
+        let limit = self.load(Word::IdleMillis);
+        if limit == 0 {
+            return false;
+        }
+        let now = clock::now_micros();
+        let before = used.swap(now, Ordering::AcqRel);
+        before != 0 && now.saturating_sub(before) > limit.saturating_mul(1_000)
     }
 
     pub(crate) fn is_out_of_sessions(&self) -> bool {

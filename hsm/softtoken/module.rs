@@ -145,6 +145,9 @@ impl Module {
     pub(crate) fn session(&self, handle: CK_SESSION_HANDLE) -> Answer<(Arc<Session>, &Slot)> {
         let (session, slot) = self.any_session(handle)?;
         slot.check_presence(CKR_DEVICE_REMOVED)?;
+        if slot.faults.outlives(&session.used) {
+            slot.close_session(&session);
+        }
         if session.is_closed() { Err(CKR_SESSION_HANDLE_INVALID) } else { Ok((session, slot)) }
     }
 

@@ -165,6 +165,11 @@ impl Object {
         }
     }
 
+    /// Whether it needs a login to be read from the disk: it is private, or holds a secret.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.flag(CKA_PRIVATE) || matches!(self.class(), CKO_PRIVATE_KEY | CKO_SECRET_KEY)
+    }
+
     /// A value as it is stored.
     pub(crate) fn get(&self, attribute: CK_ATTRIBUTE_TYPE) -> Option<&[u8]> {
         self.attributes.get(&attribute).map(Vec::as_slice)

@@ -1,7 +1,7 @@
 //! Sessions, and the operations that are going on in them.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use cryptoki_sys::*;
 
@@ -16,6 +16,8 @@ pub(crate) struct Session {
     pub(crate) slot: usize,
     pub(crate) is_rw: bool,
     closed: AtomicBool,
+    /// When it was last used, where somebody commanded to look.
+    pub(crate) used: AtomicU64,
     pub(crate) operations: Mutex<Operations>,
 }
 
@@ -51,7 +53,14 @@ impl<T> Active<T> {
 impl Session {
     pub(crate) fn new(handle: CK_SESSION_HANDLE, slot: usize, is_rw: bool) -> Self {
         let operations = Mutex::new(Operations::default());
-        Self { handle, slot, is_rw, closed: AtomicBool::new(false), operations }
+        Self {
+            handle,
+            slot,
+            is_rw,
+            closed: AtomicBool::new(false),
+            used: AtomicU64::new(0),
+            operations,
+        }
     }
 
     /// Who still holds it sees that it is over; what is being computed is finished.

@@ -259,7 +259,10 @@ impl Slot {
     fn log_out(&self, state: &mut State) {
         self.epoch.fetch_add(1, Ordering::AcqRel);
         state.login = None;
-        state.objects.retain(|_, entry| !entry.object.flag(CKA_PRIVATE));
+        state.objects.retain(|_, entry| match entry.place {
+            Place::Session(_) => !entry.object.flag(CKA_PRIVATE),
+            Place::Token(_) => !entry.object.is_closed(),
+        });
     }
 
     /// `CKS_*` of a session.

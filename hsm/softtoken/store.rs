@@ -11,8 +11,9 @@
 //! is there as it was before or as it is after, whenever the power goes. A cut or changed file is
 //! found by its checksum or tag, named, and nothing is read from it.
 //!
-//! The key of private objects is wrapped by a key derived from each PIN (PBKDF2-HMAC-SM3). Public
-//! objects are sealed too, with a key that lies beside them: that finds accidents, not forgery,
+//! The token's key is wrapped by a key derived from each PIN (PBKDF2-HMAC-SM3). It seals what is
+//! closed: private objects, and everything that holds a secret, whatever its `CKA_PRIVATE` says.
+//! Other objects are sealed with a key that lies beside them: that finds accidents, not forgery,
 //! because PKCS#11 lets anyone read and write them.
 
 pub(crate) mod header;
@@ -70,7 +71,7 @@ pub enum StoreError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct StoreId(u64);
 
-/// The key of a token's private objects; overwritten when dropped.
+/// The key of a token's closed objects; overwritten when dropped.
 #[derive(Clone)]
 pub(crate) struct TokenKey(Zeroizing<[u8; 16]>);
 
@@ -149,8 +150,8 @@ impl Store {
         write_file(&self.folder, TOKEN, &header.to_bytes())
     }
 
-    fn object_path(&self, id: StoreId, is_private: bool) -> PathBuf {
-        self.folder.join(OBJECTS).join(object_name(id, is_private))
+    fn object_path(&self, id: StoreId, is_closed: bool) -> PathBuf {
+        self.folder.join(OBJECTS).join(object_name(id, is_closed))
     }
 
     /// Writes an object, durably: a new one, or in place of what it was.
@@ -161,20 +162,20 @@ impl Store {
         id: StoreId,
         object: &Object,
     ) -> Result<(), StoreError> {
-        let is_private = object.flag(cryptoki_sys::CKA_PRIVATE);
+        let is_closed = object.is_closed();
         let mut nonce = [0; NONCE_SIZE];
         entropy::fill(&mut nonce)?;
         // Encrypted in place: the clear bytes are overwritten by it.
         let mut data = object.to_bytes();
-        let bound = associated(header, id, is_private);
+        let bound = associated(header, id, is_closed);
         let tag = cipher::gcm_seal(Backend::best(), &key.sm4(), &nonce, &bound, &mut data)?;
         let bytes = [&nonce[..], &tag, &data].concat();
-        write_file(&self.folder.join(OBJECTS), &object_name(id, is_private), &bytes)
+        write_file(&self.folder.join(OBJECTS), &object_name(id, is_closed), &bytes)
     }
 
     /// Takes an object off the disk, durably.
-    pub(crate) fn remove_object(&self, id: StoreId, is_private: bool) -> Result<(), StoreError> {
-        let path = self.object_path(id, is_private);
+    pub(crate) fn remove_object(&self, id: StoreId, is_closed: bool) -> Result<(), StoreError> {
+        let path = self.object_path(id, is_closed);
         std::fs::remove_file(&path).map_err(io_error(&path, "cannot remove"))?;
         sync_folder(&self.folder.join(OBJECTS))
     }
@@ -185,22 +186,22 @@ impl Store {
         header: &Header,
         key: &TokenKey,
         id: StoreId,
-        is_private: bool,
+        is_closed: bool,
     ) -> Result<Object, StoreError> {
-        let path = self.object_path(id, is_private);
+        let path = self.object_path(id, is_closed);
         let bytes = read_file(&path)?;
         let damaged = |reason| StoreError::Damaged { path: path.clone(), reason };
         let cut = || damaged("the object is cut short");
         let (nonce, rest) = bytes.split_first_chunk::<NONCE_SIZE>().ok_or_else(cut)?;
         let (tag, data) = rest.split_first_chunk::<TAG_SIZE>().ok_or_else(cut)?;
         let mut data = Zeroizing::new(data.to_vec());
-        let bound = associated(header, id, is_private);
+        let bound = associated(header, id, is_closed);
         cipher::gcm_open(Backend::best(), &key.sm4(), nonce, &bound, &mut data, tag)
             .map_err(|_| damaged("the object was changed, or is another token's"))?;
         Object::from_bytes(&data).ok_or_else(|| damaged("the object is not one of this version"))
     }
 
-    /// The objects there are: their numbers, and whether they are private.
+    /// The objects there are: their numbers, and whether they are closed.
     pub(crate) fn list(&self) -> Result<Vec<(StoreId, bool)>, StoreError> {
         let folder = self.folder.join(OBJECTS);
         let mut found = Vec::new();
@@ -216,8 +217,8 @@ impl Store {
 
     /// Removes every object, for a token that begins anew.
     pub(crate) fn remove_all(&self) -> Result<(), StoreError> {
-        for (id, is_private) in self.list()? {
-            self.remove_object(id, is_private)?;
+        for (id, is_closed) in self.list()? {
+            self.remove_object(id, is_closed)?;
         }
         Ok(())
     }
@@ -237,27 +238,27 @@ impl StoreId {
     }
 }
 
-const ENDINGS: [(&str, bool); 2] = [(".private", true), (".public", false)];
+const ENDINGS: [(&str, bool); 2] = [(".closed", true), (".open", false)];
 
-fn object_name(id: StoreId, is_private: bool) -> String {
-    let ending = if is_private { ENDINGS[0].0 } else { ENDINGS[1].0 };
+fn object_name(id: StoreId, is_closed: bool) -> String {
+    let ending = if is_closed { ENDINGS[0].0 } else { ENDINGS[1].0 };
     format!("{:016x}{ending}", id.0)
 }
 
 fn parse_name(name: &str) -> Option<(StoreId, bool)> {
-    let (number, is_private) = ENDINGS
+    let (number, is_closed) = ENDINGS
         .iter()
-        .find_map(|(ending, is_private)| Some((name.strip_suffix(ending)?, *is_private)))?;
+        .find_map(|(ending, is_closed)| Some((name.strip_suffix(ending)?, *is_closed)))?;
     let id = u64::from_str_radix(number, 16).ok().filter(|_| number.len() == 16)?;
-    Some((StoreId(id), is_private))
+    Some((StoreId(id), is_closed))
 }
 
 /// What a sealed object is bound to: this life of this token, its number, its kind.
-fn associated(header: &Header, id: StoreId, is_private: bool) -> [u8; 25] {
+fn associated(header: &Header, id: StoreId, is_closed: bool) -> [u8; 25] {
     let mut bytes = [0; 25];
     bytes[..16].copy_from_slice(header.life());
     bytes[16..24].copy_from_slice(&id.0.to_le_bytes());
-    bytes[24] = u8::from(is_private);
+    bytes[24] = u8::from(is_closed);
     bytes
 }
 

@@ -96,6 +96,12 @@ enum FaultCommand {
         #[arg(long)]
         one_in: u64,
     },
+    /// A session that was idle for so long is gone.
+    Idle {
+        /// Milliseconds; 0 ends it.
+        #[arg(long)]
+        millis: u64,
+    },
     /// One in so many operations is refused as too much.
     Throttled {
         /// 0 ends it.
@@ -198,6 +204,7 @@ const fn fault_of(command: &FaultCommand) -> Option<Fault> {
         FaultCommand::Hang { switch } => Fault::Hang(matches!(switch, Switch::On)),
         FaultCommand::Removed { millis } => Fault::Removed { millis },
         FaultCommand::SessionLost { one_in } => Fault::SessionLost { one_in },
+        FaultCommand::Idle { millis } => Fault::Idle { millis },
         FaultCommand::Throttled { one_in } => Fault::Throttled { one_in },
         FaultCommand::OutOfSessions { switch } => {
             Fault::OutOfSessions(matches!(switch, Switch::On))

@@ -82,13 +82,16 @@ pub(super) unsafe fn write_list<T: Copy>(
     count: *mut CK_ULONG,
     values: &[T],
 ) -> Answer<()> {
-    // SAFETY: the client's word, which is our caller's.
+    check(count)?;
+    if list.is_null() {
+        // A client who asks need not have set the count.
+        // SAFETY: the client's word, which is our caller's.
+        return unsafe { write(count, ulong(values.len())) };
+    }
+    // SAFETY: as above.
     let room = unsafe { read(count) }?;
     // SAFETY: as above.
     unsafe { write(count, ulong(values.len())) }?;
-    if list.is_null() {
-        return Ok(());
-    }
     if room < ulong(values.len()) {
         return Err(CKR_BUFFER_TOO_SMALL);
     }
@@ -111,9 +114,13 @@ pub(super) struct Output {
 /// # Safety
 /// The client's word.
 pub(super) unsafe fn output(start: *mut u8, length: *mut CK_ULONG) -> Answer<Output> {
+    check(length)?;
+    if start.is_null() {
+        return Ok(Output { start, length, room: None });
+    }
     // SAFETY: the client's word, which is our caller's.
     let room = size(unsafe { read(length) }?)?;
-    Ok(Output { start, length, room: if start.is_null() { None } else { Some(room) } })
+    Ok(Output { start, length, room: Some(room) })
 }
 
 impl Output {

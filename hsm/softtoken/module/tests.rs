@@ -15,6 +15,7 @@ use crate::keys::point_in;
 mod crypto;
 mod faults;
 mod imitations;
+mod secrets;
 mod tokens;
 
 const SO_PIN: &[u8] = b"12345678";

@@ -34,11 +34,11 @@ impl State {
     }
 
     /// The key that an object of the token is sealed with.
-    fn sealing_key(&self, header: &Header, is_private: bool) -> Answer<TokenKey> {
+    fn sealing_key(&self, header: &Header, is_closed: bool) -> Answer<TokenKey> {
         match &self.login {
-            _ if !is_private => Ok(header.public_key()),
-            Some((User::Normal, key)) => Ok(key.clone()),
-            _ => Err(CKR_USER_NOT_LOGGED_IN),
+            _ if !is_closed => Ok(header.public_key()),
+            Some((_, key)) => Ok(key.clone()),
+            None => Err(CKR_USER_NOT_LOGGED_IN),
         }
     }
 }
@@ -55,13 +55,16 @@ impl Slot {
             }
         }
         state.objects.retain(|_, entry| matches!(entry.place, Place::Session(_)));
-        for (id, is_private) in listed {
-            if is_private && !state.is_user() {
+        for (id, is_closed) in listed {
+            if is_closed && state.login.is_none() {
                 continue;
             }
-            let key = state.sealing_key(&header, is_private)?;
-            let read = self.store.read_object(&header, &key, id, is_private);
+            let key = state.sealing_key(&header, is_closed)?;
+            let read = self.store.read_object(&header, &key, id, is_closed);
             let read = read.map_err(|error| self.shared.refuse(&error))?;
+            if !state.sees(&read) {
+                continue;
+            }
             let before = known.remove(&id);
             let handle = before.as_ref().map_or_else(|| self.shared.handle(), |(it, _)| *it);
             // An unchanged object keeps the tables that were made for its key.
@@ -139,7 +142,7 @@ impl Slot {
 
     fn write(&self, state: &mut State, id: StoreId, object: &Object) -> Answer<()> {
         let header = *Self::header(state)?;
-        let key = state.sealing_key(&header, object.flag(CKA_PRIVATE))?;
+        let key = state.sealing_key(&header, object.is_closed())?;
         self.store
             .write_object(&header, &key, id, object)
             .map_err(|error| self.shared.refuse(&error))?;
@@ -151,7 +154,7 @@ impl Slot {
         let entry = state.objects.get(&handle).ok_or(CKR_OBJECT_HANDLE_INVALID)?;
         if let Place::Token(id) = entry.place {
             self.store
-                .remove_object(id, entry.object.flag(CKA_PRIVATE))
+                .remove_object(id, entry.object.is_closed())
                 .map_err(|error| self.shared.refuse(&error))?;
             self.wrote(state);
         }

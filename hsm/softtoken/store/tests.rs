@@ -20,9 +20,9 @@ fn store() -> (tempfile::TempDir, Store, Header, TokenKey) {
     (folder, store, header, key)
 }
 
-fn object(label: &str, is_private: bool) -> Object {
+fn object(label: &str, is_closed: bool) -> Object {
     let template =
-        Template::default().bytes(CKA_LABEL, label.as_bytes()).flag(CKA_PRIVATE, is_private);
+        Template::default().bytes(CKA_LABEL, label.as_bytes()).flag(CKA_PRIVATE, is_closed);
     Object::born(&template, CKO_DATA, Occasion::Create).unwrap()
 }
 
@@ -109,4 +109,17 @@ fn a_new_life_opens_nothing_of_the_old_one() {
     };
     assert_ne!(*other.0, *key.0);
     assert!(matches!(next.attempt(User::Normal, b"1234", |_| Ok(())).unwrap(), Attempt::Unset));
+}
+
+/// Whatever is changed in the clear bytes of an object, reading them gives an object or nothing.
+#[test]
+fn changed_bytes_of_objects_never_panic() {
+    let bytes = object("label", true).to_bytes().to_vec();
+    for place in 0..bytes.len() {
+        for flip in [1, 0x80, 0xff] {
+            let mut changed = bytes.clone();
+            changed[place] ^= flip;
+            drop(Object::from_bytes(&changed));
+        }
+    }
 }

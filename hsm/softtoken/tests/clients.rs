@@ -333,7 +333,7 @@ fn processes_share_a_store() {
         let names = objects.map(|entry| entry.unwrap().file_name().into_string().unwrap());
         names.filter(|found| found.ends_with(name)).count()
     };
-    assert_eq!(ending(".private"), 8);
+    assert_eq!(ending(".closed"), 8);
     // Eight right PINs, one after the other, leave no wrong attempt behind.
     assert!(card.admin().generate(0, PIN.as_bytes(), KeyKind::Sm2Sign, "last", &[9]).is_ok());
 }

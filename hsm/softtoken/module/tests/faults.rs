@@ -85,3 +85,74 @@ fn a_hanging_token_answers_when_it_is_let_go() {
         assert_eq!(thread.join().unwrap(), Ok(CKS_RW_USER_FUNCTIONS));
     });
 }
+
+#[test]
+fn idle_sessions_are_gone() {
+    let card = Card::new("native");
+    let session = card.user();
+    let faults = card.faults();
+    faults.set(Fault::Idle { millis: 3_600_000 });
+    assert!(card.module.session_info(session).is_ok());
+    assert!(card.module.session_info(session).is_ok());
+    faults.set(Fault::Idle { millis: 1 });
+    crate::faults::sleep_micros(2_000);
+    assert_eq!(card.module.session_info(session).err(), Some(CKR_SESSION_HANDLE_INVALID));
+}
+
+/// Four clients sign while sessions are lost, calls are refused and the device is pulled out: each
+/// begins again where it must, every signature is made in the end, and none is wrong.
+#[test]
+fn nothing_is_lost_and_nothing_is_wrong_under_faults() {
+    let card = Card::new("native");
+    let session = card.user();
+    let [public, _] = card.pair(session);
+    let key = card.public_key(session, public);
+    let faults = card.faults();
+    faults.set(Fault::SessionLost { one_in: 23 });
+    faults.set(Fault::Throttled { one_in: 17 });
+    let template = new().number(CKA_CLASS, CKO_PRIVATE_KEY);
+    let begin = || loop {
+        let Ok(session) = card.module.open_session(0, false) else { continue };
+        let login = card.module.login(session, CKU_USER, PIN);
+        let found = || {
+            card.module.begin_find(session, &template)?;
+            card.module.find(session, 1)
+        };
+        match (login, found()) {
+            (Ok(()) | Err(CKR_USER_ALREADY_LOGGED_IN), Ok(found)) if found.len() == 1 => {
+                return (session, found[0]);
+            }
+            // The device went, or another thread's last session did and logged all out.
+            _ => card.module.close_session(session).unwrap_or(()),
+        }
+    };
+    let client = |number: u8| {
+        let (mut session, mut private) = begin();
+        let mut signed = 0_u8;
+        while signed < 100 {
+            let digest = [number ^ signed; 32];
+            match card.sign(session, native::SM2, private, &digest) {
+                Ok(signature) => {
+                    assert!(is_valid(&key, Digest(digest), &signature));
+                    signed += 1;
+                }
+                Err(CKR_HOST_MEMORY) => {}
+                Err(_) => {
+                    card.module.close_session(session).unwrap_or(());
+                    (session, private) = begin();
+                }
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        let threads = [0, 1, 2, 3].map(|number| scope.spawn(move || client(number)));
+        while faults.calls_count() < 150 {
+            std::thread::yield_now();
+        }
+        faults.set(Fault::Removed { millis: 60_000 });
+        std::thread::yield_now();
+        faults.set(Fault::Removed { millis: 0 });
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+    });
+    assert!(faults.calls_count() > 400);
+}

@@ -209,7 +209,10 @@ fn nobody_but_the_so_makes_a_key_trusted() {
     let refused = card.module.change_object(session, key, &trust);
     assert_eq!(refused, Err(CKR_ATTRIBUTE_READ_ONLY));
     card.module.slot(0).unwrap().logout().unwrap();
+    // Private or not, a secret cannot be read from the disk before a login.
+    assert_eq!(card.find(session, &new()), []);
     card.module.login(session, CKU_SO, SO_PIN).unwrap();
+    let [key] = card.find(session, &new())[..] else { panic!("the SO sees it") };
     card.module.change_object(session, key, &trust).unwrap();
     assert_eq!(card.find(session, &trust), [key]);
 }
@@ -266,7 +269,7 @@ fn damage_is_an_error_and_never_a_missing_key() {
     let private = std::fs::read_dir(&objects)
         .unwrap()
         .map(|entry| entry.unwrap().path())
-        .find(|path| path.extension().is_some_and(|it| it == "private"))
+        .find(|path| path.extension().is_some_and(|it| it == "closed"))
         .unwrap();
     let whole = std::fs::read(&private).unwrap();
     std::fs::write(&private, &whole[..whole.len() / 2]).unwrap();
@@ -293,8 +296,10 @@ fn nothing_secret_is_on_the_disk() {
         .flag(CKA_TOKEN, true)
         .bytes(CKA_VALUE, &value);
     card.module.create_object(session, &secret).unwrap();
+    card.module.create_object(session, &secret.flag(CKA_PRIVATE, false)).unwrap();
     let mut folders = vec![card.folder.path().to_owned()];
     let mut files_count = 0;
+    let mut endings = Vec::new();
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
             if entry.path().is_dir() {
@@ -306,7 +311,9 @@ fn nothing_secret_is_on_the_disk() {
             for secret in [&value[..], SO_PIN] {
                 assert!(!bytes.windows(secret.len()).any(|part| part == secret));
             }
+            endings.extend(entry.path().extension().map(std::ffi::OsStr::to_owned));
         }
     }
     assert!(files_count >= 4, "{files_count}");
+    assert_eq!(endings, ["closed", "closed"], "both are sealed with the token's key");
 }
