@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -35,6 +36,8 @@ impl Peer {
                 command.args(arguments).env_clear();
                 command.envs(environment.iter().map(|(name, value)| (name, value)));
                 command.stdin(Stdio::from(their_socket)).stdout(Stdio::null());
+                // Ctrl-C is for the node, which lets its agents finish.
+                command.process_group(0);
                 let mut child = command.spawn()?;
                 // The command holds their end; what is left open here would hide their end.
                 drop(command);
