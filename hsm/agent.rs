@@ -20,6 +20,7 @@ mod config;
 mod errors;
 mod memory;
 mod os;
+mod peer;
 mod protocol;
 mod ring;
 pub mod sandbox;
@@ -30,8 +31,8 @@ mod submitter;
 mod supervisor;
 
 pub use client::AgentClient;
-pub use config::AgentConfig;
-pub use server::{Endpoint, WORKERS_COUNT_MAX};
+pub use config::{AgentConfig, AgentSource};
+pub use server::{Endpoint, Listener, ServeEnd, WORKERS_COUNT_MAX};
 pub use shared::KEYS_COUNT_MAX;
 pub use status::{AgentState, AgentStatus};
 pub use submitter::{Full, Submitter};

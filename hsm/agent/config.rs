@@ -7,17 +7,47 @@ use std::time::Duration;
 use super::ring::{SLOTS_COUNT_MAX, SLOTS_COUNT_MIN};
 use crate::error::Error;
 
+/// Where the agent's process comes from.
+#[derive(Clone, Debug)]
+pub enum AgentSource {
+    /// The supervisor starts it, and it dies with the supervisor's thread.
+    Start {
+        /// What is run: the node's own binary.
+        program: PathBuf,
+        /// Its arguments. Nothing secret: every user of the host can read them.
+        arguments: Vec<OsString>,
+        /// The whole environment of the agent; nothing is inherited.
+        environment: Vec<(OsString, OsString)>,
+    },
+    /// Others run it, and it listens ([`super::Listener`]).
+    Connect {
+        /// Its socket.
+        path: PathBuf,
+        /// The user it must run as.
+        user: u32,
+    },
+}
+
+impl std::fmt::Display for AgentSource {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Start { program, .. } => {
+                write!(formatter, "{} cannot be started", program.display())
+            }
+            Self::Connect { path, .. } => {
+                write!(formatter, "{} cannot be reached", path.display())
+            }
+        }
+    }
+}
+
 /// One agent: what is run, and the limits on it. Durations are of this process's clock.
 #[derive(Clone, Debug)]
 pub struct AgentConfig {
     /// Name of the card, for threads and logs.
     pub name: String,
-    /// What is run: the node's own binary.
-    pub program: PathBuf,
-    /// Its arguments. Nothing secret: every user of the host can read them.
-    pub arguments: Vec<OsString>,
-    /// The whole environment of the agent; nothing is inherited.
-    pub environment: Vec<(OsString, OsString)>,
+    /// Where the process comes from.
+    pub source: AgentSource,
     /// Calls that may be under way at once, count.
     pub slots_count: u32,
     /// Of these, how many belong to [`super::Submitter`], and all it may use: neither other callers
@@ -47,14 +77,12 @@ pub struct AgentConfig {
 }
 
 impl AgentConfig {
-    /// The usual limits around a program.
+    /// The usual limits around an agent.
     #[must_use]
-    pub fn new(name: &str, program: PathBuf, arguments: Vec<OsString>) -> Self {
+    pub fn new(name: &str, source: AgentSource) -> Self {
         Self {
             name: name.to_owned(),
-            program,
-            arguments,
-            environment: Vec::new(),
+            source,
             slots_count: 128,
             reserved_count: 32,
             spin: Duration::from_micros(50),

@@ -8,6 +8,8 @@ use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::sync::OnceLock;
 use std::sync::atomic::AtomicU32;
 use std::time::Duration;
@@ -120,6 +122,58 @@ pub(crate) fn socket_pair() -> io::Result<(OwnedFd, OwnedFd)> {
     check(unsafe { libc::socketpair(libc::AF_UNIX, kind, 0, ends.as_mut_ptr()) })?;
     let [first, second] = ends;
     Ok((owned(first)?, owned(second)?))
+}
+
+/// The address of a Unix socket in the file system, and its length.
+fn address(path: &Path) -> io::Result<(libc::sockaddr_un, libc::socklen_t)> {
+    // SAFETY: an address is numbers, for which all zeroes is valid.
+    let mut address = unsafe { MaybeUninit::<libc::sockaddr_un>::zeroed().assume_init() };
+    address.sun_family = libc::sa_family_t::try_from(libc::AF_UNIX).unwrap_or(0);
+    let bytes = path.as_os_str().as_bytes();
+    // The last byte stays zero.
+    if bytes.is_empty() || bytes.contains(&0) || bytes.len() >= address.sun_path.len() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "no path for a socket"));
+    }
+    for (place, byte) in address.sun_path.iter_mut().zip(bytes) {
+        *place = libc::c_char::from_ne_bytes([*byte]);
+    }
+    Ok((address, libc::socklen_t::try_from(size_of::<libc::sockaddr_un>()).unwrap_or(0)))
+}
+
+/// A new socket of the kind that [`socket_pair`] makes.
+fn socket() -> io::Result<OwnedFd> {
+    let kind = libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    // SAFETY: the call takes numbers.
+    owned(unsafe { libc::socket(libc::AF_UNIX, kind, 0) })
+}
+
+/// Listens at a path that is not there yet, with the modes that the umask leaves.
+pub(crate) fn listen(path: &Path) -> io::Result<OwnedFd> {
+    let (address, size) = address(path)?;
+    let socket = socket()?;
+    let fd = socket.as_raw_fd();
+    // SAFETY: `address` is valid for `size` bytes and lives through the call.
+    check(unsafe { libc::bind(fd, (&raw const address).cast(), size) })?;
+    // SAFETY: the call takes numbers.
+    check(unsafe { libc::listen(fd, 4) })?;
+    Ok(socket)
+}
+
+/// The next connection of a listening socket; an error where there is none.
+pub(crate) fn accept(socket: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let (fd, none) = (socket.as_raw_fd(), std::ptr::null_mut());
+    // SAFETY: null pointers mean that the other's address is not wanted.
+    owned(unsafe { libc::accept4(fd, none, std::ptr::null_mut(), libc::SOCK_CLOEXEC) })
+}
+
+/// Connects to a listening socket. Never waits: a listener that is overrun is an error.
+pub(crate) fn connect(path: &Path) -> io::Result<OwnedFd> {
+    let (address, size) = address(path)?;
+    let socket = socket()?;
+    let fd = socket.as_raw_fd();
+    // SAFETY: `address` is valid for `size` bytes and lives through the call.
+    check(unsafe { libc::connect(fd, (&raw const address).cast(), size) })?;
+    Ok(socket)
 }
 
 /// A message header over `bytes` and `control`.

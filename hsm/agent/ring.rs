@@ -642,4 +642,6 @@ fn nanos(duration: Duration) -> u64 {
 }
 
 #[cfg(test)]
+mod model_tests;
+#[cfg(test)]
 pub(crate) mod tests;

@@ -10,7 +10,9 @@
 //! kills the process. What the node wrote is checked as strictly as the node checks us: a request
 //! that no node of ours makes ends this process.
 
+use std::io::ErrorKind;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -48,6 +50,66 @@ const WORKER_SLEEP: Duration = Duration::from_millis(250);
 
 /// How long calls that are under way may take when the node says stop.
 const DRAIN_TIME: Duration = Duration::from_secs(4);
+
+/// Why [`Endpoint::serve`] came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServeEnd {
+    /// The node said stop.
+    Stopped,
+    /// The node is gone. An agent that others run may accept the next one with the same card.
+    NodeGone,
+}
+
+/// The socket of an agent that others run. Its file has the modes that the umask leaves, and goes
+/// with this value. The folder decides who gets near; who may talk is asked of the kernel.
+#[derive(Debug)]
+pub struct Listener {
+    socket: OwnedFd,
+    path: PathBuf,
+}
+
+impl Listener {
+    /// Listens at `path`, in place of a socket that an agent before left there.
+    ///
+    /// # Errors
+    /// If something else is there, or the host refuses.
+    pub fn bind(path: &Path) -> Result<Self, Error> {
+        use std::os::unix::fs::FileTypeExt;
+        let about = std::fs::symlink_metadata(path);
+        if about.is_ok_and(|about| about.file_type().is_socket()) {
+            std::fs::remove_file(path).map_err(host)?;
+        }
+        let told = |error| host(format!("{}: {error}", path.display()));
+        let socket = os::listen(path).map_err(told)?;
+        Ok(Self { socket, path: path.to_owned() })
+    }
+
+    /// Waits for a node that runs as `user`; others are turned away.
+    ///
+    /// # Errors
+    /// If the host refuses; a node that says nothing sensible is turned away like others.
+    pub fn accept(&self, user: u32) -> Result<Endpoint, Error> {
+        loop {
+            if !os::wait_readable(self.socket.as_fd(), WELCOME_TIME).map_err(host)? {
+                continue;
+            }
+            let socket = os::accept(self.socket.as_fd()).map_err(host)?;
+            let Ok((process, found)) = os::peer(socket.as_fd()) else { continue };
+            if found == user
+                && let Ok(endpoint) = Endpoint::welcomed(socket, process)
+            {
+                return Ok(endpoint);
+            }
+        }
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        // Somebody may have taken it away already.
+        drop(std::fs::remove_file(&self.path));
+    }
+}
 
 /// The connection to the node, before the card is open. Made first of all in an agent's process.
 #[derive(Debug)]
@@ -129,11 +191,9 @@ impl Endpoint {
     /// Serves until the node says stop or is gone. `workers_count` is how many calls run at once;
     /// `notes` is what the node logs of this process, a line each: the sandbox's report.
     ///
-    /// The process should end when this returns: a worker may still hang in the library.
-    ///
     /// # Errors
-    /// If the card does not say who it is (the node has then been told), or the host refuses
-    /// threads.
+    /// If the card does not say who it is (the node has then been told), the host refuses threads,
+    /// or a worker hangs in the library after the stop: then the process should end.
     ///
     /// # Panics
     /// If `workers_count` is not from 1 to [`WORKERS_COUNT_MAX`].
@@ -142,7 +202,7 @@ impl Endpoint {
         keystore: &Arc<dyn Keystore>,
         workers_count: usize,
         notes: Vec<String>,
-    ) -> Result<(), Error> {
+    ) -> Result<ServeEnd, Error> {
         assert!((1..=WORKERS_COUNT_MAX).contains(&workers_count), "{workers_count} workers");
         let identity = match keystore.identity(clock::monotonic().after(IDENTITY_TIME)) {
             Ok(identity) => identity,
@@ -154,10 +214,9 @@ impl Endpoint {
         let workers = self.start_workers(keystore, workers_count)?;
         let workers_count = u32::try_from(workers_count).unwrap_or(u32::MAX);
         self.tell(&Message::Hello { workers_count, identity, notes })?;
-        if self.until_stop()? {
-            drain(&workers)?;
-        }
-        Ok(())
+        let end = self.until_stop();
+        drain(workers)?;
+        end
     }
 
     fn start_workers(&self, keystore: &Arc<dyn Keystore>, count: usize) -> Result<Running, Error> {
@@ -180,8 +239,8 @@ impl Endpoint {
         group.start().map_err(host)
     }
 
-    /// Beats until the node says stop (true) or is gone (false).
-    fn until_stop(&self) -> Result<bool, Error> {
+    /// Beats until the node says stop or is gone.
+    fn until_stop(&self) -> Result<ServeEnd, Error> {
         let mut bytes = vec![0; MESSAGE_BYTES_MAX];
         loop {
             self.line.beat();
@@ -189,10 +248,13 @@ impl Endpoint {
                 continue;
             }
             let mut fds = Vec::new();
-            let count = os::receive(self.socket.as_fd(), &mut bytes, &mut fds).map_err(host)?;
+            let count = match os::receive(self.socket.as_fd(), &mut bytes, &mut fds) {
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => 0,
+                count => count.map_err(host)?,
+            };
             match Message::from_bytes(bytes.get(..count).unwrap_or_default()) {
-                _ if count == 0 => return Ok(false),
-                Ok(Message::Stop) => return Ok(true),
+                _ if count == 0 => return Ok(ServeEnd::NodeGone),
+                Ok(Message::Stop) => return Ok(ServeEnd::Stopped),
                 Ok(_) => return Err(protocol("a message that only an agent sends")),
                 Err(Malformed(what)) => return Err(protocol(what)),
             }
@@ -201,17 +263,20 @@ impl Endpoint {
 }
 
 /// Lets the workers answer what was asked, as far as that goes in time.
-fn drain(workers: &Running) -> Result<(), Error> {
+fn drain(workers: Running) -> Result<(), Error> {
     workers.request_stop();
     let end = clock::monotonic().after(DRAIN_TIME);
     let mut parker = Parker::new().map_err(host)?;
-    while clock::monotonic() < end {
-        let step = clock::monotonic().after(Duration::from_millis(5));
+    loop {
+        let now = clock::monotonic();
+        let step = now.after(Duration::from_millis(5)).min(end);
         if parker.wait_until(Some(step), || workers.is_finished()).map_err(host)? {
-            break;
+            return workers.join().map_err(host);
+        }
+        if now >= end {
+            return Err(host("a worker hangs in the library"));
         }
     }
-    Ok(())
 }
 
 /// One thread that calls the library.

@@ -14,12 +14,14 @@
 //! waker follow over that. So no descriptor is ever open across an `exec` that others run at the
 //! same time, and the node need not be forked with all its memory.
 //!
+//! An agent that others run (systemd, as another user) is reached by its socket instead, gets memory
+//! and waker the same way, and is over for us when the connection is.
+//!
 //! An agent that says that its card cannot be served for good (a wrong PIN before all) is not
 //! started again: each start would be one more attempt at the PIN.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,6 +33,7 @@ use hufu_runtime::wake::PollSet;
 
 use super::client::AgentClient;
 use super::config::AgentConfig;
+use super::peer::Peer;
 use super::protocol::{self, BODY_BYTES_MAX, MESSAGE_BYTES_MAX, Malformed, Message, Op};
 use super::ring::{Body, NodeEnd, Place, Waited};
 use super::shared::{Generation, Key, Service, Shared, header, locked};
@@ -141,9 +144,7 @@ pub struct Supervisor {
 
 #[derive(Debug)]
 struct Process {
-    child: Child,
-    /// Readable when the child has ended.
-    ended: OwnedFd,
+    peer: Peer,
     socket: OwnedFd,
     generation: Arc<Generation>,
     stage: Stage,
@@ -181,6 +182,14 @@ impl Trouble {
 
     const fn lasting(error: Error) -> Self {
         Self { error, is_final: true }
+    }
+
+    /// In words, without what every error of an agent begins with.
+    fn reason(&self) -> String {
+        match &self.error {
+            Error::Agent { reason } => reason.clone(),
+            error => error.to_string(),
+        }
     }
 
     /// What calls meet that come before the next agent is in service: the card will be back, so
@@ -230,14 +239,17 @@ impl Tile for Supervisor {
             Stage::Starting => process.started.after(self.shared.config.start_time),
             Stage::Stopping(until) => *until,
             Stage::Serving => looked.after(WATCH_TIME),
-            Stage::Ending => return None,
+            // A connection that is given up is over with the next poll.
+            Stage::Ending => return process.peer.ended().is_none().then_some(Nanos::ZERO),
         })
     }
 
     fn poll_fds<'a>(&'a self, fds: &mut PollSet<'_, 'a>) {
         fds.readable(self.shared.supervisor_event.descriptor());
         if let Some(process) = &self.process {
-            fds.readable(&process.ended);
+            if let Some(ended) = process.peer.ended() {
+                fds.readable(ended);
+            }
             if process.closed_at.is_none() {
                 fds.readable(&process.socket);
             }
@@ -264,11 +276,8 @@ impl Tile for Supervisor {
 
 impl Drop for Supervisor {
     fn drop(&mut self) {
-        if let Some(process) = &mut self.process {
+        if let Some(process) = &self.process {
             process.generation.line.end("its supervisor is gone");
-            // Killed it ends without us; its number is given back when this process ends.
-            drop(process.child.kill());
-            drop(process.child.try_wait());
         }
     }
 }
@@ -284,14 +293,13 @@ impl Supervisor {
             Ok(process) => {
                 let mut status = locked(&self.shared.status);
                 status.state = AgentState::Starting;
-                status.process = Some(process.child.id());
+                status.process = Some(process.peer.process());
                 status.starts_count += 1;
                 drop(status);
                 self.process = Some(process);
             }
             Err(error) => {
-                let program = self.shared.config.program.display();
-                let reason = format!("{program} cannot be started: {error}");
+                let reason = format!("{}: {error}", self.shared.config.source);
                 locked(&self.shared.status).last_failure = Some(reason.clone());
                 self.set_down(Error::Agent { reason });
                 self.plan_restart(now);
@@ -302,30 +310,17 @@ impl Supervisor {
     fn spawn(&self, now: Nanos) -> io::Result<Process> {
         let config = &self.shared.config;
         let line = NodeEnd::create(config.slots_count)?;
-        let (socket, their_socket) = os::socket_pair()?;
         let (waker, their_waker) = os::socket_pair()?;
         let welcome = Message::Welcome {
             slots_count: config.slots_count,
             spin_nanos: u64::try_from(config.worker_spin.as_nanos()).unwrap_or(u64::MAX),
         };
-        // Sent before the process is there: it finds its welcome when it first looks.
-        let fds = [line.descriptor(), their_waker.as_fd()];
-        os::send(socket.as_fd(), &welcome.to_bytes(), &fds)?;
-        let mut child = Command::new(&config.program)
-            .args(&config.arguments)
-            .env_clear()
-            .envs(config.environment.iter().map(|(name, value)| (name, value)))
-            .stdin(Stdio::from(their_socket))
-            .stdout(Stdio::null())
-            .spawn()?;
-        let ended = os::watch(&child).inspect_err(|_| {
-            // A host without process descriptors cannot run agents; leave nothing behind.
-            drop(child.kill());
-            drop(child.wait());
+        let (peer, socket) = Peer::reach(&config.source, |socket| {
+            let fds = [line.descriptor(), their_waker.as_fd()];
+            os::send(socket.as_fd(), &welcome.to_bytes(), &fds)
         })?;
         Ok(Process {
-            child,
-            ended,
+            peer,
             socket,
             generation: Arc::new(Generation::new(line, waker)),
             stage: Stage::Starting,
@@ -339,9 +334,13 @@ impl Supervisor {
     /// Looks after the process once; nothing when it has ended.
     fn watch(&mut self, mut process: Process, now: Nanos) -> Option<Process> {
         let mut checked = self.hear(&mut process, now);
-        match process.child.try_wait() {
-            Ok(Some(status)) => {
-                self.reap(&process, checked.err(), status, now);
+        let is_closed = process.closed_at.is_some();
+        match process.peer.end(is_closed, matches!(process.stage, Stage::Ending)) {
+            Ok(Some(how)) => {
+                // Its last words came before its end: a refusal must not be lost, or a wrong PIN
+                // would be tried again.
+                let heard = checked.and_then(|()| self.hear(&mut process, now)).err();
+                self.reap(&process, heard, &how, now);
                 return None;
             }
             Ok(None) => {}
@@ -524,29 +523,27 @@ impl Supervisor {
         if matches!(process.stage, Stage::Ending) {
             return;
         }
-        let reason = trouble.error.to_string();
+        let reason = trouble.reason();
         self.note_failure(&trouble, AgentState::Ending);
         self.set_down(trouble.for_new_calls());
         process.generation.line.end(&reason);
-        // It may have ended by itself just now, which is what is wanted.
-        drop(process.child.kill());
+        process.peer.kill();
         locked(&self.shared.status).kills_count += 1;
         process.stage = Stage::Ending;
     }
 
     fn note_failure(&mut self, trouble: &Trouble, state: AgentState) {
         let mut status = locked(&self.shared.status);
-        status.last_failure = Some(trouble.error.to_string());
+        status.last_failure = Some(trouble.reason());
         status.state = if trouble.is_final { AgentState::Refused } else { state };
     }
 
     /// The process has ended and was waited for.
-    fn reap(&mut self, process: &Process, heard: Option<Trouble>, status: ExitStatus, now: Nanos) {
+    fn reap(&mut self, process: &Process, heard: Option<Trouble>, how: &str, now: Nanos) {
         locked(&self.shared.status).process = None;
         if !matches!(process.stage, Stage::Ending) {
-            let trouble =
-                heard.unwrap_or_else(|| Trouble::passing(format!("the process ended: {status}")));
-            let reason = trouble.error.to_string();
+            let trouble = heard.unwrap_or_else(|| Trouble::passing(how));
+            let reason = trouble.reason();
             self.note_failure(&trouble, AgentState::Waiting);
             if !self.is_stopping {
                 self.set_down(trouble.for_new_calls());

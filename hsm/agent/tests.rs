@@ -4,6 +4,7 @@ mod card;
 mod rogue;
 
 use std::ffi::OsString;
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,8 +50,10 @@ fn arguments(entry: &str) -> Vec<OsString> {
 /// An agent in one of the modes of [`as_agent`], with little patience.
 fn config(mode: &str) -> AgentConfig {
     let program = std::env::current_exe().unwrap();
-    let mut config = AgentConfig::new("test", program, arguments("as_agent"));
-    config.environment = vec![(MODE.into(), mode.into())];
+    let arguments = arguments("as_agent");
+    let environment = vec![(MODE.into(), mode.into())];
+    let source = AgentSource::Start { program, arguments, environment };
+    let mut config = AgentConfig::new("test", source);
     config.grace = Duration::from_millis(300);
     config.restart_wait_min = Duration::from_millis(5);
     config.restart_wait_max = Duration::from_millis(20);
@@ -110,12 +113,19 @@ fn as_agent() {
 }
 
 fn run_agent(mode: &str) -> Result<(), Error> {
+    if let Some(path) = mode.strip_prefix("listen:") {
+        let listener = Listener::bind(Path::new(path))?;
+        let card: Arc<dyn Keystore> = Arc::new(SoftCard::new(""));
+        loop {
+            let _end: ServeEnd = listener.accept(os::user())?.serve(&card, 3, Vec::new())?;
+        }
+    }
     let endpoint = Endpoint::inherited()?;
     assert_eq!(endpoint.node(), std::os::unix::process::parent_id());
     match mode.split_once(':').unwrap_or((mode, "")) {
         ("soft", card) => {
             let card: Arc<dyn Keystore> = Arc::new(SoftCard::new(card));
-            endpoint.serve(&card, 3, vec!["not boxed in".to_owned()])
+            endpoint.serve(&card, 3, vec!["not boxed in".to_owned()]).map(drop)
         }
         ("pin", _) => {
             endpoint.refuse(&Error::PinRefused { rv: crate::Rv(0xa0), tries_left: TriesLeft::One })
@@ -395,7 +405,8 @@ fn agents_that_never_serve_are_started_again_with_growing_waits() {
         agent.stop().unwrap();
     }
     let mut nowhere = config("soft");
-    nowhere.program = "/nonexistent/hufu".into();
+    let program = "/nonexistent/hufu".into();
+    nowhere.source = AgentSource::Start { program, arguments: Vec::new(), environment: Vec::new() };
     let (agent, _submitter) = Agent::start(nowhere).unwrap();
     let told = || agent.client().wait_ready(Nanos::ZERO).unwrap_err().to_string();
     until("it is told", || told().contains("cannot be started"));
@@ -417,6 +428,107 @@ fn a_stop_answers_what_was_asked() {
     assert!(is_over(process));
     assert_eq!(client.status().state, AgentState::Stopped);
     assert!(matches!(sign(&client, key, &Digest::ZERO), Err(Error::Agent { .. })));
+}
+
+#[test]
+fn an_agent_that_others_run_is_reached_by_its_socket() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("agent.sock");
+    let run = || {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(arguments("as_agent")).env(MODE, format!("listen:{}", path.display()));
+        command.spawn().unwrap()
+    };
+    let reach = |user| {
+        let mut config = config("");
+        config.source = AgentSource::Connect { path: path.clone(), user };
+        Agent::start(config).unwrap()
+    };
+    let mut first = run();
+    let (agent, mut submitter) = reach(os::user());
+    let client = agent.client();
+    client.wait_ready(patience()).unwrap();
+    let key = open(client);
+    sign_by_tickets(&mut submitter, key, 10);
+    assert_eq!(client.status().process, Some(first.id()));
+    std::thread::scope(|scope| {
+        let slow = scope.spawn(|| sign(client, key, &digest("HANG", 1)));
+        until("it is in the library", || client.status().open_calls_count == 1);
+        first.kill().unwrap();
+        let error = slow.join().unwrap().unwrap_err();
+        assert!(matches!(error, Error::Agent { .. }), "{error}");
+    });
+    first.wait().unwrap();
+    // Its socket's file is left behind, and taken over.
+    let mut second = run();
+    sign_again(client, key);
+    let (stranger, _submitter) = reach(os::user() + 1);
+    let told = || stranger.client().wait_ready(Nanos::ZERO).unwrap_err().to_string();
+    until("it is told", || told().contains("is of user"));
+    stranger.stop().unwrap();
+    agent.stop().unwrap();
+    // A node that comes later finds the same agent with its card still open.
+    let (agent, _submitter) = reach(os::user());
+    let client = agent.client();
+    client.wait_ready(patience()).unwrap();
+    sign(client, open(client), &digest("later", 0)).unwrap();
+    assert_eq!(client.status().process, Some(second.id()));
+    agent.stop().unwrap();
+    second.kill().unwrap();
+    second.wait().unwrap();
+}
+
+#[test]
+fn a_request_that_is_too_old_never_reaches_the_library() {
+    let mut config = config("soft");
+    config.grace = Duration::from_secs(30);
+    let (agent, _submitter) = start_with(config);
+    let client = agent.client();
+    let key = open(client);
+    std::thread::scope(|scope| {
+        let busy: Vec<_> =
+            (0..3).map(|n| scope.spawn(move || sign(client, key, &digest("SLOW", n)))).collect();
+        until("all workers are busy", || client.status().open_calls_count == 3);
+        let soon = clock::monotonic().after(Duration::from_millis(20));
+        let late = client.sign_sm2(key, &[digest("DIE!", 0)], &mut [Signature([0; 64])], soon);
+        assert!(matches!(late, Err(Error::Deadline { .. })), "{late:?}");
+        assert!(busy.into_iter().all(|busy| busy.join().unwrap().is_ok()));
+    });
+    for number in 0..10 {
+        sign(client, key, &digest("after", number)).unwrap();
+    }
+    assert_eq!(client.status().starts_count, 1, "the library would have died of it");
+    agent.stop().unwrap();
+}
+
+#[test]
+fn callers_and_the_tile_have_slots_of_their_own() {
+    let mut config = config("soft");
+    (config.slots_count, config.reserved_count) = (4, 2);
+    let (agent, mut submitter) = start_with(config);
+    let client = agent.client();
+    let key = open(client);
+    std::thread::scope(|scope| {
+        let busy: Vec<_> =
+            (0..2).map(|n| scope.spawn(move || sign(client, key, &digest("SLOW", n)))).collect();
+        until("both are under way", || client.status().open_calls_count == 2);
+        let full = sign(client, key, &Digest::ZERO).unwrap_err();
+        assert!(matches!(full, Error::QueueFull { waiting_count: 2 }), "{full}");
+        for ticket in 0..2 {
+            submitter.submit(ticket, key, &digest("tile", 0), patience()).unwrap();
+        }
+        assert_eq!(submitter.submit(2, key, &Digest::ZERO, patience()), Err(Full));
+        assert!(busy.into_iter().all(|busy| busy.join().unwrap().is_ok()));
+    });
+    let mut count = 0;
+    until("the tickets", || {
+        count += submitter.poll(|_, signature| assert!(signature.is_ok()));
+        count == 2
+    });
+    agent.stop().unwrap();
+    let mut wrong = self::config("soft");
+    wrong.reserved_count = wrong.slots_count;
+    assert!(Agent::start(wrong).is_err());
 }
 
 /// Whether a process is gone, or waits only for its parent to notice.
@@ -459,6 +571,8 @@ fn node_that_restarts() {
     let mut before = None;
     for round in 0..100_u64 {
         sign_again(client, key);
+        // The tile lets go of the agent before with its next poll.
+        assert_eq!(submitter.poll(|_, _| ()), 0);
         let now = (entries("/proc/self/fd"), entries("/proc/self/task"), mappings());
         assert_eq!(*before.get_or_insert(now), now, "in round {round}");
         assert_eq!(mappings(), 1);

@@ -16,7 +16,7 @@ use hufu_crypto::{
     Backend, Digest, PublicKey, Signature, Signer, SoftwareSigner, Verdict, VerifyItem,
     software_provider_with,
 };
-use hufu_hsm::agent::{Agent, AgentConfig, Endpoint};
+use hufu_hsm::agent::{Agent, AgentConfig, AgentSource, Endpoint};
 use hufu_hsm::keystore::WRAPPED_BYTES_MAX;
 use hufu_hsm::{CardIdentity, Error, KeyHandle, KeyReference, Keystore, Usage};
 use hufu_runtime::clock::{self, Nanos};
@@ -57,8 +57,9 @@ fn pin(core: usize) {
 fn measure(mode: &str, gate: u64) -> bool {
     pin(0);
     let program = std::env::current_exe().unwrap();
-    let mut config = AgentConfig::new("bench", program, Vec::new());
-    config.environment = vec![(ROLE.into(), "1".into())];
+    let environment = vec![(ROLE.into(), "1".into())];
+    let source = AgentSource::Start { program, arguments: Vec::new(), environment };
+    let mut config = AgentConfig::new("bench", source);
     let spin = if mode == "parked" { Duration::ZERO } else { Duration::from_millis(5) };
     (config.spin, config.worker_spin) = (spin, spin);
     let (agent, _submitter) = Agent::start(config).unwrap();

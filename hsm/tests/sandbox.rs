@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use hufu_crypto::{Digest, PublicKey, Signature, Signer, SoftwareSigner};
 use hufu_hsm::agent::sandbox::{SandboxConfig, enter};
-use hufu_hsm::agent::{Agent, AgentClient, AgentConfig, Endpoint};
+use hufu_hsm::agent::{Agent, AgentClient, AgentConfig, AgentSource, Endpoint};
 use hufu_hsm::keystore::WRAPPED_BYTES_MAX;
 use hufu_hsm::{CardIdentity, Error, KeyHandle, KeyReference, Keystore, Usage};
 use hufu_runtime::clock::{self, Nanos};
@@ -78,16 +78,16 @@ fn config(role: &str, folder: &Path, port: u16) -> AgentConfig {
     let script = "ulimit -c unlimited; cd \"$1\" && exec \"$0\"";
     let arguments = [Path::new("-c"), Path::new(script), &exe, folder];
     let arguments = arguments.map(|part| part.as_os_str().to_owned()).to_vec();
-    let mut config = AgentConfig::new("test", PathBuf::from("/bin/sh"), arguments);
     let set = |name: &str, value: &str| (name.into(), value.into());
-    config.environment = vec![
+    let environment = vec![
         set(ROLE, role),
         set(FOLDER, folder.to_str().unwrap()),
         set(PORT, &port.to_string()),
         set("TZ", "UTC"),
         set("LD_PRELOAD", ""),
     ];
-    config
+    let program = PathBuf::from("/bin/sh");
+    AgentConfig::new("test", AgentSource::Start { program, arguments, environment })
 }
 
 fn open(client: &AgentClient) -> KeyHandle {
@@ -210,7 +210,7 @@ fn serve(role: &str) -> Result<(), Error> {
         signer: Mutex::new(SoftwareSigner::from_bytes(&[7; 32]).unwrap()),
         pin: Mutex::new(PLANTED.to_owned()),
     });
-    endpoint.serve(&card, 2, notes)
+    endpoint.serve(&card, 2, notes).map(drop)
 }
 
 const PROBES: &[&str] = &[

@@ -252,3 +252,38 @@ fn messages_are_read_strictly() {
     assert!(protocol::read_wrapped(&[0; 257]).is_err());
     assert_eq!(Signature::SIZE, 64);
 }
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(2_000))]
+
+    /// Whatever bytes come, each reader gives an error or what its writer would write as the same
+    /// bytes: there is no second encoding.
+    #[test]
+    fn any_bytes_are_refused_or_mean_one_thing(
+        tag in 0_u8..24,
+        noise in proptest::collection::vec(0_u8..8, 0..80),
+        cut in 0_usize..80,
+    ) {
+        let error = [vec![tag], noise.clone()].concat();
+        if let Ok(found) = errors::from_bytes(&error) {
+            assert_eq!(errors::to_bytes(&found), error);
+        }
+        let mut message = Message::Stop.to_bytes();
+        message[6] = tag % 6;
+        message.extend(&noise);
+        if let Ok(found) = Message::from_bytes(&message) {
+            assert_eq!(found.to_bytes(), message);
+        }
+        message.truncate(cut);
+        assert!(message.len() >= 8 || Message::from_bytes(&message).is_err());
+        if let Ok((key, usage)) = protocol::read_open_request(&noise) {
+            assert_eq!(protocol::open_request(&key, usage), noise);
+        }
+        if let Ok((handle, public)) = protocol::read_opened(&noise) {
+            assert_eq!(protocol::opened(handle, public.as_ref()), noise);
+        }
+        if let Ok((room, ciphertext)) = protocol::read_decrypt_request(&noise) {
+            assert_eq!(protocol::decrypt_request(room, ciphertext), noise);
+        }
+    }
+}
