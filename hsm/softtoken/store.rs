@@ -116,6 +116,7 @@ impl Store {
         if !store.folder.join(TOKEN).exists() {
             store.write_header(&Header::blank(serial_start)?)?;
         }
+        store.sweep()?;
         Ok(store)
     }
 
@@ -215,6 +216,18 @@ impl Store {
         Ok(found)
     }
 
+    /// Removes what a process left half written when it was killed; nobody else writes now.
+    fn sweep(&self) -> Result<(), StoreError> {
+        let folder = self.folder.join(OBJECTS);
+        for entry in std::fs::read_dir(&folder).map_err(io_error(&folder, "cannot list"))? {
+            let path = entry.map_err(io_error(&folder, "cannot list"))?.path();
+            if path.extension().is_some_and(|ending| ending == BESIDE) {
+                std::fs::remove_file(&path).map_err(io_error(&path, "cannot remove"))?;
+            }
+        }
+        Ok(())
+    }
+
     /// Removes every object, for a token that begins anew.
     pub(crate) fn remove_all(&self) -> Result<(), StoreError> {
         for (id, is_closed) in self.list()? {
@@ -237,6 +250,9 @@ impl StoreId {
         format!("{:016x}", self.0)
     }
 }
+
+/// The ending of a file that is being written.
+const BESIDE: &str = "new";
 
 const ENDINGS: [(&str, bool); 2] = [(".closed", true), (".open", false)];
 
@@ -271,7 +287,7 @@ fn read_file(path: &Path) -> Result<Vec<u8>, StoreError> {
 
 fn write_file(folder: &Path, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
     let path = folder.join(name);
-    let beside = folder.join(format!("{name}.new"));
+    let beside = folder.join(format!("{name}.{BESIDE}"));
     let mut file = OpenOptions::new()
         .create(true)
         .truncate(true)

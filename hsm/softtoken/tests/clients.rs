@@ -338,6 +338,40 @@ fn processes_share_a_store() {
     assert!(card.admin().generate(0, PIN.as_bytes(), KeyKind::Sm2Sign, "last", &[9]).is_ok());
 }
 
+/// A process that is killed in the middle of a write leaves a store that opens, with nothing half
+/// written in it.
+#[test]
+fn killed_processes_leave_a_whole_store() {
+    let card = Card::initialised();
+    let pin = card.file("user", b"1234\n");
+    let objects = card.path("store/slot-00/objects");
+    let written = |ending: &str| {
+        let names = std::fs::read_dir(&objects).unwrap().flatten();
+        names.filter(|entry| text(&entry.path()).ends_with(ending)).count()
+    };
+    let mut killed_count = 0;
+    for number in 0..20 {
+        let id = format!("{number:02x}");
+        let arguments = ["generate", "--label", "k", "--id", &id, "--pin-file", &pin];
+        let mut command = card.command(env!("CARGO_BIN_EXE_hufu-softtoken"));
+        let mut process =
+            command.args(arguments).stdout(std::process::Stdio::null()).spawn().unwrap();
+        let before = written("");
+        while process.try_wait().unwrap().is_none() {
+            if written("") != before {
+                // It is writing, or has just written.
+                killed_count += usize::from(process.kill().is_ok());
+                break;
+            }
+        }
+        process.wait().unwrap();
+    }
+    assert!(killed_count > 0, "none was killed while it wrote");
+    card.admin().generate(0, PIN.as_bytes(), KeyKind::Sm2Sign, "last", &[99]).unwrap();
+    assert_eq!(written(".new"), 0);
+    assert!(written(".closed") > 0);
+}
+
 /// The tool: PINs come from files, and what is wrong is said in words.
 #[test]
 fn the_tool_begins_a_token_makes_keys_and_commands_faults() {
