@@ -20,8 +20,8 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::agent::AgentConfig;
 use crate::agent::sandbox::SandboxConfig;
+use crate::agent::{AgentConfig, AgentSource};
 use crate::pin::PinSource;
 use crate::pool::TokenSelector;
 use crate::{Error, Profile};
@@ -139,10 +139,9 @@ impl CardConfig {
     pub fn agent(&self, program: PathBuf, file: &Path) -> AgentConfig {
         let arguments = ["hsm", "agent", "--card"].map(OsString::from);
         let arguments = arguments.into_iter().chain([file.as_os_str().to_owned()]).collect();
-        let mut config = AgentConfig::new(&self.name, program, arguments);
-        let variables = self.environment.iter();
-        config.environment = variables.map(|(name, value)| (name.into(), value.into())).collect();
-        config
+        let environment = self.environment.iter();
+        let environment = environment.map(|(name, value)| (name.into(), value.into())).collect();
+        AgentConfig::new(&self.name, AgentSource::Start { program, arguments, environment })
     }
 
     /// Reads the file at `path`.
