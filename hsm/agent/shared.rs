@@ -35,11 +35,20 @@ pub(crate) struct Generation {
     pub(crate) waker: OwnedFd,
     /// By key handle of ours: the agent's own number, or why there is none.
     pub(crate) handles: Mutex<Vec<Result<u32, Error>>>,
+    /// Calls that the tile polls for, and how often the agent woke it: never more than once each.
+    pub(crate) asked_count: AtomicU64,
+    pub(crate) woken_count: AtomicU64,
 }
 
 impl Generation {
     pub(crate) const fn new(line: NodeEnd, waker: OwnedFd) -> Self {
-        Self { line, waker, handles: Mutex::new(Vec::new()) }
+        Self {
+            line,
+            waker,
+            handles: Mutex::new(Vec::new()),
+            asked_count: AtomicU64::new(0),
+            woken_count: AtomicU64::new(0),
+        }
     }
 
     pub(crate) fn handle(&self, key: KeyHandle) -> Result<u32, Error> {
