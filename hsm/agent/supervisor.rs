@@ -14,8 +14,8 @@
 //! waker follow over that. So no descriptor is ever open across an `exec` that others run at the
 //! same time, and the node need not be forked with all its memory.
 //!
-//! An agent that others run (systemd, as another user) is reached by its socket instead, gets memory
-//! and waker the same way, and is over for us when the connection is.
+//! An agent that others run (systemd, as another user) is reached by its socket instead, gets
+//! memory and waker the same way, and is over for us when the connection is.
 //!
 //! An agent that says that its card cannot be served for good (a wrong PIN before all) is not
 //! started again: each start would be one more attempt at the PIN.
