@@ -27,6 +27,10 @@ use crate::keystore::{KeyHandle, KeyReference, Usage};
 /// Keys that one agent's client keeps open at most, count.
 pub const KEYS_COUNT_MAX: usize = 64;
 
+/// What is said of an agent whose signature does not hold. The card's own are verified in the
+/// agent, which answers `SignatureWrong`; one that went wrong after that is the agent's doing.
+pub(crate) const UNVERIFIED: &str = "Sign: a signature that does not verify";
+
 /// One life of the agent: its memory, and what it calls the keys.
 #[derive(Debug)]
 pub(crate) struct Generation {

@@ -21,7 +21,7 @@ use hufu_runtime::wake::PollSet;
 use super::os;
 use super::protocol::{BODY_BYTES_MAX, Op};
 use super::ring::{Body, Place, Waited};
-use super::shared::{Generation, Shared, header};
+use super::shared::{Generation, Shared, UNVERIFIED, header};
 use crate::error::Error;
 use crate::keystore::KeyHandle;
 
@@ -112,7 +112,12 @@ impl Submitter {
             }
         };
         let latest = self.shared.latest(deadline);
-        let place = generation.line.take(0).ok_or(Full)?;
+        // All slots are with calls that were given up and whose answers are still to come.
+        let Some(place) = generation.line.take(0) else {
+            let waiting_count = generation.line.open_count();
+            self.decided.push_back((ticket, Err(Error::QueueFull { waiting_count })));
+            return Ok(());
+        };
         let header = header(Op::Sign, handle, latest, true);
         generation.asked_count.fetch_add(1, Ordering::Relaxed);
         generation.line.request(&place, header, digest.as_bytes());
@@ -260,8 +265,7 @@ fn verify(
         if verdict == Verdict::Valid {
             each(one.ticket, Ok(one.signature));
         } else {
-            drop(shared.condemn(&one.generation, "Sign: a signature that does not verify"));
-            each(one.ticket, Err(Error::SignatureWrong));
+            each(one.ticket, Err(shared.condemn(&one.generation, UNVERIFIED)));
         }
     }
 }

@@ -192,17 +192,6 @@ impl Trouble {
         }
     }
 
-    /// What calls meet that come before the next agent is in service: the card will be back, so
-    /// that a broken protocol is a lost token to them, not a lasting fault.
-    fn for_new_calls(self) -> Error {
-        match self.error {
-            error @ Error::AgentProtocol { .. } if !self.is_final => {
-                Error::Agent { reason: error.to_string() }
-            }
-            error => error,
-        }
-    }
-
     fn protocol(reason: impl std::fmt::Display) -> Self {
         let error = Error::AgentProtocol { reason: reason.to_string() };
         Self { error, is_final: false }
@@ -512,7 +501,6 @@ impl Supervisor {
                 before: shown(key.public.as_ref()),
                 after: shown(public.as_ref()),
             })),
-            Err(error @ Error::AgentProtocol { .. }) => Err(Trouble { error, is_final: false }),
             Err(error) if error.class() == ErrorClass::Permanent => Ok(Err(error)),
             Err(error) => Err(Trouble { error, is_final: false }),
         }
@@ -525,7 +513,7 @@ impl Supervisor {
         }
         let reason = trouble.reason();
         self.note_failure(&trouble, AgentState::Ending);
-        self.set_down(trouble.for_new_calls());
+        self.set_down(trouble.error);
         process.generation.line.end(&reason);
         process.peer.kill();
         locked(&self.shared.status).kills_count += 1;
@@ -546,7 +534,7 @@ impl Supervisor {
             let reason = trouble.reason();
             self.note_failure(&trouble, AgentState::Waiting);
             if !self.is_stopping {
-                self.set_down(trouble.for_new_calls());
+                self.set_down(trouble.error);
             }
             process.generation.line.end(&reason);
         }
