@@ -254,7 +254,10 @@ impl Error {
         match self {
             Self::Call { class, .. } => *class,
             Self::Deadline { .. } | Self::QueueFull { .. } => ErrorClass::Throttled,
-            Self::CircuitOpen { .. } | Self::Agent { .. } => ErrorClass::TokenLost,
+            // An agent that broke the protocol has been ended, and another one comes.
+            Self::CircuitOpen { .. } | Self::Agent { .. } | Self::AgentProtocol { .. } => {
+                ErrorClass::TokenLost
+            }
             Self::LibraryLoad { .. }
             | Self::LibraryUnusable { .. }
             | Self::PinRefused { .. }
@@ -271,8 +274,7 @@ impl Error {
             | Self::HandleUnknown(_)
             | Self::AnswerMalformed { .. }
             | Self::SignatureWrong
-            | Self::Refused { .. }
-            | Self::AgentProtocol { .. } => ErrorClass::Permanent,
+            | Self::Refused { .. } => ErrorClass::Permanent,
         }
     }
 }

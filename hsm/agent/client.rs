@@ -14,7 +14,7 @@ use zeroize::{Zeroize, Zeroizing};
 use super::errors;
 use super::protocol::{self, BODY_BYTES_MAX, CIPHERTEXT_BYTES_MAX, Malformed, Op};
 use super::ring::Body;
-use super::shared::{Generation, Key, Service, Shared, handle_of, locked};
+use super::shared::{Generation, Key, Service, Shared, UNVERIFIED, handle_of, locked};
 use super::status::AgentStatus;
 use crate::error::Error;
 use crate::keystore::{
@@ -156,8 +156,7 @@ impl Keystore for AgentClient {
             .map(|(digest, signature)| VerifyItem { key: &public, digest: *digest, signature })
             .collect();
         if self.shared.verify(&items).iter().any(|verdict| *verdict != Verdict::Valid) {
-            drop(self.shared.condemn(&generation, "Sign: a signature that does not verify"));
-            return Err(Error::SignatureWrong);
+            return Err(self.shared.condemn(&generation, UNVERIFIED));
         }
         signatures.copy_from_slice(found);
         Ok(())

@@ -279,15 +279,16 @@ pub(crate) fn receive(
     Ok(count)
 }
 
-/// Takes bytes that wake a thread out of a socket, without waiting. Says whether there were any.
-pub(crate) fn drain(socket: BorrowedFd<'_>) -> bool {
+/// Takes one message that wakes a thread out of a socket, without waiting: its size, 0 where the
+/// other end is closed, an error where there is none.
+pub(crate) fn drain(socket: BorrowedFd<'_>) -> io::Result<usize> {
     let mut bytes = [0_u8; 64];
     let size = bytes.len();
     // SAFETY: `bytes` is valid for `size` bytes.
     let got = unsafe {
         libc::recv(socket.as_raw_fd(), bytes.as_mut_ptr().cast(), size, libc::MSG_DONTWAIT)
     };
-    got > 0
+    check_count(got)
 }
 
 /// Who is at the other end of a Unix socket, as the kernel knows it: process and user.

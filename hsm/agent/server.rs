@@ -115,7 +115,7 @@ impl Drop for Listener {
 #[derive(Debug)]
 pub struct Endpoint {
     pub(super) socket: OwnedFd,
-    waker: OwnedFd,
+    pub(super) waker: OwnedFd,
     pub(super) line: Arc<AgentEnd>,
     node: u32,
 }

@@ -27,6 +27,10 @@ use crate::keystore::{KeyHandle, KeyReference, Usage};
 /// Keys that one agent's client keeps open at most, count.
 pub const KEYS_COUNT_MAX: usize = 64;
 
+/// What is said of an agent whose signature does not hold. The card's own are verified in the
+/// agent, which answers `SignatureWrong`; one that went wrong after that is the agent's doing.
+pub(crate) const UNVERIFIED: &str = "Sign: a signature that does not verify";
+
 /// One life of the agent: its memory, and what it calls the keys.
 #[derive(Debug)]
 pub(crate) struct Generation {
@@ -35,11 +39,20 @@ pub(crate) struct Generation {
     pub(crate) waker: OwnedFd,
     /// By key handle of ours: the agent's own number, or why there is none.
     pub(crate) handles: Mutex<Vec<Result<u32, Error>>>,
+    /// Calls that the tile polls for, and how often the agent woke it: never more than once each.
+    pub(crate) asked_count: AtomicU64,
+    pub(crate) woken_count: AtomicU64,
 }
 
 impl Generation {
     pub(crate) const fn new(line: NodeEnd, waker: OwnedFd) -> Self {
-        Self { line, waker, handles: Mutex::new(Vec::new()) }
+        Self {
+            line,
+            waker,
+            handles: Mutex::new(Vec::new()),
+            asked_count: AtomicU64::new(0),
+            woken_count: AtomicU64::new(0),
+        }
     }
 
     pub(crate) fn handle(&self, key: KeyHandle) -> Result<u32, Error> {

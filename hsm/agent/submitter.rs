@@ -6,7 +6,8 @@
 //!
 //! Calls go in with a ticket and come out of a poll, each exactly once. What wakes the tile is a
 //! socket of which the agent holds the other end only (an eventfd shared with foreign code could
-//! be made blocking from there), and an eventfd of the supervisor's.
+//! be made blocking from there), and an eventfd of the supervisor's. An agent that wakes more often
+//! than it was asked is ended, so that none keeps the tile from sleeping.
 
 use std::collections::VecDeque;
 use std::os::fd::AsFd;
@@ -20,7 +21,7 @@ use hufu_runtime::wake::PollSet;
 use super::os;
 use super::protocol::{BODY_BYTES_MAX, Op};
 use super::ring::{Body, Place, Waited};
-use super::shared::{Generation, Shared, header};
+use super::shared::{Generation, Shared, UNVERIFIED, header};
 use crate::error::Error;
 use crate::keystore::KeyHandle;
 
@@ -63,7 +64,12 @@ pub struct Submitter {
     decided: VecDeque<Outcome>,
     current: Option<Arc<Generation>>,
     changes_seen: u64,
+    polls_count: u64,
+    is_waker_closed: bool,
 }
+
+/// Polls between two looks at the agent's waker when its flag is down, count.
+const POLLS_PER_LOOK: u64 = 1_024;
 
 impl Submitter {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
@@ -74,6 +80,8 @@ impl Submitter {
             decided: VecDeque::with_capacity(room),
             current: None,
             changes_seen: u64::MAX,
+            polls_count: 0,
+            is_waker_closed: false,
         }
     }
 
@@ -104,8 +112,14 @@ impl Submitter {
             }
         };
         let latest = self.shared.latest(deadline);
-        let place = generation.line.take(0).ok_or(Full)?;
+        // All slots are with calls that were given up and whose answers are still to come.
+        let Some(place) = generation.line.take(0) else {
+            let waiting_count = generation.line.open_count();
+            self.decided.push_back((ticket, Err(Error::QueueFull { waiting_count })));
+            return Ok(());
+        };
         let header = header(Op::Sign, handle, latest, true);
+        generation.asked_count.fetch_add(1, Ordering::Relaxed);
         generation.line.request(&place, header, digest.as_bytes());
         let digest = *digest;
         self.pending.push(Pending { ticket, digest, public, latest, generation, place });
@@ -156,7 +170,9 @@ impl Submitter {
     /// Adds what must wake the tile; to be called from its `poll_fds`.
     pub fn poll_fds<'a>(&'a self, fds: &mut PollSet<'_, 'a>) {
         fds.readable(self.shared.tile_event.descriptor());
-        if let Some(current) = &self.current {
+        if let Some(current) = &self.current
+            && !self.is_waker_closed
+        {
             fds.readable(&current.waker);
         }
     }
@@ -167,13 +183,31 @@ impl Submitter {
         if changes != self.changes_seen {
             self.changes_seen = changes;
             self.current = self.shared.generation().ok();
+            self.is_waker_closed = false;
         }
-        if let Some(current) = &self.current
-            && current.line.is_signalled()
-            && os::drain(current.waker.as_fd())
-        {
-            current.line.take_signal();
+        self.polls_count = self.polls_count.wrapping_add(1);
+        let Some(current) = &self.current else { return };
+        // The flag saves a system call. An agent that wakes without it is found out now and then.
+        let is_due = current.line.is_signalled() || self.polls_count.is_multiple_of(POLLS_PER_LOOK);
+        if !is_due {
+            return;
         }
+        match os::drain(current.waker.as_fd()) {
+            Ok(0) => {
+                // Dead, or as good as: what it says from here on is seen at the deadlines.
+                self.is_waker_closed = true;
+                return;
+            }
+            Ok(_) => {}
+            Err(_) => return,
+        }
+        // An agent of ours raises the flag before it sends the byte, and once for each call.
+        let woken_count = current.woken_count.fetch_add(1, Ordering::Relaxed) + 1;
+        let is_ours = woken_count <= current.asked_count.load(Ordering::Relaxed);
+        if !is_ours || !current.line.is_signalled() {
+            drop(self.shared.condemn(current, "it wakes the tile without a reason"));
+        }
+        current.line.take_signal();
     }
 }
 
@@ -231,8 +265,7 @@ fn verify(
         if verdict == Verdict::Valid {
             each(one.ticket, Ok(one.signature));
         } else {
-            drop(shared.condemn(&one.generation, "Sign: a signature that does not verify"));
-            each(one.ticket, Err(Error::SignatureWrong));
+            each(one.ticket, Err(shared.condemn(&one.generation, UNVERIFIED)));
         }
     }
 }

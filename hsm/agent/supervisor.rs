@@ -14,8 +14,8 @@
 //! waker follow over that. So no descriptor is ever open across an `exec` that others run at the
 //! same time, and the node need not be forked with all its memory.
 //!
-//! An agent that others run (systemd, as another user) is reached by its socket instead, gets memory
-//! and waker the same way, and is over for us when the connection is.
+//! An agent that others run (systemd, as another user) is reached by its socket instead, gets
+//! memory and waker the same way, and is over for us when the connection is.
 //!
 //! An agent that says that its card cannot be served for good (a wrong PIN before all) is not
 //! started again: each start would be one more attempt at the PIN.
@@ -189,17 +189,6 @@ impl Trouble {
         match &self.error {
             Error::Agent { reason } => reason.clone(),
             error => error.to_string(),
-        }
-    }
-
-    /// What calls meet that come before the next agent is in service: the card will be back, so
-    /// that a broken protocol is a lost token to them, not a lasting fault.
-    fn for_new_calls(self) -> Error {
-        match self.error {
-            error @ Error::AgentProtocol { .. } if !self.is_final => {
-                Error::Agent { reason: error.to_string() }
-            }
-            error => error,
         }
     }
 
@@ -512,7 +501,6 @@ impl Supervisor {
                 before: shown(key.public.as_ref()),
                 after: shown(public.as_ref()),
             })),
-            Err(error @ Error::AgentProtocol { .. }) => Err(Trouble { error, is_final: false }),
             Err(error) if error.class() == ErrorClass::Permanent => Ok(Err(error)),
             Err(error) => Err(Trouble { error, is_final: false }),
         }
@@ -525,7 +513,7 @@ impl Supervisor {
         }
         let reason = trouble.reason();
         self.note_failure(&trouble, AgentState::Ending);
-        self.set_down(trouble.for_new_calls());
+        self.set_down(trouble.error);
         process.generation.line.end(&reason);
         process.peer.kill();
         locked(&self.shared.status).kills_count += 1;
@@ -546,7 +534,7 @@ impl Supervisor {
             let reason = trouble.reason();
             self.note_failure(&trouble, AgentState::Waiting);
             if !self.is_stopping {
-                self.set_down(trouble.for_new_calls());
+                self.set_down(trouble.error);
             }
             process.generation.line.end(&reason);
         }
