@@ -8,13 +8,17 @@
 //! pin_file = "card-0.pin"          # or pin_credential = "...", or pin_descriptor = 3
 //! ```
 //!
-//! Relative paths are relative to the folder of the file. Every fault is told at once.
+//! Relative paths are relative to the folder of the file; a table `[sandbox]` says what the library
+//! needs beside its card where an agent loads it. Every fault is told at once.
+
+mod sandbox;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::agent::sandbox::SandboxConfig;
 use crate::pin::PinSource;
 use crate::pool::TokenSelector;
 use crate::{Error, Profile};
@@ -64,6 +68,8 @@ pub struct CardConfig {
     pub rest: Duration,
     /// Where it is kept which card was there last.
     pub identity_file: PathBuf,
+    /// What the library may touch, where an agent loads it; see [`CardConfig::agent_sandbox`].
+    pub sandbox: SandboxConfig,
 }
 
 /// The file, as it is written.
@@ -91,6 +97,8 @@ struct Written {
     #[serde(default = "two_thousand")]
     rest_millis: u32,
     identity_file: Option<PathBuf>,
+    #[serde(default)]
+    sandbox: sandbox::Written,
 }
 
 const fn four() -> u32 {
@@ -226,6 +234,7 @@ impl Written {
         }
         let identity_file =
             self.identity_file.unwrap_or_else(|| PathBuf::from(format!("{}.identity", self.name)));
+        let sandbox = self.sandbox.check(folder, faults);
         Some(CardConfig {
             module: folder.join(self.module),
             token: token?,
@@ -237,6 +246,7 @@ impl Written {
             failures_max: self.failures_max,
             rest: Duration::from_millis(self.rest_millis.into()),
             identity_file: folder.join(identity_file),
+            sandbox,
             name: self.name,
         })
     }

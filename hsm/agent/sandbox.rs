@@ -25,7 +25,7 @@ use hufu_runtime::process;
 use crate::error::Error;
 
 /// What a library needs beside its card; everything else is taken away.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SandboxConfig {
     /// Variables of the environment that stay, by name.
     pub environment: Vec<OsString>,
