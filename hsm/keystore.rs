@@ -79,7 +79,7 @@ pub struct CardIdentity {
 /// Most digests of one call of [`Keystore::sign_sm2`], count.
 pub const SIGN_MANY_MAX: usize = 64;
 
-/// Most bytes of one call of [`Keystore::sm4_ctr`] or [`Keystore::random`].
+/// Most bytes of one call of [`Keystore::random`].
 pub const BULK_BYTES_MAX: usize = 4_096;
 
 /// Bytes of a wrapped data key at most.

@@ -12,6 +12,7 @@
 //! against in the same process (a library that writes behind a buffer, crashes or hangs) is what
 //! the agent process is for.
 
+mod elf;
 mod functions;
 mod info;
 mod library;

@@ -1,7 +1,7 @@
 //! The command line: exit codes, faults, files, JSON, and what must never happen.
 //!
 //! It runs the binary as an operator would: here without a node, in `cli/running.rs` beside one, in
-//! `cli/crypto.rs` with files and keys only.
+//! `cli/crypto.rs` with files and keys only, in `cli/hsm.rs` with cards.
 
 #![allow(clippy::unwrap_used, reason = "what a test's helper cannot do fails the test")]
 
@@ -14,6 +14,8 @@ use serde_json::Value;
 
 #[path = "cli/crypto.rs"]
 mod crypto;
+#[path = "cli/hsm.rs"]
+mod hsm;
 #[path = "cli/running.rs"]
 mod running;
 
@@ -85,7 +87,7 @@ fn help_and_version_are_there_and_nonsense_is_usage() {
     assert!(stdout(&version).starts_with("hufu 0."), "{}", stdout(&version));
     for noun in [
         "node", "account", "ledger", "config", "genesis", "keys", "tx", "query", "receipt",
-        "events", "localnet", "crypto",
+        "events", "localnet", "crypto", "hsm",
     ] {
         let help = hufu(folder.path(), &[noun, "--help"]);
         assert_eq!(code(&help), 0, "{noun}");

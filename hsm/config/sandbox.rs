@@ -99,12 +99,13 @@ impl Written {
 }
 
 impl CardConfig {
-    /// What this card's agent may touch: what the file says, its library, its PIN, and the file that
-    /// says which card it was. The folder of that one may be written only where there is no such
-    /// file yet, since the first card is written down.
+    /// What this card's agent may touch: what the file says, its library, its PIN, and the file
+    /// that says which card it was. The folder of that one may be written only where there is no
+    /// such file yet, since the first card is written down.
     ///
     /// # Errors
-    /// [`Error::PinUnreadable`] where the PIN is to come from a descriptor: an agent is handed none.
+    /// [`Error::PinUnreadable`] where the PIN is to come from a descriptor: an agent is handed
+    /// none.
     pub fn agent_sandbox(&self) -> Result<SandboxConfig, Error> {
         let mut sandbox = self.sandbox.clone();
         let module = self.module.canonicalize().unwrap_or_else(|_| self.module.clone());

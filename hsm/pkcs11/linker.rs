@@ -45,7 +45,13 @@ pub(super) fn link(path: &Path, unload: Unload) -> Result<Linked, Error> {
     // SAFETY: running a library's constructors is what the operator asks for by naming it; that it
     // behaves is the operator's to know, and what the agent process shields the node from.
     let handle = unsafe { Handle::open(Some(path), flags) };
-    let handle = handle.map_err(|error| load(escaped(&error)))?;
+    let handle = handle.map_err(|error| {
+        let told = escaped(&error);
+        load(
+            super::elf::mismatch(path)
+                .map_or_else(|| told.clone(), |why| format!("{why} ({told})")),
+        )
+    })?;
     let list = match list_of_interface(&handle) {
         Some(list) => list,
         None => list_of_functions(&handle).map_err(unusable)?,

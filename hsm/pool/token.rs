@@ -83,6 +83,17 @@ impl TokenSource {
         self.identity(&connection)
     }
 
+    /// Loads the library and finds the token: the library, the slot, and which card it is. Nobody
+    /// logs in.
+    ///
+    /// # Errors
+    /// If library or token are not there.
+    pub fn find(&self) -> Result<(Arc<Library>, u64, CardIdentity), Error> {
+        let connection = self.connect()?;
+        let identity = self.identity(&connection)?;
+        Ok((connection.library, connection.slot, identity))
+    }
+
     fn is_wanted(&self, slot: u64, info: &TokenInfo) -> bool {
         match &self.options.token {
             TokenSelector::Serial(serial) => *serial == info.serial,

@@ -14,6 +14,7 @@ mod crypto;
 mod error;
 mod events;
 mod genesis;
+mod hsm;
 mod keys;
 mod ledger;
 mod localnet;
@@ -72,7 +73,7 @@ enum Noun {
     /// Make and show the genesis of a chain.
     #[command(subcommand)]
     Genesis(genesis::Verb),
-    /// Make and show keys held in files (the software custody; production keys live on cards).
+    /// Make and show keys held in files (the software custody; production keys live on cards: `hufu hsm`).
     #[command(subcommand)]
     Keys(keys::Verb),
     /// Run one node, or check that it could run here.
@@ -95,6 +96,9 @@ enum Noun {
     /// Sign, verify, encrypt and hash with SM2, SM3 and SM4; test and measure the kernels here.
     #[command(subcommand)]
     Crypto(Box<crypto::Verb>),
+    /// Look at cards (PKCS#11), make keys on them, measure them; the agent that serves one to a node.
+    #[command(subcommand)]
+    Hsm(Box<hsm::Verb>),
     /// Check the data folder of a stopped node.
     #[command(subcommand)]
     Ledger(ledger::Verb),
@@ -151,6 +155,7 @@ fn run(noun: Noun, output: Output) -> Result<(), CliError> {
         Noun::Keys(verb) => keys::run(verb, output),
         Noun::Consensus(verb) => consensus::run(&verb, output),
         Noun::Crypto(verb) => crypto::run(*verb, output),
+        Noun::Hsm(verb) => hsm::run(*verb, output),
         Noun::Ledger(verb) => ledger::run(&verb, output),
         Noun::Node(verb) => node::run(&verb, output),
         Noun::Localnet(verb) => localnet::run(verb, output),
@@ -178,7 +183,7 @@ fn choose_kernels(noun: &Noun) -> Result<(), CliError> {
 /// A command that holds a private key leaves none of it in a core dump, whatever ends it; a node
 /// sees to that itself.
 fn forbid_core_dumps(noun: &Noun) -> Result<(), CliError> {
-    if !matches!(noun, Noun::Crypto(_) | Noun::Keys(_) | Noun::Tx(_)) {
+    if !matches!(noun, Noun::Crypto(_) | Noun::Hsm(_) | Noun::Keys(_) | Noun::Tx(_)) {
         return Ok(());
     }
     hufu_runtime::process::forbid_core_dumps().map_err(|cause| {

@@ -1,0 +1,76 @@
+//! `hufu hsm ...`: cards at the command line, a thin shell over `hufu-hsm`.
+//!
+//! ```text
+//! a library and a slot --> probe, init-token          what is there; a profile for it
+//! card.toml            --> set-pin, keygen, status, acknowledge, bench
+//! a node               --> agent                      the process in which its library runs
+//! ```
+//!
+//! PINs come from files, credentials and descriptors, never from the command line, which every user
+//! of the machine can see. A PIN that a token refused was tried once. All commands load the
+//! vendor's library into this process; only `agent` does so inside a sandbox.
+
+mod acknowledge;
+mod agent;
+mod bench;
+mod card;
+mod error;
+mod keygen;
+mod probe;
+mod status;
+mod token;
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use hufu_hsm::uri::KeyUri;
+
+use super::CliError;
+use crate::output::Output;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Verb {
+    /// Look what is behind a library: tokens, mechanisms, the profile that fits; or draft one.
+    Probe(probe::Probe),
+    /// Initialise a token and set its PINs; whatever it held is lost.
+    InitToken(token::InitToken),
+    /// Change the user's PIN of a card.
+    SetPin(token::SetPin),
+    /// Make a key on a card; prints its public key and address.
+    Keygen(keygen::Keygen),
+    /// Say which card is there, how it does, what is wrong with it and what to do.
+    Status(status::Status),
+    /// Accept that a card is another one than before, or has another firmware or library.
+    Acknowledge(acknowledge::Acknowledge),
+    /// Measure how fast a card signs, by threads; every signature is verified in software.
+    Bench(bench::Bench),
+    /// Serve a card to the node that started this process; for nodes, not for people.
+    Agent(agent::Agent),
+}
+
+/// The card's file, which all commands but the first two take.
+#[derive(Debug, Args)]
+struct CardFile {
+    /// The card's file (`card.toml`): library, token, where its PIN comes from.
+    #[arg(long = "card", value_name = "FILE")]
+    path: PathBuf,
+}
+
+pub(super) fn run(verb: Verb, output: Output) -> Result<(), CliError> {
+    match verb {
+        Verb::Probe(probe) => probe::run(&probe, output),
+        Verb::InitToken(init) => token::init(&init, output),
+        Verb::SetPin(set) => token::set_pin(&set, output),
+        Verb::Keygen(keygen) => keygen::run(&keygen, output),
+        Verb::Status(status) => status::run(&status, output),
+        Verb::Acknowledge(acknowledge) => acknowledge::run(&acknowledge, output),
+        Verb::Bench(bench) => bench::run(&bench, output),
+        Verb::Agent(agent) => agent::run(&agent),
+    }
+}
+
+/// A key of the command line. The error shows no value, since somebody may have put a PIN there.
+fn key(text: &str) -> Result<KeyUri, String> {
+    let said = |error: hufu_hsm::uri::UriError| format!("{error}; write pkcs11:object=LABEL");
+    text.parse().map_err(said)
+}

@@ -1,0 +1,182 @@
+//! `hufu hsm keygen`.
+
+use clap::{Args, ValueEnum};
+use hufu_hsm::card::{FoundKey, KeyClass, KeyName, keys};
+use hufu_hsm::pkcs11::{Session, codes};
+use hufu_hsm::profile::KeyNaming;
+use hufu_hsm::uri::KeyUri;
+use hufu_hsm::{Error, KeyReference, Profile, Rv, Usage, probe};
+use serde_json::json;
+
+use super::super::CliError;
+use super::CardFile;
+use super::card::{KnownCard, public_key_text, with_public_key};
+use crate::kernels;
+use crate::output::Output;
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "The key is made on the card by the card's profile, and what the card made of \
+    it is checked: on the card, sensitive, private, as able to leave as its class says. A pair \
+    is then tried. A name that exists is refused. The class cannot be changed later. The \
+    vendor's library runs in this process."
+)]
+pub(in crate::cli) struct Keygen {
+    #[command(flatten)]
+    card: CardFile,
+    /// The key's name: pkcs11:object=LABEL, pkcs11:id=%01, or pkcs11:x-index=N.
+    #[arg(long, value_name = "URI", value_parser = super::key)]
+    key: KeyUri,
+    /// What it is for; a key has one use.
+    #[arg(long)]
+    usage: KeyUsage,
+    /// How it may leave the card.
+    #[arg(long, default_value = "single-card")]
+    class: Class,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum KeyUsage {
+    /// An SM2 pair that signs: votes, transactions.
+    Sign,
+    /// An SM2 pair that decrypts.
+    Decrypt,
+    /// An SM4 key that wraps data keys.
+    Wrap,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Class {
+    /// Never, and without any backup: a lost card is a new key.
+    SingleCard,
+    /// Only wrapped by a key that the token's officer marked as trusted.
+    Cloned,
+}
+
+/// What a key's reference becomes on a card: label and id.
+struct Name {
+    label: String,
+    id: Vec<u8>,
+}
+
+pub(super) fn run(keygen: &Keygen, output: Output) -> Result<(), CliError> {
+    let card = KnownCard::open(&keygen.card.path)?;
+    let reference = &keygen.key.key;
+    let label = &card.token.identity.token_label;
+    if keygen.key.token.as_ref().is_some_and(|wanted| wanted != label) {
+        return Err(CliError::usage(
+            format!("the key is to be on another token than the card's, which is {label:?}"),
+            "name the card of that token with --card",
+        ));
+    }
+    let profile = &card.profile;
+    let name = name_of(profile, reference).map_err(|error| card.fault(&error))?;
+    let (session, pin) = card.log_in()?;
+    refuse_existing(&session, profile, reference, &card)?;
+    let class = match keygen.class {
+        Class::SingleCard => KeyClass::SingleCard,
+        Class::Cloned => KeyClass::Cloned,
+    };
+    let usage = match keygen.usage {
+        KeyUsage::Sign => Usage::Sign,
+        KeyUsage::Decrypt => Usage::Decrypt,
+        KeyUsage::Wrap => Usage::Wrap,
+    };
+    let made = || -> Result<FoundKey, Error> {
+        let name = KeyName { label: &name.label, id: &name.id, is_kept: true };
+        let key = make(&session, profile, &name, usage, class)?;
+        // Found again by its name, as the node will find it.
+        let found = keys::find(&session, profile, reference, usage)?;
+        match usage {
+            Usage::Sign => {
+                let verifier = kernels::provider().verifier;
+                probe::prove(&session, profile, &found, Some(&pin), &*verifier)?;
+            }
+            Usage::Decrypt => {
+                probe::prove_decrypt(&session, profile, &found, Some(&pin))?;
+            }
+            Usage::Wrap => {}
+        }
+        Ok(FoundKey { public: found.public, ..key })
+    };
+    let key = made().map_err(|error| card.fault(&error))?;
+    let value = json!({ "key": reference.to_string(), "card": card.config.name });
+    let text = match &key.public {
+        Some(public) => public_key_text(public),
+        None => format!("the key with {reference} wraps; it has no public key"),
+    };
+    output.result(&with_public_key(value, key.public.as_ref()), text);
+    Ok(())
+}
+
+/// Makes the key by the first mechanism of the profile that this card knows.
+pub(super) fn make(
+    session: &Session,
+    profile: &Profile,
+    name: &KeyName<'_>,
+    usage: Usage,
+    class: KeyClass,
+) -> Result<FoundKey, Error> {
+    if usage == Usage::Wrap {
+        return keys::generate_wrapping_key(session, profile, name, class);
+    }
+    let mut unknown = None;
+    for code in &profile.sm2.generate {
+        match keys::generate_pair(session, profile, *code, name, usage, class) {
+            Err(Error::Call { rv: Rv(codes::CKR_MECHANISM_INVALID), .. }) => unknown = Some(*code),
+            other => return other,
+        }
+    }
+    let reason = match unknown {
+        Some(code) => format!("the card does not know mechanism {code:#x}"),
+        None => "it names no mechanism".to_owned(),
+    };
+    let step = "making a pair".to_owned();
+    Err(Error::ProbeFailed { profile: profile.name.clone(), step, reason })
+}
+
+/// Label and id under which the card will find the key by `reference`.
+fn name_of(profile: &Profile, reference: &KeyReference) -> Result<Name, Error> {
+    let by = |label: String, id: Vec<u8>| Ok(Name { label, id });
+    let unsuitable = |way: &str| {
+        let reason = format!("profile {} tells keys apart {way}", profile.name);
+        Err(Error::KeyUnsuitable { key: reference.clone(), reason })
+    };
+    match (profile.quirks.key_naming, reference) {
+        (KeyNaming::Attributes, KeyReference::Label(label)) => {
+            by(label.clone(), label.as_bytes().to_vec())
+        }
+        (KeyNaming::Attributes, KeyReference::Id(id)) => {
+            by(id.iter().map(|byte| format!("{byte:02x}")).collect(), id.clone())
+        }
+        (KeyNaming::Attributes, KeyReference::Index(_)) => unsuitable("by object or id"),
+        (KeyNaming::IndexBigEndian, KeyReference::Index(index)) => {
+            by(index.to_string(), index.to_be_bytes().to_vec())
+        }
+        (_, KeyReference::Index(index)) => by(index.to_string(), index.to_le_bytes().to_vec()),
+        (_, _) => unsuitable("by x-index"),
+    }
+}
+
+/// A key of this name, of whatever kind, is never joined by another.
+fn refuse_existing(
+    session: &Session,
+    profile: &Profile,
+    reference: &KeyReference,
+    card: &KnownCard,
+) -> Result<(), CliError> {
+    for usage in [Usage::Sign, Usage::Wrap] {
+        match keys::find(session, profile, reference, usage) {
+            Err(Error::KeyMissing { .. }) => {}
+            Ok(_) | Err(Error::KeyUnsuitable { .. } | Error::KeyAmbiguous { .. }) => {
+                return Err(CliError::failed(
+                    format!("a key with {reference} exists already"),
+                    format!("card {:?}", card.config.name),
+                    "choose another name; a key is never made over another one",
+                ));
+            }
+            Err(error) => return Err(card.fault(&error)),
+        }
+    }
+    Ok(())
+}
