@@ -1,5 +1,5 @@
-//! `card.toml`: one card, its library, its PIN and how it is used. Read by the agent, or by the node
-//! where the library is loaded in its process; it holds no secret.
+//! `card.toml`: one card, its library, its PIN and how it is used. Read by the agent, or by the
+//! node where the library is loaded in its process; it holds no secret.
 //!
 //! ```toml
 //! name = "card-0"
@@ -131,7 +131,8 @@ impl CardConfig {
     /// Reads the file at `path`.
     ///
     /// # Errors
-    /// [`ConfigError`] with all faults; for a file that is no TOML or has an unknown key, the first.
+    /// [`ConfigError`] with all faults; for a file that is no TOML or has an unknown key, the
+    /// first.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let refused = |fault: String| ConfigError { path: path.to_owned(), faults: vec![fault] };
         let text = std::fs::read_to_string(path).map_err(|cause| refused(cause.to_string()))?;

@@ -202,8 +202,8 @@ fn challenge(session: &Session, public: &PublicKey, number: usize) -> Digest {
 /// A failure that the mechanism itself is the reason of, as text; any other is no finding. Some
 /// libraries have no better word than "failed" for what they do not know.
 fn reason_or_error(error: Error) -> Result<String, Error> {
-    let is_vague = matches!(&error, Error::Call { rv, .. } if [ck::CKR_FUNCTION_FAILED, ck::CKR_GENERAL_ERROR]
-            .contains(&rv.0));
+    let vague = [ck::CKR_FUNCTION_FAILED, ck::CKR_GENERAL_ERROR];
+    let is_vague = matches!(&error, Error::Call { rv, .. } if vague.contains(&rv.0));
     if is_vague || error.class() == ErrorClass::Permanent {
         return Ok(error.to_string());
     }

@@ -66,8 +66,8 @@ struct Bench<'a> {
 /// `known` are profiles whose key types are tried first.
 ///
 /// # Errors
-/// [`Error::ProbeFailed`] if the card makes no SM2 pair or signs no e in any way that was tried; the
-/// library's errors that say nothing about a code.
+/// [`Error::ProbeFailed`] if the card makes no SM2 pair or signs no e in any way that was tried;
+/// the library's errors that say nothing about a code.
 pub fn draft(
     library: &Library,
     session: &Session,
