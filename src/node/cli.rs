@@ -73,7 +73,8 @@ enum Noun {
     /// Make and show the genesis of a chain.
     #[command(subcommand)]
     Genesis(genesis::Verb),
-    /// Make and show keys held in files (the software custody; production keys live on cards: `hufu hsm`).
+    /// Make and show keys held in files (the software custody; production keys live on cards:
+    /// `hufu hsm`).
     #[command(subcommand)]
     Keys(keys::Verb),
     /// Run one node, or check that it could run here.
@@ -96,8 +97,9 @@ enum Noun {
     /// Sign, verify, encrypt and hash with SM2, SM3 and SM4; test and measure the kernels here.
     #[command(subcommand)]
     Crypto(Box<crypto::Verb>),
-    /// Look at cards (PKCS#11), make keys on them, measure them; the agent that serves one to a node.
-    #[command(subcommand)]
+    /// Look at cards (PKCS#11), make keys on them, measure them; the agent that serves one to a
+    /// node.
+    #[command(subcommand, after_help = hsm::CARD_FILE)]
     Hsm(Box<hsm::Verb>),
     /// Check the data folder of a stopped node.
     #[command(subcommand)]

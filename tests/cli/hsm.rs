@@ -2,7 +2,9 @@
 
 use std::ffi::OsString;
 use std::fs;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
@@ -12,6 +14,7 @@ use hufu_hsm::agent::{Agent, AgentConfig, AgentSource, AgentState};
 use hufu_hsm::card::deadline_in;
 use hufu_hsm::config::CardConfig;
 use hufu_hsm::{Error, KeyReference, Keystore, Usage};
+use hufu_softtoken::{Fault, Faults, Garbage};
 use serde_json::Value;
 
 use super::{code, folder, stderr, stdout};
@@ -346,6 +349,12 @@ fn command_lines_that_make_no_sense_are_usage_and_pins_are_no_arguments() {
     let desk = Desk::new("native", "");
     let module = desk.module.to_str().unwrap();
     let status = |key| [&STATUS[..], &["--key", key]].concat();
+    let prepared = Desk::prepared("native", "");
+    for verb in [&STATUS[..], &["bench", "--card", "card.toml"]] {
+        let elsewhere = [verb, &["--key", "pkcs11:token=other;object=vote"]].concat();
+        let (exit, said) = prepared.refused(&elsewhere);
+        assert!(exit == 2 && said.contains("on token \"other\""), "{said}");
+    }
     let cases: [Vec<&str>; 9] = [
         vec!["status"],
         vec!["probe"],
@@ -368,6 +377,50 @@ fn command_lines_that_make_no_sense_are_usage_and_pins_are_no_arguments() {
     }
     let (exit, said) = desk.refused(&["agent", "--card", "card.toml"]);
     assert!(exit == 2 && said.contains("by a node, not by people"), "{said}");
+    // A socket alone makes no node.
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    drop(ours);
+    let mut agent = Command::new(env!("CARGO_BIN_EXE_hufu"));
+    agent.args(["hsm", "agent", "--card", "card.toml"]).stdin(OwnedFd::from(theirs));
+    let output = agent.current_dir(desk.folder.path()).output().unwrap();
+    assert!(code(&output) == 1 && stderr(&output).contains("do: "), "{}", stderr(&output));
+}
+
+/// The file that the help shows is one.
+#[test]
+fn the_help_describes_a_cards_file() {
+    let desk = Desk::new("native", "");
+    let help = stdout(&desk.run(&["--help"]));
+    let start = help.find("name = \"card-0\"").unwrap();
+    let text: Vec<&str> = help[start..].lines().map(str::trim).collect();
+    let text = text.join("\n") + "\ngroup = 998\n";
+    let config = hufu_hsm::config::CardConfig::parse(&text, &desk.path("card.toml"));
+    assert_eq!(config.unwrap().sandbox.tcp_ports, Some(vec![8008]));
+}
+
+#[test]
+fn a_card_that_fails_is_told_with_what_to_do() {
+    let desk = Desk::prepared("native", "");
+    desk.keygen("pkcs11:object=vote", "sign");
+    let faults = Faults::open(&desk.path("store"), 0).unwrap();
+    let with_key = [&STATUS[..], &["--key", "pkcs11:object=vote"]].concat();
+    let bench = ["bench", "--card", "card.toml", "--key", "pkcs11:object=vote", "--seconds", "1"];
+    let probe = desk.probe_arguments(&["--pin-file", "user.pin"]);
+    let garbage = Fault::Garbage { kind: Garbage::FlippedBit, one_in: 1 };
+    let cases: [(Fault, &[&str], i32, &str); 5] = [
+        (Fault::Removed { millis: 600_000 }, &STATUS, 78, "no token fits slot 0"),
+        (Fault::Removed { millis: 600_000 }, &probe, 78, "no token at all"),
+        (Fault::OutOfSessions(true), &probe, 1, "CKR_SESSION_COUNT"),
+        (garbage, &bench, 78, "verifies in no way"),
+        (garbage, &with_key, 78, "hufu hsm probe"),
+    ];
+    for (fault, arguments, wanted, reason) in cases {
+        faults.set(fault);
+        let (exit, said) = desk.refused(arguments);
+        faults.clear();
+        assert!(exit == wanted && said.contains(reason), "{fault:?}: {exit} {said}");
+    }
+    desk.json(&with_key);
 }
 
 /// The agent as a node starts it, by the card's file or, where that is at fault, without it.

@@ -28,6 +28,24 @@ use hufu_hsm::uri::KeyUri;
 use super::CliError;
 use crate::output::Output;
 
+/// What a card's file says, for people who have to write one.
+pub(super) const CARD_FILE: &str = "\
+card.toml says which card and how it is used; paths are relative to its folder:
+  name = \"card-0\"                    # for logs and metrics
+  module = \"/usr/lib/libvendor.so\"   # the vendor's PKCS#11 library
+  token_label = \"hufu\"               # or token_serial = \"...\", or slot = 0
+  pin_file = \"card-0.pin\"            # mode 0600; or pin_credential, or pin_descriptor
+  profile = \"matching\"               # or a name, or profile_file = \"my.toml\"
+  sessions_max = 4
+  deadline_millis = 2000
+  [sandbox]                          # what the library needs beside its card, in a node's agent
+  environment = [\"VENDOR_CONFIG\"]
+  readable = [\"/etc/vendor.conf\"]
+  writable = [\"/var/lib/vendor\"]
+  devices = [\"/dev/vendor0\"]
+  tcp_ports = [8008]                 # of a card in the network
+  user = 998                         # to become where the node is root; with group";
+
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
     /// Look what is behind a library: tokens, mechanisms, the profile that fits; or draft one.

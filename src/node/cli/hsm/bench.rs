@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use super::super::CliError;
 use super::CardFile;
-use super::card::load;
+use super::card::{check_token, load};
 use super::error::fault;
 use crate::kernels;
 use crate::output::Output;
@@ -62,6 +62,8 @@ pub(super) fn run(bench: &Bench, output: Output) -> Result<(), CliError> {
     let sessions_count = usize::try_from(config.sessions_max.min(most)).unwrap_or(1);
     let patience = Duration::from_secs(60);
     card.warm_up(sessions_count, deadline_in(patience)).map_err(told)?;
+    let identity = card.identity(deadline_in(patience)).map_err(told)?;
+    check_token(&bench.key, &identity)?;
     let key = card.open_key(&bench.key.key, Usage::Sign, deadline_in(patience)).map_err(told)?;
     let sessions_count = card.status().open_count;
     output.note(format!("{sessions_count} sessions, each signature verified in software"));

@@ -10,6 +10,7 @@ use hufu_hsm::pin::{Pin, PinSource};
 use hufu_hsm::pkcs11::{CallStyle, Library, Session, Unload, User};
 use hufu_hsm::pool::{TokenOptions, TokenSelector, TokenSource};
 use hufu_hsm::profile::LengthQuery;
+use hufu_hsm::uri::KeyUri;
 use hufu_hsm::{CardIdentity, Error, Profile};
 use serde_json::{Value, json};
 
@@ -89,6 +90,18 @@ impl KnownCard {
 
     pub(super) fn fault(&self, error: &Error) -> CliError {
         fault(error, self.path.display())
+    }
+}
+
+/// A key's URI may say on which token it is; that must be the card's.
+pub(super) fn check_token(key: &KeyUri, card: &CardIdentity) -> Result<(), CliError> {
+    let label = &card.token_label;
+    match &key.token {
+        Some(wanted) if wanted != label => Err(CliError::usage(
+            format!("{} is to be on token {wanted:?}, and the card's is {label:?}", key.key),
+            "name the card of that token, or leave the token out of the key's name",
+        )),
+        _ => Ok(()),
     }
 }
 

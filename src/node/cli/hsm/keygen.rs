@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::super::CliError;
 use super::CardFile;
-use super::card::{KnownCard, public_key_text, with_public_key};
+use super::card::{KnownCard, check_token, public_key_text, with_public_key};
 use crate::kernels;
 use crate::output::Output;
 
@@ -62,13 +62,7 @@ struct Name {
 pub(super) fn run(keygen: &Keygen, output: Output) -> Result<(), CliError> {
     let card = KnownCard::open(&keygen.card.path)?;
     let reference = &keygen.key.key;
-    let label = &card.token.identity.token_label;
-    if keygen.key.token.as_ref().is_some_and(|wanted| wanted != label) {
-        return Err(CliError::usage(
-            format!("the key is to be on another token than the card's, which is {label:?}"),
-            "name the card of that token with --card",
-        ));
-    }
+    check_token(&keygen.key, &card.token.identity)?;
     let profile = &card.profile;
     let name = name_of(profile, reference).map_err(|error| card.fault(&error))?;
     let (session, pin) = card.log_in()?;

@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 
 use self::looks::Slot;
 use super::super::CliError;
-use super::card::{Token, pin_of};
+use super::card::{Token, check_token, pin_of};
 use super::error::fault;
 use crate::kernels;
 use crate::output::Output;
@@ -103,6 +103,7 @@ pub(super) fn run(probe: &Probe, output: Output) -> Result<(), CliError> {
         };
         let selector = TokenSelector::Slot(slot.number);
         let token = Token::find(&probe.module, selector).map_err(told)?;
+        probe.key.iter().try_for_each(|key| check_token(key, &token.identity))?;
         let (field, found, text) = probe.try_card(&token, &wanted, pin).map_err(told)?;
         if let Some(fields) = value.as_object_mut() {
             fields.insert(field.to_owned(), found);

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::super::CliError;
 use super::CardFile;
-use super::card::{Token, identity_text, load, public_key_text, with_public_key};
+use super::card::{Token, check_token, identity_text, load, public_key_text, with_public_key};
 use super::error::{fault, remedy};
 use crate::kernels;
 use crate::output::Output;
@@ -60,6 +60,7 @@ pub(super) fn run(status: &Status, output: Output) -> Result<(), CliError> {
     let place = status.card.path.display();
     let told = |error: &Error| fault(error, &place);
     let token = Token::find(&config.module, config.token.clone()).map_err(|error| told(&error))?;
+    status.key.iter().try_for_each(|key| check_token(key, &token.identity))?;
     let info = token.library.token_info(token.slot).map_err(|error| told(&error))?;
     let mut report = Report {
         config,
