@@ -246,6 +246,28 @@ impl ReturnValues {
     }
 }
 
+/// Keys of a profile whose numbers are counts.
+const COUNTS: &[&str] = &["sessions_max", "keep_alive_seconds", "library_version"];
+
+/// A line of a profile with its codes in hexadecimal digits; texts and counts stay as they are.
+fn with_hexadecimal_codes(line: &str) -> String {
+    let (key, value) = line.split_once(" = ").unwrap_or((line, ""));
+    if value.contains('"') || COUNTS.iter().any(|count| key.starts_with(count)) {
+        return format!("{line}\n");
+    }
+    let words = value.split_inclusive([' ', ',', '[', ']']);
+    let hexadecimal = |word: &str| {
+        let end = word.trim_end_matches([' ', ',', '[', ']']);
+        match end.parse::<u64>() {
+            Ok(code) => word.replacen(end, &format!("{code:#x}"), 1),
+            Err(_) => word.to_owned(),
+        }
+    };
+    let value: String = words.map(hexadecimal).collect();
+    let equals = if line.contains(" = ") { " = " } else { "" };
+    format!("{key}{equals}{value}\n")
+}
+
 /// Bytes of a profile at most.
 pub const PROFILE_BYTES_MAX: usize = 64 << 10;
 
@@ -285,15 +307,14 @@ impl Profile {
         SHIPPED.iter().map(|(file, text)| Self::parse(file, text)).collect()
     }
 
-    /// As a file of its own.
+    /// As a file of its own, with codes in hexadecimal digits, as vendors write them.
     ///
     /// # Errors
     /// [`Error::ProfileInvalid`] if it cannot be written down.
     pub fn to_toml(&self) -> Result<String, Error> {
-        toml::to_string(self).map_err(|cause| Error::ProfileInvalid {
-            name: self.name.clone(),
-            reason: cause.to_string(),
-        })
+        let invalid = |reason: String| Error::ProfileInvalid { name: self.name.clone(), reason };
+        let text = toml::to_string(self).map_err(|cause| invalid(cause.to_string()))?;
+        Ok(text.lines().map(with_hexadecimal_codes).collect())
     }
 
     /// The first mechanism that signs e, which every use in hufu needs.

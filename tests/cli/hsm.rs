@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fs;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -213,8 +213,8 @@ fn a_draft_is_a_profile_that_serves_the_card() {
         assert_eq!(looked["slots"][0]["profile"], imitation, "{looked}");
         let named = |value: &Value| value["name"].as_str() == Some("SM2 signature of e");
         let mechanisms = looked["slots"][0]["mechanisms"].as_array().unwrap();
-        let signs = mechanisms.iter().find(|mechanism| named(mechanism)).unwrap();
-        assert!(signs["flags"].to_string().contains("\"sign\""), "{signs}");
+        let signing = mechanisms.iter().find(|mechanism| named(mechanism)).unwrap();
+        assert!(signing["flags"].to_string().contains("\"sign\""), "{signing}");
 
         let proven = desk.probe(&["--pin-file", "user.pin"]);
         assert_eq!(proven["proven"]["profile"], imitation, "{proven}");
@@ -222,6 +222,8 @@ fn a_draft_is_a_profile_that_serves_the_card() {
         let drafted = desk.probe(&draft);
         let text = fs::read_to_string(desk.path("drafted.toml")).unwrap();
         assert_eq!(drafted["draft"]["profile"], text.as_str());
+        let signs = proven["proven"]["sign"].as_str().unwrap();
+        assert!(text.contains(&format!("mechanism = {signs}\n")), "{text}");
         let (exit, said) = desk.refused(&desk.probe_arguments(&draft));
         assert!(exit == 1 && said.contains("exists already"), "{said}");
 
@@ -464,6 +466,45 @@ fn an_agent_serves_the_card_from_its_sandbox() {
         assert!(desk.path("card-0.identity").exists(), "the first card is written down");
         agent.stop().unwrap();
     }
+}
+
+/// Nobody, who owns nothing of the host.
+const NOBODY: u32 = 65_534;
+
+fn give_away(path: &Path) {
+    chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
+    if path.is_dir() {
+        fs::read_dir(path).unwrap().for_each(|entry| give_away(&entry.unwrap().path()));
+    }
+}
+
+/// What `user` of the table is for; only root can start such an agent.
+#[test]
+fn an_agent_of_roots_becomes_the_user_of_its_table() {
+    let mut desk = Desk::new("native", "");
+    if fs::metadata(desk.folder.path()).unwrap().uid() != 0 {
+        return;
+    }
+    // Where the library was built, nobody may look.
+    let module = desk.path("libcard.so");
+    fs::copy(&desk.module, &module).unwrap();
+    desk.module = module;
+    desk.write_card(&format!("{SANDBOX}user = {NOBODY}\ngroup = {NOBODY}\n"));
+    desk.json(&desk.init("hufu", &[]));
+    desk.keygen("pkcs11:object=vote", "sign");
+    give_away(desk.folder.path());
+    let soon = || deadline_in(Duration::from_secs(60));
+    let (agent, _submitter) = Agent::start(agent_config(&desk)).unwrap();
+    let client = agent.client();
+    client.wait_ready(soon()).unwrap();
+    let status = client.status();
+    let notes = status.notes.join("\n");
+    assert!(notes.contains(&format!("user: applied ({NOBODY}:{NOBODY})")), "{notes}");
+    let owner = fs::read_to_string(format!("/proc/{}/status", status.process.unwrap())).unwrap();
+    assert!(owner.contains(&format!("Uid:\t{NOBODY}\t{NOBODY}")), "{owner}");
+    let vote = KeyReference::Label("vote".to_owned());
+    client.open_key(&vote, Usage::Sign, soon()).unwrap();
+    agent.stop().unwrap();
 }
 
 #[test]

@@ -167,7 +167,7 @@ impl Slot {
             Ok(list) => lines.extend(list.iter().map(|(code, info)| {
                 let flags = info.map_or_else(Vec::new, |it| named(it.flags, MECHANISM_FLAGS));
                 let name = self.name_of(*code).unwrap_or_default();
-                format!("  {code:#010x} {name:24} {}", flags.join(" ")).trim_end().to_owned()
+                format!("  {code:#010x} {name:26} {}", flags.join(" ")).trim_end().to_owned()
             })),
             Err(error) => lines.push(format!("  mechanisms unreadable: {error}")),
         }
