@@ -180,7 +180,7 @@ fn forge(options: &LogOptions, place: (u32, u64, u64), change: impl Fn(&mut Vec<
 
 #[test]
 fn what_fits_every_checksum_and_does_not_open_is_a_forgery() {
-    let changes: [fn(&mut Vec<u8>); 7] = [
+    let changes: [fn(&mut Vec<u8>); 8] = [
         |group| group[256] ^= 1,
         |group| {
             let middle = group.len() / 2;
@@ -193,6 +193,8 @@ fn what_fits_every_checksum_and_does_not_open_is_a_forgery() {
         // The bytes of the records, and how many they are: neither is cut short in silence.
         |group| group[48] ^= 1,
         |group| group[56] ^= 1,
+        // That it opens or seals the log.
+        |group| group[20] ^= 1,
     ];
     for change in changes {
         let folder = tempfile::tempdir().unwrap();
@@ -220,6 +222,31 @@ fn what_fits_every_checksum_and_does_not_open_is_a_forgery() {
         });
         assert!(found, "{report:?}");
     }
+}
+
+/// Whoever has no key can still write a group in clear; an encrypted log has none.
+#[test]
+fn a_group_in_clear_is_none_of_an_encrypted_log() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = small(folder.path());
+    let (mut log, _) = open(&options);
+    for index in 0..3 {
+        append(&mut log, 7, &payload(index, 500));
+        log.flush().unwrap();
+    }
+    drop(log);
+    let second = groups(&options)[2];
+    forge(&options, second, |group| {
+        // No suite, key, salt or tag, and no record, which is whole in clear.
+        group[60] = 0;
+        group[64..104].fill(0);
+        group[48..52].copy_from_slice(&0_u32.to_le_bytes());
+        group[56..60].copy_from_slice(&0_u32.to_le_bytes());
+        group[256..].fill(0);
+    });
+    let report = verify(&options, &mut |_, _| {}).unwrap();
+    let fault = report.faults.iter().find(|fault| fault.offset == second.1);
+    assert!(fault.is_some_and(|fault| fault.damage == Damage::HeaderFields), "{report:?}");
 }
 
 /// The body of one group under the header of another: checksums can be made to fit, the key cannot.
