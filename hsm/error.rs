@@ -12,7 +12,7 @@ use crate::keystore::KeyReference;
 /// What follows from an error. The pool acts on nothing else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ErrorClass {
-    /// The session is gone or out of step: close it, open another, try once more.
+    /// The session is gone or out of step: close it, open another, try again a few times.
     Session,
     /// Nobody is logged in any more: log in once more with the PIN that worked before.
     Login,

@@ -10,7 +10,7 @@
 //! A call runs on the caller's thread; there is no hand-over. What follows from an error is decided
 //! by its [`ErrorClass`] alone:
 //!
-//! - session: closes the session, opens another, tries once more;
+//! - session: closes the session, opens another, tries again, a few times at most;
 //! - login: logs in once more with the PIN that worked, tries once more;
 //! - token lost: closes all, finalises and reloads the library, waits for the token with back-off,
 //!   compares the card's identity, tries again within the deadline, twice at most;
@@ -50,6 +50,10 @@ pub const SESSIONS_MAX: usize = 1_024;
 
 /// How often one call survives the loss of its token.
 const LOSSES_MAX: u32 = 2;
+
+/// How often one call survives the loss of its session. Once would do if losses were rare; a card
+/// that loses one session in a hundred must not lose one signature in ten thousand.
+const SESSIONS_LOST_MAX: u32 = 4;
 
 /// How a pool behaves.
 #[derive(Clone, Debug)]
@@ -140,7 +144,7 @@ impl Call {
             lost_by,
             is_admitted: false,
             wants_fresh: false,
-            session_retries: 1,
+            session_retries: SESSIONS_LOST_MAX,
             login_retries: 1,
             lost_retries: LOSSES_MAX,
             pause,

@@ -50,6 +50,38 @@ pub fn is_uri(text: &str) -> bool {
     text.starts_with("pkcs11:")
 }
 
+impl core::fmt::Display for KeyUri {
+    fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        formatter.write_str("pkcs11:")?;
+        if let Some(token) = &self.token {
+            formatter.write_str("token=")?;
+            encode(formatter, token.as_bytes())?;
+            formatter.write_str(";")?;
+        }
+        match &self.key {
+            KeyReference::Label(label) => {
+                formatter.write_str("object=")?;
+                encode(formatter, label.as_bytes())
+            }
+            KeyReference::Id(id) => {
+                formatter.write_str("id=")?;
+                id.iter().try_for_each(|byte| write!(formatter, "%{byte:02X}"))
+            }
+            KeyReference::Index(index) => write!(formatter, "x-index={index}"),
+        }
+    }
+}
+
+/// Letters, digits and what RFC 3986 leaves alone as they are, the rest percent-encoded.
+fn encode(formatter: &mut core::fmt::Formatter<'_>, bytes: &[u8]) -> core::fmt::Result {
+    bytes.iter().try_for_each(|byte| match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+            write!(formatter, "{}", char::from(*byte))
+        }
+        other => write!(formatter, "%{other:02X}"),
+    })
+}
+
 impl core::str::FromStr for KeyUri {
     type Err = UriError;
 
@@ -138,6 +170,10 @@ mod tests {
         let both = key("pkcs11:token=my%20card;object=%E7%A5%A8;type=private");
         assert_eq!(both.token.as_deref(), Some("my card"));
         assert_eq!(both.key, KeyReference::Label("票".to_owned()));
+        for text in ["pkcs11:object=vote", "pkcs11:id=%01%FFa", "pkcs11:x-index=3"] {
+            assert_eq!(key(&key(text).to_string()), key(text));
+        }
+        assert_eq!(key(&both.to_string()), both);
         assert!(is_uri("pkcs11:object=vote") && !is_uri("vote.pem"));
     }
 

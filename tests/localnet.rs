@@ -95,7 +95,7 @@ impl Slow {
 }
 
 /// Settles the small market with so many nodes; every check of the command holds.
-fn settle(nodes_count: usize) -> Value {
+fn settle(nodes_count: usize, more: &[&str]) -> Value {
     let folder = tempfile::tempdir().unwrap();
     let replay = market(folder.path());
     let count = nodes_count.to_string();
@@ -114,6 +114,7 @@ fn settle(nodes_count: usize) -> Value {
         "certified",
         "--json",
     ];
+    let arguments = [&arguments, more].concat();
     let output = hufu(folder.path(), &arguments).output().unwrap();
     let errors = String::from_utf8_lossy(&output.stderr);
     let text = String::from_utf8_lossy(&output.stdout);
@@ -130,12 +131,17 @@ fn settle(nodes_count: usize) -> Value {
 
 #[test]
 fn a_small_market_is_settled_checked_and_leaves_nothing() {
-    settle(1);
+    settle(1, &[]);
+}
+
+#[test]
+fn four_nodes_whose_vote_keys_live_in_cards_of_four_vendors_settle_it_too() {
+    settle(4, &["--cards"]);
 }
 
 #[test]
 fn four_nodes_settle_a_small_market_as_one() {
-    let result = settle(4);
+    let result = settle(4, &[]);
     for what in ["tips", "usages"] {
         assert_eq!(result["load"][what].as_array().unwrap().len(), 4, "{result}");
     }

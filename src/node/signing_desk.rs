@@ -5,8 +5,8 @@
 //! ```
 //!
 //! The engine waits for one signature at a time, so a desk has one under way. A software key
-//! answers within the call; a card answers when it does, and the tile's thread, which may be shared with
-//! others, never waits for it.
+//! answers within the call; a card answers when it does, and the tile's thread, which may be shared
+//! with others, never waits for it.
 
 use std::time::Duration;
 

@@ -130,6 +130,17 @@ fn a_card_is_prepared_filled_looked_at_and_measured() {
     assert_eq!(vote["public_key"].as_str().unwrap().len(), 128, "{vote}");
     assert!(vote["address"].is_string());
     desk.keygen("pkcs11:object=open", "decrypt");
+    // A key file for a key in a card says who it is as any other does.
+    let out = ["keygen", "--card", "card.toml", "--key", "pkcs11:object=own", "--usage", "sign"];
+    let out = [&out[..], &["--out", "own.key"]].concat();
+    let own = desk.json(&out);
+    let (code, said) = desk.refused(&out);
+    assert!(code == 78 || code == 1, "{said}");
+    assert!(said.contains("own.key exists already"), "{said}");
+    let mut shown = Command::new(env!("CARGO_BIN_EXE_hufu"));
+    let shown = shown.args(["keys", "show", "--json"]).arg(desk.path("own.key")).output().unwrap();
+    let shown: Value = serde_json::from_str(&stdout(&shown)).unwrap();
+    assert_eq!(shown["public_key"], own["public_key"]);
     let data = desk.keygen("pkcs11:object=data", "wrap");
     assert!(data["public_key"].is_null(), "{data}");
     for usage in ["sign", "decrypt", "wrap"] {

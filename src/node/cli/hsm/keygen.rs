@@ -1,5 +1,7 @@
 //! `hufu hsm keygen`.
 
+use std::path::PathBuf;
+
 use clap::{Args, ValueEnum};
 use hufu_hsm::card::{FoundKey, KeyClass, KeyName, keys};
 use hufu_hsm::pkcs11::{Session, codes};
@@ -11,8 +13,9 @@ use serde_json::json;
 use super::super::CliError;
 use super::CardFile;
 use super::card::{KnownCard, check_token, public_key_text, with_public_key};
-use crate::kernels;
+use crate::keys_file::{self, KeyFileError};
 use crate::output::Output;
+use crate::{card_key, kernels};
 
 #[derive(Debug, Args)]
 #[command(
@@ -33,6 +36,10 @@ pub(in crate::cli) struct Keygen {
     /// How it may leave the card.
     #[arg(long, default_value = "single-card")]
     class: Class,
+    /// Key file to make for the pair: it says which key of which card it is, holds no secret, and
+    /// stands where a key file stands (node.key).
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -60,6 +67,10 @@ struct Name {
 }
 
 pub(super) fn run(keygen: &Keygen, output: Output) -> Result<(), CliError> {
+    if let Some(out) = keygen.out.as_ref().filter(|out| out.exists()) {
+        let error = KeyFileError::Exists { path: out.clone() };
+        return Err(CliError::key(&error, out));
+    }
     let card = KnownCard::open(&keygen.card.path)?;
     let reference = &keygen.key.key;
     check_token(&keygen.key, &card.token.identity)?;
@@ -94,6 +105,12 @@ pub(super) fn run(keygen: &Keygen, output: Output) -> Result<(), CliError> {
         Ok(FoundKey { public: found.public, ..key })
     };
     let key = made().map_err(|error| card.fault(&error))?;
+    if let (Some(out), Some(public)) = (&keygen.out, &key.public) {
+        let file = std::path::absolute(&keygen.card.path);
+        let file = file.map_err(|cause| CliError::failed(cause, "--card", "name its file"))?;
+        let text = card_key::text(&file, &keygen.key.to_string(), public);
+        keys_file::write_new(out, text.as_bytes()).map_err(|error| CliError::key(&error, out))?;
+    }
     let value = json!({ "key": reference.to_string(), "card": card.config.name });
     let text = match &key.public {
         Some(public) => public_key_text(public),
