@@ -40,9 +40,9 @@ pub enum DeskError {
     #[error("the key in the card is {found}, the key file says {expected}")]
     OtherKey {
         /// What the card has.
-        found: PublicKey,
+        found: Box<PublicKey>,
         /// What the key file says.
-        expected: PublicKey,
+        expected: Box<PublicKey>,
     },
     /// The host refused something.
     #[error("{0}")]
@@ -107,7 +107,8 @@ impl SigningDesk {
         let handle = agent.client().open_key(&key.key.key, Usage::Sign, until)?;
         let found = agent.client().public_key(handle)?;
         if found != key.public {
-            return Err(DeskError::OtherKey { found, expected: key.public });
+            let (found, expected) = (Box::new(found), Box::new(key.public));
+            return Err(DeskError::OtherKey { found, expected });
         }
         let (public, deadline) = (key.public, config.deadline);
         let desk = CardDesk { _agent: agent, submitter, handle, public, deadline, tickets: 0 };
