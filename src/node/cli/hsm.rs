@@ -39,7 +39,7 @@ card.toml says which card and how it is used; paths are relative to its folder:
   sessions_max = 4
   deadline_millis = 2000
   [sandbox]                          # what the library needs beside its card, in a node's agent
-  environment = [\"VENDOR_CONFIG\"]
+  environment = { VENDOR_CONFIG = \"/etc/vendor.conf\" }
   readable = [\"/etc/vendor.conf\"]
   writable = [\"/var/lib/vendor\"]
   devices = [\"/dev/vendor0\"]
