@@ -13,8 +13,7 @@
 //!
 //! [`repeatable`]: SoftwareSigner::repeatable
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use hufu_kernels::sm2 as kernel;
 use hufu_kernels::{Backend, secret, sm3};
@@ -23,15 +22,13 @@ use zeroize::{Zeroize, Zeroizing};
 
 use crate::digest::Digest;
 use crate::keys::{PublicKey, Signature};
+use crate::own_key::OwnKey;
 use crate::provider::Signer;
 use crate::{Drbg, Entropy, Error, entropy};
 
 /// Signatures made at once, count: enough to fill any number of lanes, and little enough for the
 /// stack.
 const ITEMS_PER_CALL: usize = 64;
-
-/// From this number of signatures on, the signer keeps a table of its own key to check them with.
-const TABLE_PAYS_FROM: u64 = 8;
 
 /// Nonces tried for one signature, and draws for one key, count: each fails with probability 2^-32,
 /// so that none is found only where something is broken.
@@ -47,11 +44,9 @@ const NONCE_MESSAGE_SIZE: usize = 16 + 32 + 32 + 32 + 1;
 pub struct SoftwareSigner {
     secret: Box<Secret>,
     nonces: Nonces,
-    public: PublicKey,
+    /// The public key, which checks what was signed.
+    own: OwnKey,
     backend: Backend,
-    /// Signatures checked, count, and the table that makes it cheap from the eighth on.
-    checked_count: AtomicU64,
-    table: OnceLock<Box<kernel::KeyTable>>,
 }
 
 struct Secret {
@@ -221,7 +216,8 @@ impl SoftwareSigner {
 
     /// The signer on a back end of the caller's choice instead of the best.
     #[must_use]
-    pub const fn on(mut self, backend: Backend) -> Self {
+    pub fn on(mut self, backend: Backend) -> Self {
+        self.own = OwnKey::on(*self.own.public_key(), backend);
         self.backend = backend;
         self
     }
@@ -283,15 +279,9 @@ impl SoftwareSigner {
         let built = Self::build_secret(bytes);
         secret::wipe_stack();
         let secret = built.ok_or(Error::PrivateKeyRange)?;
-        let public = PublicKey(*secret.key.public_key());
-        Ok(Self {
-            secret,
-            nonces,
-            public,
-            backend: Backend::best(),
-            checked_count: AtomicU64::new(0),
-            table: OnceLock::new(),
-        })
+        let backend = Backend::best();
+        let own = OwnKey::on(PublicKey(*secret.key.public_key()), backend);
+        Ok(Self { secret, nonces, own, backend })
     }
 
     /// Leaves copies on the stack, which the caller overwrites.
@@ -344,7 +334,7 @@ fn try_nonces(
 
 impl Signer for SoftwareSigner {
     fn public_key(&self) -> &PublicKey {
-        &self.public
+        self.own.public_key()
     }
 
     fn sign(&self, digest: &Digest) -> Result<Signature, Error> {
@@ -363,7 +353,7 @@ impl Signer for SoftwareSigner {
                 item.1 = *digest;
             }
             sign_part(&items[..digests.len()], signatures)?;
-            self.check(digests, signatures)?;
+            self.own.check_many(digests, signatures)?;
         }
         Ok(())
     }
@@ -373,52 +363,16 @@ impl Signer for SoftwareSigner {
     }
 }
 
-impl SoftwareSigner {
-    /// Verifies up to [`ITEMS_PER_CALL`] signatures just made.
-    fn check(&self, digests: &[Digest], signatures: &[Signature]) -> Result<(), Error> {
-        let first = kernel::Item {
-            key: &self.public.0,
-            digest: &Digest::ZERO.0,
-            signature: &signatures[0].0,
-            table: self.table(digests.len()),
-        };
-        let mut items = [first; ITEMS_PER_CALL];
-        for (item, (digest, signature)) in items.iter_mut().zip(digests.iter().zip(signatures)) {
-            (item.digest, item.signature) = (&digest.0, &signature.0);
-        }
-        let mut verdicts = [kernel::Verdict::SignatureInvalid; ITEMS_PER_CALL];
-        let verdicts = &mut verdicts[..digests.len()];
-        kernel::verify_many(self.backend, &items[..digests.len()], verdicts);
-        if verdicts.iter().all(|verdict| *verdict == kernel::Verdict::Valid) {
-            Ok(())
-        } else {
-            Err(Error::SignatureRejected)
-        }
-    }
-
-    /// The table of the own key, once `more` checks make it pay.
-    fn table(&self, more: usize) -> Option<&kernel::KeyTable> {
-        let count = self.checked_count.fetch_add(more as u64, Ordering::Relaxed);
-        if count < TABLE_PAYS_FROM {
-            return None;
-        }
-        let table = self.table.get_or_init(|| {
-            let mut table = Box::new(kernel::KeyTable::empty());
-            kernel::tables_many(self.backend, &[&self.public.0], &mut [&mut table]);
-            table
-        });
-        table.is_of(self.backend, &self.public.0).then_some(table)
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
     use super::*;
 
     #[test]
     fn a_signature_that_its_key_does_not_accept_is_not_released() {
         let mut signer = SoftwareSigner::from_bytes(&[7; 32]).unwrap();
-        signer.public = *SoftwareSigner::from_bytes(&[8; 32]).unwrap().public_key();
+        signer.own = OwnKey::new(*SoftwareSigner::from_bytes(&[8; 32]).unwrap().public_key());
         let refused = signer.sign(&Digest([3; 32]));
         assert!(matches!(refused, Err(Error::SignatureRejected)));
     }

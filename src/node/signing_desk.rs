@@ -104,6 +104,11 @@ impl SigningDesk {
         let (agent, submitter) = Agent::start(config.agent(program, &card))?;
         agent.client().wait_ready(deadline_in(START_TIME))?;
         let until = deadline_in(START_TIME);
+        let found = agent.client().identity(until)?.token_label;
+        if let Some(wanted) = key.key.token.as_ref().filter(|wanted| **wanted != found) {
+            let (wanted, found) = (format!("token {wanted:?}"), format!("token {found:?}"));
+            return Err(hufu_hsm::Error::TokenMissing { wanted, found }.into());
+        }
         let handle = agent.client().open_key(&key.key.key, Usage::Sign, until)?;
         let found = agent.client().public_key(handle)?;
         if found != key.public {
@@ -127,7 +132,8 @@ impl SigningDesk {
     /// Asks for a signature of e; nothing may be under way.
     ///
     /// # Errors
-    /// What the software signer says; a card's errors come with [`SigningDesk::poll`].
+    /// What the software signer says, or that the agent has no place left, which may pass; all
+    /// other errors of a card come with [`SigningDesk::poll`].
     pub fn submit(&mut self, digest: &Digest, now: Nanos) -> Result<(), DeskError> {
         match self {
             Self::Software { signer, made } => {
@@ -138,7 +144,8 @@ impl SigningDesk {
                 desk.tickets += 1;
                 let until = now.after(desk.deadline);
                 let taken = desk.submitter.submit(desk.tickets, desk.handle, digest, until);
-                assert!(taken.is_ok(), "one signature at a time always has a place");
+                // An agent that never answers keeps the places of what was given up.
+                taken.map_err(|_| hufu_hsm::Error::QueueFull { waiting_count: 0 })?;
             }
         }
         Ok(())

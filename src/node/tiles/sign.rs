@@ -71,9 +71,15 @@ impl SignTile {
             return Ok(if is_finished { Progress::Done } else { Progress::Idle });
         };
         let digest = signing_digest(request.intent.get().bytes(), self.desk.public_key());
-        self.desk.submit(&digest, now)?;
         self.asked = Some(Asked { request, digest, retry_at: None });
-        Ok(Progress::Busy)
+        self.submit(digest, now)
+    }
+
+    fn submit(&mut self, digest: Digest, now: Nanos) -> Result<Progress, Fatal> {
+        match self.desk.submit(&digest, now) {
+            Ok(()) => Ok(Progress::Busy),
+            Err(error) => self.failed(error, now),
+        }
     }
 
     /// The card failed to answer; it is asked again after a pause, or the node stops.
@@ -133,7 +139,8 @@ impl Tile for SignTile {
                 return Ok(Progress::Idle);
             }
             asked.retry_at = None;
-            self.desk.submit(&asked.digest, now)?;
+            let digest = asked.digest;
+            return self.submit(digest, now);
         }
         match self.desk.poll() {
             None => Ok(Progress::Idle),
