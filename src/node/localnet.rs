@@ -10,7 +10,7 @@
 //! interrupt stops them before it returns. Nothing here knows rules of the ledger: what must hold
 //! comes from the independent model of `hufu-load` and from the offline verifiers.
 
-mod cards;
+pub mod cards;
 mod check;
 mod child;
 mod compare;
