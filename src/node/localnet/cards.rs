@@ -13,6 +13,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use hufu_crypto::{PublicKey, entropy};
 use zeroize::Zeroizing;
@@ -83,6 +84,16 @@ pub fn make_with(binary: &Path, node: &Path, index: u16) -> Result<PublicKey, Cl
     let text = card_key::text(Path::new("card.toml"), uri, &public);
     keys_file::write_new(&key, text.as_bytes()).map_err(|error| CliError::key(&error, &key))?;
     Ok(public)
+}
+
+/// Takes the device of a node's soft token away for so long.
+pub(super) fn remove(node: &Path, span: Duration) -> Result<(), CliError> {
+    let own = std::env::current_exe();
+    let own = own.map_err(|cause| CliError::failed(cause, "this binary", "check /proc"))?;
+    let tool = beside(&own, "hufu-softtoken")?;
+    let (config, millis) = (node.join("softtoken.toml"), span.as_millis().to_string());
+    let arguments = ["fault", "removed", "--millis", &millis];
+    run(&tool, &config.display().to_string(), &arguments).map(drop)
 }
 
 /// A file that was built with the binary.
