@@ -15,6 +15,8 @@ mod sandbox;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -28,6 +30,9 @@ use crate::{Error, Profile};
 
 /// Bytes of a card's file at most.
 const FILE_BYTES_MAX: usize = 64 << 10;
+
+/// Bytes of a profile's file at most.
+const PROFILE_BYTES_MAX: usize = 256 << 10;
 
 /// Sessions of one card at most, count.
 const SESSIONS_MAX: u32 = 1_024;
@@ -151,7 +156,7 @@ impl CardConfig {
     /// first.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let refused = |fault: String| ConfigError { path: path.to_owned(), faults: vec![fault] };
-        let text = std::fs::read_to_string(path).map_err(|cause| refused(cause.to_string()))?;
+        let text = read_text(path, FILE_BYTES_MAX).map_err(|cause| refused(cause.to_string()))?;
         Self::parse(&text, path)
     }
 
@@ -168,7 +173,7 @@ impl CardConfig {
         let written: Written = toml::from_str(text).map_err(|cause| {
             let before = cause.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
             let line = before.matches('\n').count() + 1;
-            refused(vec![format!("line {line}: {}", cause.message())])
+            refused(vec![format!("line {line}: {}", without_value(cause.message()))])
         })?;
         let folder = path.parent().unwrap_or_else(|| Path::new(""));
         let mut faults = Vec::new();
@@ -199,7 +204,7 @@ impl CardConfig {
             }
             ProfileChoice::File(path) => {
                 let name = path.display().to_string();
-                let text = std::fs::read_to_string(path).map_err(|cause| {
+                let text = read_text(path, PROFILE_BYTES_MAX).map_err(|cause| {
                     Error::ProfileInvalid { name: name.clone(), reason: cause.to_string() }
                 })?;
                 Ok(vec![Profile::parse(&name, &text)?])
@@ -271,6 +276,31 @@ impl Written {
     }
 }
 
+/// The text of a file, of which no more is read than it may have: whatever the path leads to.
+fn read_text(path: &Path, bytes_max: usize) -> io::Result<String> {
+    let mut text = String::new();
+    let most = u64::try_from(bytes_max).unwrap_or(u64::MAX).saturating_add(1);
+    File::open(path)?.take(most).read_to_string(&mut text)?;
+    if text.len() > bytes_max {
+        return Err(io::Error::other(format!("it is longer than {bytes_max} bytes")));
+    }
+    Ok(text)
+}
+
+/// What serde says of a value of the wrong kind, without the value: somebody may have put a PIN
+/// where its file's name should be.
+fn without_value(message: &str) -> String {
+    let kind = |found: &str| found.split([' ', '`', '"']).next().unwrap_or_default().to_owned();
+    for said in ["invalid type: ", "invalid value: "] {
+        if let Some((found, expected)) =
+            message.strip_prefix(said).and_then(|rest| rest.rsplit_once(", expected "))
+        {
+            return format!("{said}{}, expected {expected}", kind(found));
+        }
+    }
+    message.to_owned()
+}
+
 /// The one that is there.
 fn one_of<T, const COUNT: usize>(
     choices: [Option<T>; COUNT],
@@ -332,6 +362,22 @@ mod tests {
             assert!(refused.contains("line 5") && !refused.contains("1234"), "{refused}");
         }
         assert!(parse("name = ").is_err() && parse("").is_err());
+        // Where the file of the PIN should be named, somebody wrote the PIN.
+        for (line, kind) in [("pin_file = 31415926", "integer"), ("slot = \"31415926\"", "string")]
+        {
+            let text = GOOD.replace("pin_file = \"card.pin\"", line);
+            let refused =
+                parse(&text.replace("token_label = \"hufu\"", "")).unwrap_err().to_string();
+            assert!(refused.contains(kind) && !refused.contains("31415926"), "{refused}");
+        }
+    }
+
+    #[test]
+    fn no_more_is_read_than_a_file_may_have() {
+        let refused = CardConfig::load(Path::new("/dev/zero")).unwrap_err().to_string();
+        assert!(refused.contains("longer than"), "{refused}");
+        let endless = parse(&format!("{GOOD}profile_file = \"/dev/zero\"\n")).unwrap();
+        assert!(endless.profiles().unwrap_err().to_string().contains("longer than"));
     }
 
     #[test]

@@ -86,6 +86,13 @@ pub enum Error {
         /// What the token tells of the attempts that are left.
         tries_left: TriesLeft,
     },
+    /// The agent ended, or had to be ended, while it tried a PIN that had not worked before. Some
+    /// libraries crash or hang where they mean "wrong PIN", and each new agent is one more attempt.
+    #[error("the card's agent gave no answer about the PIN ({reason}): it is not tried again")]
+    PinUnanswered {
+        /// How the agent ended.
+        reason: String,
+    },
     /// The PIN cannot be had from where the configuration says.
     #[error("the PIN cannot be read from {source_name}: {reason}")]
     PinUnreadable {
@@ -261,6 +268,7 @@ impl Error {
             Self::LibraryLoad { .. }
             | Self::LibraryUnusable { .. }
             | Self::PinRefused { .. }
+            | Self::PinUnanswered { .. }
             | Self::PinUnreadable { .. }
             | Self::TokenMissing { .. }
             | Self::CardChanged { .. }

@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! slot:    request header + body  ->  answer header + body      (`ring`)
-//! socket:  node: welcome (+ memory, waker), stop     agent: hello | refusal
+//! socket:  node: welcome (+ memory, waker), stop     agent: logs in, hello | refusal
 //! ```
 
 use hufu_crypto::{Digest, PublicKey, Signature};
@@ -415,6 +415,9 @@ pub(crate) enum Message {
     },
     /// Node to agent: answer what was asked, and end.
     Stop,
+    /// Agent to node: from here on the PIN may be tried, so that an agent that ends before it says
+    /// more may have used up an attempt.
+    LogsIn,
     /// Agent to node: the card is open, calls may come.
     Hello {
         workers_count: u32,
@@ -449,6 +452,7 @@ impl Message {
                 writer.u16(4);
                 writer.bytes(error, BODY_BYTES_MAX);
             }
+            Self::LogsIn => writer.u16(5),
         }
         assert!(writer.0.len() <= MESSAGE_BYTES_MAX, "a message of {} bytes", writer.0.len());
         writer.0
@@ -477,6 +481,7 @@ impl Message {
                 Self::Hello { workers_count, identity, notes }
             }
             4 => Self::Refusal(reader.bytes(BODY_BYTES_MAX)?.to_vec()),
+            5 => Self::LogsIn,
             _ => return Err(Malformed("of an unknown kind")),
         };
         reader.end()?;

@@ -44,6 +44,9 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         if self.is_ours && self.linked.functions.finalise().is_err() {
+            // Its threads may run on, and what they hold be in use: without its code under them
+            // they would take this process with them.
+            self.linked.keep_mapped();
             let mut unfinished = UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner);
             unfinished.push(std::mem::take(&mut self.path));
         }

@@ -12,7 +12,14 @@ use crate::Error;
 pub(super) struct Linked {
     pub(super) functions: Functions,
     /// Keeps the code of `functions` mapped.
-    _handle: Handle,
+    handle: Option<Handle>,
+}
+
+impl Linked {
+    /// Leaves the code in memory for good, for a library of which threads may still run.
+    pub(super) fn keep_mapped(&mut self) {
+        self.handle.take().map(Handle::into_raw);
+    }
 }
 
 /// What happens to a library's code when its last user has left and it is finalised.
@@ -58,7 +65,7 @@ pub(super) fn link(path: &Path, unload: Unload) -> Result<Linked, Error> {
     };
     check_version(list.version).map_err(unusable)?;
     let functions = Functions::new(list).map_err(unusable)?;
-    Ok(Linked { functions, _handle: handle })
+    Ok(Linked { functions, handle: Some(handle) })
 }
 
 /// What the dynamic linker said, on one line.

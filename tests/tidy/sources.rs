@@ -35,6 +35,7 @@ const UNSAFE_MODULES: &[(&str, &str)] = &[
     ("hsm/softtoken/faults/clock.rs", "clock and sleep of the system"),
     ("hsm/softtoken/faults/page.rs", "a page of memory that processes share"),
     ("hsm/agent/sandbox/privileges.rs", "limits, users and capabilities"),
+    ("hsm/agent/sandbox/syscalls/tests.rs", "what a library tries upon other processes"),
     ("kernels/sm2.rs", "the gate to vector instructions the CPU was asked for"),
     ("kernels/sm2/avx512/field.rs", "loads and stores of vectors"),
     ("kernels/sm2/avx512/point.rs", "loads of table entries"),

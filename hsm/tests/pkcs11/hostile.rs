@@ -110,6 +110,18 @@ fn a_library_that_would_not_be_finalised_is_finalised_the_next_time() {
 }
 
 #[test]
+fn a_library_that_would_not_be_finalised_is_not_taken_away_under_its_threads() {
+    let test = "hostile::a_library_that_would_not_be_finalised_is_not_taken_away_under_its_threads";
+    in_own_process(test, |folder| {
+        let Some(path) = build(folder, "FINALISE") else { return };
+        for asked in 0..3 {
+            let library = Library::load(&path).unwrap();
+            assert_eq!(library.info().unwrap().version.0, asked, "its memory is as it was");
+        }
+    });
+}
+
+#[test]
 fn a_library_that_is_unmapped_starts_from_nothing() {
     in_own_process("hostile::a_library_that_is_unmapped_starts_from_nothing", |folder| {
         let Some(path) = build(folder, "NOTHING") else { return };

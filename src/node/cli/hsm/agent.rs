@@ -60,7 +60,7 @@ pub(super) fn run(agent: &Agent) -> Result<(), CliError> {
     let opened = config
         .agent_sandbox()
         .and_then(|sandbox| sandbox::enter(&sandbox, Some(endpoint.node())))
-        .and_then(|report| Ok((open(&config)?, report.lines())));
+        .and_then(|report| Ok((open(&config, &endpoint)?, report.lines())));
     let (card, notes) = match opened {
         Ok(opened) => opened,
         Err(error) => {
@@ -75,8 +75,9 @@ pub(super) fn run(agent: &Agent) -> Result<(), CliError> {
 }
 
 /// The card with all its sessions open, logged in.
-fn open(config: &CardConfig) -> Result<Card, Error> {
+fn open(config: &CardConfig, endpoint: &Endpoint) -> Result<Card, Error> {
     let card = Card::open(config, kernels::provider().verifier)?;
+    endpoint.logs_in()?;
     let count = usize::try_from(config.sessions_max).unwrap_or(1);
     card.warm_up(count, deadline_in(OPEN_TIME))?;
     Ok(card)

@@ -50,6 +50,11 @@ fn cause(error: &Error) -> (bool, String) {
         Error::PinRefused { .. } => {
             (true, "put the right PIN there before anything tries again: each attempt counts")
         }
+        Error::PinUnanswered { .. } => (
+            true,
+            "see with `hufu hsm status` what the library does with the PIN, and how many attempts \
+             are left, before a node tries it again",
+        ),
         Error::PinUnreadable { .. } => {
             (true, "give the PIN in a file of mode 0600 that belongs to this user")
         }
