@@ -97,6 +97,9 @@ fn start(config: Config) -> Answer<()> {
     CURRENT
         .compare_exchange(before, next, Ordering::AcqRel, Ordering::Acquire)
         .map_err(|_| CKR_CRYPTOKI_ALREADY_INITIALIZED)?;
+    if let Some(last) = again {
+        last.module.reopen();
+    }
     LAST.store(next, Ordering::Release);
     Ok(())
 }

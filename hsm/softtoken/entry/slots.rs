@@ -4,7 +4,7 @@ use std::os::raw::c_void;
 
 use cryptoki_sys::*;
 
-use super::{memory, running, with_module};
+use super::{memory, with_module};
 use crate::faults::sleep_micros;
 use crate::mechanisms;
 
@@ -142,6 +142,7 @@ pub(super) unsafe extern "C" fn wait_for_slot_event(
         if !reserved.is_null() {
             return Err(CKR_ARGUMENTS_BAD);
         }
+        let life = module.lives();
         loop {
             if let Some(changed) = module.slot_event() {
                 // SAFETY: the client's word.
@@ -151,7 +152,9 @@ pub(super) unsafe extern "C" fn wait_for_slot_event(
                 return Err(CKR_NO_EVENT);
             }
             // Another thread may finalise while this one waits.
-            running(&super::CURRENT).ok_or(CKR_CRYPTOKI_NOT_INITIALIZED)?;
+            if module.lives() != life {
+                return Err(CKR_CRYPTOKI_NOT_INITIALIZED);
+            }
             sleep_micros(EVENT_WAIT_MICROS);
         }
     })

@@ -442,9 +442,10 @@ impl Module {
         if locked(&session.operations).find.is_some() {
             return Err(CKR_OPERATION_ACTIVE);
         }
+        let epoch = slot.epoch();
         let mut found = slot.find(template)?;
         found.reverse();
-        locked(&session.operations).find = Some(found);
+        locked(&session.operations).find = Some(Active::new(found, epoch, false));
         Ok(())
     }
 
@@ -457,11 +458,17 @@ impl Module {
         session: CK_SESSION_HANDLE,
         count_max: usize,
     ) -> Answer<Vec<CK_OBJECT_HANDLE>> {
-        let (session, _slot) = self.session(session)?;
+        let (session, slot) = self.session(session)?;
         let mut operations = locked(&session.operations);
-        let left = operations.find.as_mut().ok_or(CKR_OPERATION_NOT_INITIALIZED)?;
-        let from = left.len().saturating_sub(count_max);
-        let mut found = left.split_off(from);
+        let active = operations.find.as_mut().ok_or(CKR_OPERATION_NOT_INITIALIZED)?;
+        let epoch = slot.epoch();
+        if active.epoch != epoch {
+            // Somebody logged out since: what he alone could see was not found.
+            slot.retain_seen(&mut active.work)?;
+            active.epoch = epoch;
+        }
+        let from = active.work.len().saturating_sub(count_max);
+        let mut found = active.work.split_off(from);
         found.reverse();
         Ok(found)
     }

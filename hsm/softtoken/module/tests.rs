@@ -13,8 +13,10 @@ use crate::imitations::native;
 use crate::keys::point_in;
 
 mod crypto;
+mod durability;
 mod faults;
 mod imitations;
+mod races;
 mod secrets;
 mod tokens;
 
