@@ -41,7 +41,7 @@ unsafe fn transform(
         let output = unsafe { memory::output(output, output_len) }?;
         let given = call(module, input, output.room)?;
         // SAFETY: the client's word.
-        unsafe { output.give(&given) }
+        unsafe { output.give(given) }
     })
 }
 
@@ -72,7 +72,7 @@ unsafe fn finish(
         let output = unsafe { memory::output(output, output_len) }?;
         let given = call(module, output.room)?;
         // SAFETY: the client's word.
-        unsafe { output.give(&given) }
+        unsafe { output.give(given) }
     })
 }
 

@@ -73,7 +73,7 @@ pub(super) unsafe extern "C" fn wrap_key(
         let output = unsafe { memory::output(wrapped, wrapped_len) }?;
         let given = module.wrap(session, &call, wrapping, key, output.room)?;
         // SAFETY: the client's word.
-        unsafe { output.give(&given) }
+        unsafe { output.give(given) }
     })
 }
 

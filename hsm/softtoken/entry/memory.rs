@@ -5,6 +5,7 @@
 //! call returns, and he has given what is written to nobody else.
 
 use cryptoki_sys::*;
+use zeroize::Zeroizing;
 
 use crate::answer::{Answer, size, ulong};
 use crate::attributes::{Template, VALUE_BYTES_MAX};
@@ -128,19 +129,21 @@ impl Output {
     ///
     /// # Safety
     /// The client's word.
-    pub(super) unsafe fn give(self, given: &Given) -> Answer<()> {
+    pub(super) unsafe fn give(self, given: Given) -> Answer<()> {
         let (told, answer) = match given {
-            Given::Bytes(bytes) => (bytes.len(), Ok(())),
-            Given::Size(size) => (*size, Ok(())),
-            Given::TooSmall(size) => (*size, Err(CKR_BUFFER_TOO_SMALL)),
-        };
-        if let Given::Bytes(bytes) = given {
-            if self.room.is_none_or(|room| room < bytes.len()) {
-                return Err(CKR_GENERAL_ERROR);
+            Given::Bytes(bytes) => {
+                // It may be what was decrypted: nothing of it stays here.
+                let bytes = Zeroizing::new(bytes);
+                if self.room.is_none_or(|room| room < bytes.len()) {
+                    return Err(CKR_GENERAL_ERROR);
+                }
+                // SAFETY: not NULL and with room, by the check before; what we made lies elsewhere.
+                unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.start, bytes.len()) };
+                (bytes.len(), Ok(()))
             }
-            // SAFETY: not NULL and with room, by the check before; what we made lies elsewhere.
-            unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.start, bytes.len()) };
-        }
+            Given::Size(size) => (size, Ok(())),
+            Given::TooSmall(size) => (size, Err(CKR_BUFFER_TOO_SMALL)),
+        };
         // SAFETY: the client's word, which is our caller's.
         unsafe { write(self.length, ulong(told)) }?;
         answer

@@ -22,7 +22,7 @@ use crate::session::{Active, Operations};
 use crate::slot::{Found, Slot};
 
 /// What becomes of a call that gives bytes, with the room the client has for them.
-#[derive(Debug, PartialEq, Eq)]
+#[cfg_attr(test, derive(Debug, PartialEq, Eq))]
 pub(crate) enum Given {
     /// He has room for all.
     Bytes(Vec<u8>),
@@ -348,9 +348,9 @@ impl Module {
 
     /// The bytes, if there is room for them; else they are overwritten.
     pub(super) fn fitted(&self, bytes: Vec<u8>, room: Option<usize>) -> Answer<Given> {
-        let bytes = Zeroizing::new(bytes);
+        let mut bytes = Zeroizing::new(bytes);
         let answer = self.room(bytes.len(), room)?;
-        Ok(answer.unwrap_or_else(|| Given::Bytes(bytes.to_vec())))
+        Ok(answer.unwrap_or_else(|| Given::Bytes(std::mem::take(&mut *bytes))))
     }
 
     /// `C_DigestInit`.

@@ -12,6 +12,7 @@ use crate::faults::{Fault, Faults, Garbage};
 use crate::imitations::native;
 use crate::keys::point_in;
 
+mod attacks;
 mod crypto;
 mod durability;
 mod faults;
