@@ -104,11 +104,11 @@ impl Object {
 
     /// What may not go together.
     fn check_together(&self) -> Answer<()> {
-        let any = |usages: [_; 2]| usages.into_iter().any(|usage| self.flag(usage));
-        // With both, a key tells others: it decrypts what it or its like has wrapped, or encrypts
-        // what then comes in as a key.
-        let both = any([CKA_WRAP, CKA_UNWRAP]) && any([CKA_ENCRYPT, CKA_DECRYPT]);
-        let closed = any([CKA_SENSITIVE, CKA_TRUSTED]) && self.class() == CKO_SECRET_KEY;
+        let any = |flags: &[_]| flags.iter().any(|flag| self.flag(*flag));
+        // With both, a key tells others: it decrypts what it or its like has wrapped, encrypts what
+        // then comes in as a key, or makes, as a MAC of one block, the stream a key was wrapped in.
+        let both = any(&[CKA_WRAP, CKA_UNWRAP]) && any(&[CKA_ENCRYPT, CKA_DECRYPT, CKA_SIGN]);
+        let closed = any(&[CKA_SENSITIVE, CKA_TRUSTED]) && self.class() == CKO_SECRET_KEY;
         // PKCS#11 2.40 4.9: only private keys that are private want a PIN for each use.
         let shown = self.flag(CKA_ALWAYS_AUTHENTICATE) && !self.flag(CKA_PRIVATE);
         if closed && both || shown { Err(CKR_TEMPLATE_INCONSISTENT) } else { Ok(()) }

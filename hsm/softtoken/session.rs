@@ -74,6 +74,21 @@ impl Session {
 }
 
 impl Operations {
+    /// Ends the operations that the flags name, as `C_SessionCancel` has them; whether there were
+    /// any.
+    pub(crate) fn end(&mut self, flags: CK_FLAGS) -> bool {
+        let has = |flag: CK_FLAGS| flags & flag != 0;
+        [
+            has(CKF_FIND_OBJECTS) && self.find.take().is_some(),
+            has(CKF_DIGEST) && self.digest.take().is_some(),
+            has(CKF_SIGN) && self.sign.take().is_some(),
+            has(CKF_VERIFY) && self.verify.take().is_some(),
+            has(CKF_ENCRYPT) && self.encrypt.take().is_some(),
+            has(CKF_DECRYPT) && self.decrypt.take().is_some(),
+        ]
+        .contains(&true)
+    }
+
     /// Whether an operation of this epoch waits for a login of its own.
     pub(crate) fn wait_for_login(&mut self, epoch: u64) -> bool {
         self.waiting().into_iter().flatten().any(|(waits, begun)| *waits && begun == epoch)

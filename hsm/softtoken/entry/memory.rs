@@ -12,6 +12,7 @@ use crate::attributes::{Template, VALUE_BYTES_MAX};
 use crate::imitations::{Algorithm, Mode};
 use crate::mechanisms::{Call, Parameter};
 use crate::module::{Given, Module};
+use crate::store::header::PIN_BYTES;
 
 /// Attributes of one template.
 const ATTRIBUTES_COUNT_MAX: CK_ULONG = 256;
@@ -45,6 +46,16 @@ pub(super) unsafe fn bytes<'a>(start: *const u8, count: CK_ULONG) -> Answer<&'a 
     }
     // SAFETY: the client's word, which is our caller's.
     unsafe { slice(start, count) }
+}
+
+/// The bytes of a PIN, which must be there even if they are none. Of one that is too long so many
+/// are read that it is seen.
+///
+/// # Safety
+/// The client's word.
+pub(super) unsafe fn pin<'a>(start: *const u8, count: CK_ULONG) -> Answer<&'a [u8]> {
+    // SAFETY: the client's word, which is our caller's; fewer than he says.
+    unsafe { bytes(start, count.min(ulong(*PIN_BYTES.end() + 1))) }
 }
 
 /// Whether something can be written there; asked before anything is done that cannot be undone.
@@ -150,16 +161,28 @@ impl Output {
     }
 }
 
+/// The attributes of a template.
+///
+/// # Safety
+/// The client's word.
+pub(super) unsafe fn attributes<'a>(
+    start: *const CK_ATTRIBUTE,
+    count: CK_ULONG,
+) -> Answer<&'a [CK_ATTRIBUTE]> {
+    if count > ATTRIBUTES_COUNT_MAX {
+        return Err(CKR_ARGUMENTS_BAD);
+    }
+    // SAFETY: the client's word, which is our caller's.
+    unsafe { slice(start, count) }
+}
+
 /// A template, copied.
 ///
 /// # Safety
 /// The client's word.
 pub(super) unsafe fn template(start: *const CK_ATTRIBUTE, count: CK_ULONG) -> Answer<Template> {
-    if count > ATTRIBUTES_COUNT_MAX {
-        return Err(CKR_ARGUMENTS_BAD);
-    }
     // SAFETY: the client's word, which is our caller's.
-    let attributes = unsafe { slice(start, count) }?;
+    let attributes = unsafe { attributes(start, count) }?;
     let mut template = Template::default();
     for attribute in attributes {
         if attribute.ulValueLen > ulong(VALUE_BYTES_MAX) {

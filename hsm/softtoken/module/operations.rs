@@ -489,27 +489,18 @@ impl Module {
     /// As there.
     pub(crate) fn cancel(&self, session: CK_SESSION_HANDLE, flags: CK_FLAGS) -> Answer<()> {
         let (session, _slot) = self.session(session)?;
-        let mut operations = locked(&session.operations);
-        let has = |flag: CK_FLAGS| flags & flag != 0;
-        if has(CKF_FIND_OBJECTS) {
-            operations.find = None;
-        }
-        if has(CKF_DIGEST) {
-            operations.digest = None;
-        }
-        if has(CKF_SIGN) {
-            operations.sign = None;
-        }
-        if has(CKF_VERIFY) {
-            operations.verify = None;
-        }
-        if has(CKF_ENCRYPT) {
-            operations.encrypt = None;
-        }
-        if has(CKF_DECRYPT) {
-            operations.decrypt = None;
-        }
+        locked(&session.operations).end(flags);
         Ok(())
+    }
+
+    /// An `Init` function without a mechanism ends the operation it would begin.
+    ///
+    /// # Errors
+    /// `CKR_ARGUMENTS_BAD` if there is none to end.
+    pub(crate) fn abandon(&self, session: CK_SESSION_HANDLE, flag: CK_FLAGS) -> Answer<()> {
+        let (session, _slot) = self.session(session)?;
+        let ended = locked(&session.operations).end(flag);
+        if ended { Ok(()) } else { Err(CKR_ARGUMENTS_BAD) }
     }
 
     /// An object that may be seen in the session.

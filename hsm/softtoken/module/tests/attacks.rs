@@ -140,6 +140,9 @@ fn keys_are_for_keys_or_for_data() {
         (CKA_UNWRAP, CKA_DECRYPT),
         (CKA_WRAP, CKA_ENCRYPT),
         (CKA_UNWRAP, CKA_ENCRYPT),
+        // A MAC of one block is that block encrypted: the stream of a key that left in GCM.
+        (CKA_WRAP, CKA_SIGN),
+        (CKA_UNWRAP, CKA_SIGN),
     ] {
         let both = |template: Template| template.flag(one, true).flag(other, true);
         let generate = card.call(native::SM4_KEY_GEN);
