@@ -22,7 +22,7 @@ use crate::session::{Active, Operations};
 use crate::slot::{Found, Slot};
 
 /// What becomes of a call that gives bytes, with the room the client has for them.
-#[derive(Debug, PartialEq, Eq)]
+#[cfg_attr(test, derive(Debug, PartialEq, Eq))]
 pub(crate) enum Given {
     /// He has room for all.
     Bytes(Vec<u8>),
@@ -348,9 +348,9 @@ impl Module {
 
     /// The bytes, if there is room for them; else they are overwritten.
     pub(super) fn fitted(&self, bytes: Vec<u8>, room: Option<usize>) -> Answer<Given> {
-        let bytes = Zeroizing::new(bytes);
+        let mut bytes = Zeroizing::new(bytes);
         let answer = self.room(bytes.len(), room)?;
-        Ok(answer.unwrap_or_else(|| Given::Bytes(bytes.to_vec())))
+        Ok(answer.unwrap_or_else(|| Given::Bytes(std::mem::take(&mut *bytes))))
     }
 
     /// `C_DigestInit`.
@@ -442,9 +442,10 @@ impl Module {
         if locked(&session.operations).find.is_some() {
             return Err(CKR_OPERATION_ACTIVE);
         }
+        let epoch = slot.epoch();
         let mut found = slot.find(template)?;
         found.reverse();
-        locked(&session.operations).find = Some(found);
+        locked(&session.operations).find = Some(Active::new(found, epoch, false));
         Ok(())
     }
 
@@ -457,11 +458,17 @@ impl Module {
         session: CK_SESSION_HANDLE,
         count_max: usize,
     ) -> Answer<Vec<CK_OBJECT_HANDLE>> {
-        let (session, _slot) = self.session(session)?;
+        let (session, slot) = self.session(session)?;
         let mut operations = locked(&session.operations);
-        let left = operations.find.as_mut().ok_or(CKR_OPERATION_NOT_INITIALIZED)?;
-        let from = left.len().saturating_sub(count_max);
-        let mut found = left.split_off(from);
+        let active = operations.find.as_mut().ok_or(CKR_OPERATION_NOT_INITIALIZED)?;
+        let epoch = slot.epoch();
+        if active.epoch != epoch {
+            // Somebody logged out since: what he alone could see was not found.
+            slot.retain_seen(&mut active.work)?;
+            active.epoch = epoch;
+        }
+        let from = active.work.len().saturating_sub(count_max);
+        let mut found = active.work.split_off(from);
         found.reverse();
         Ok(found)
     }
@@ -482,27 +489,18 @@ impl Module {
     /// As there.
     pub(crate) fn cancel(&self, session: CK_SESSION_HANDLE, flags: CK_FLAGS) -> Answer<()> {
         let (session, _slot) = self.session(session)?;
-        let mut operations = locked(&session.operations);
-        let has = |flag: CK_FLAGS| flags & flag != 0;
-        if has(CKF_FIND_OBJECTS) {
-            operations.find = None;
-        }
-        if has(CKF_DIGEST) {
-            operations.digest = None;
-        }
-        if has(CKF_SIGN) {
-            operations.sign = None;
-        }
-        if has(CKF_VERIFY) {
-            operations.verify = None;
-        }
-        if has(CKF_ENCRYPT) {
-            operations.encrypt = None;
-        }
-        if has(CKF_DECRYPT) {
-            operations.decrypt = None;
-        }
+        locked(&session.operations).end(flags);
         Ok(())
+    }
+
+    /// An `Init` function without a mechanism ends the operation it would begin.
+    ///
+    /// # Errors
+    /// `CKR_ARGUMENTS_BAD` if there is none to end.
+    pub(crate) fn abandon(&self, session: CK_SESSION_HANDLE, flag: CK_FLAGS) -> Answer<()> {
+        let (session, _slot) = self.session(session)?;
+        let ended = locked(&session.operations).end(flag);
+        if ended { Ok(()) } else { Err(CKR_ARGUMENTS_BAD) }
     }
 
     /// An object that may be seen in the session.
