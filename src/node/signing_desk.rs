@@ -8,21 +8,18 @@
 //! answers within the call; a card answers when it does, and the tile's thread, which may be shared
 //! with others, never waits for it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use hufu_crypto::{Digest, PublicKey, Signature, Signer};
-use hufu_hsm::agent::{Agent, Submitter};
-use hufu_hsm::card::deadline_in;
-use hufu_hsm::config::CardConfig;
-use hufu_hsm::{ErrorClass, KeyHandle, Keystore, Usage};
+use hufu_hsm::agent::Submitter;
+use hufu_hsm::{Error, KeyHandle, Usage};
 use hufu_runtime::clock::Nanos;
 use hufu_runtime::wake::PollSet;
 
 use crate::card_key::CardKey;
+use crate::cards::{CardError, Cards, NodeCard};
 use crate::seeded_signer::SeededSigner;
-
-/// How long an agent and its card may take to be ready when a node starts.
-const START_TIME: Duration = Duration::from_secs(60);
 
 /// Why there is no signature.
 #[derive(Debug, thiserror::Error)]
@@ -30,23 +27,9 @@ pub enum DeskError {
     /// The software signer failed.
     #[error("software key: {0}")]
     Software(#[from] hufu_crypto::Error),
-    /// The card or its agent failed.
-    #[error("key in the card: {0}")]
-    Card(#[from] hufu_hsm::Error),
-    /// The card's own file is at fault.
-    #[error("{0}")]
-    Config(#[from] hufu_hsm::config::ConfigError),
-    /// The key in the card is another one.
-    #[error("the key in the card is {found}, the key file says {expected}")]
-    OtherKey {
-        /// What the card has.
-        found: Box<PublicKey>,
-        /// What the key file says.
-        expected: Box<PublicKey>,
-    },
-    /// The host refused something.
-    #[error("{0}")]
-    Host(#[from] std::io::Error),
+    /// The card or its agent failed, or the card's key is another one.
+    #[error(transparent)]
+    Card(#[from] CardError),
 }
 
 impl DeskError {
@@ -55,8 +38,8 @@ impl DeskError {
     #[must_use]
     pub const fn may_pass(&self) -> bool {
         match self {
-            Self::Card(error) => !matches!(error.class(), ErrorClass::Permanent),
-            Self::Software(_) | Self::Config(_) | Self::OtherKey { .. } | Self::Host(_) => false,
+            Self::Card(error) => error.may_pass(),
+            Self::Software(_) => false,
         }
     }
 }
@@ -74,10 +57,10 @@ pub enum SigningDesk {
     Card(Box<CardDesk>),
 }
 
-/// A key in a card behind an agent, which ends with this.
+/// A key in a card behind its agent.
 pub struct CardDesk {
-    /// Keeps the agent's supervisor.
-    _agent: Agent,
+    /// Keeps the agent.
+    _card: Arc<NodeCard>,
     submitter: Submitter,
     handle: KeyHandle,
     public: PublicKey,
@@ -92,31 +75,17 @@ impl SigningDesk {
         Self::Software { signer: SeededSigner::new(signer), made: None }
     }
 
-    /// Starts the agent for the card, waits until it serves, and finds the key; it must be the one
-    /// of the key file.
+    /// Waits until the card of the key serves, and finds the key; it must be the one of the key
+    /// file.
     ///
     /// # Errors
     /// What keeps the card from being used.
-    pub fn card(key: &CardKey) -> Result<Self, DeskError> {
-        let config = CardConfig::load(&key.card)?;
-        let program = std::env::current_exe()?;
-        let card = std::path::absolute(&key.card)?;
-        let (agent, submitter) = Agent::start(config.agent(program, &card))?;
-        agent.client().wait_ready(deadline_in(START_TIME))?;
-        let until = deadline_in(START_TIME);
-        let found = agent.client().identity(until)?.token_label;
-        if let Some(wanted) = key.key.token.as_ref().filter(|wanted| **wanted != found) {
-            let (wanted, found) = (format!("token {wanted:?}"), format!("token {found:?}"));
-            return Err(hufu_hsm::Error::TokenMissing { wanted, found }.into());
-        }
-        let handle = agent.client().open_key(&key.key.key, Usage::Sign, until)?;
-        let found = agent.client().public_key(handle)?;
-        if found != key.public {
-            let (found, expected) = (Box::new(found), Box::new(key.public));
-            return Err(DeskError::OtherKey { found, expected });
-        }
-        let (public, deadline) = (key.public, config.deadline);
-        let desk = CardDesk { _agent: agent, submitter, handle, public, deadline, tickets: 0 };
+    pub fn card(cards: &mut Cards, key: &CardKey) -> Result<Self, DeskError> {
+        let card = cards.card(&key.card)?;
+        let handle = card.open_pair(&key.key, Usage::Sign, &key.public)?;
+        let submitter = card.take_submitter()?;
+        let (public, deadline) = (key.public, card.config().deadline);
+        let desk = CardDesk { _card: card, submitter, handle, public, deadline, tickets: 0 };
         Ok(Self::Card(Box::new(desk)))
     }
 
@@ -145,7 +114,7 @@ impl SigningDesk {
                 let until = now.after(desk.deadline);
                 let taken = desk.submitter.submit(desk.tickets, desk.handle, digest, until);
                 // An agent that never answers keeps the places of what was given up.
-                taken.map_err(|_| hufu_hsm::Error::QueueFull { waiting_count: 0 })?;
+                taken.map_err(|_| CardError::Card(Error::QueueFull { waiting_count: 0 }))?;
             }
         }
         Ok(())
@@ -159,7 +128,7 @@ impl SigningDesk {
                 let (mut found, asked) = (None, desk.tickets);
                 desk.submitter.poll(|ticket, result| {
                     if ticket == asked {
-                        found = Some(result.map_err(DeskError::Card));
+                        found = Some(result.map_err(|error| CardError::Card(error).into()));
                     }
                 });
                 found
