@@ -17,7 +17,7 @@
 
 mod client;
 mod config;
-mod errors;
+pub(crate) mod errors;
 mod memory;
 mod os;
 mod peer;
