@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! ask(e) --> the card in service with the fewest calls under way --> signature
-//!              | fails, or is silent for half of the time: the next one as well
+//!              | fails, or is silent for a while: the next one as well
 //!              ` nobody in service: all that are away at once
 //! a card that is away is also asked now and then for what another one signs, until it answers
 //! ```
@@ -30,6 +30,11 @@ use crate::{Error, ErrorClass, KeyHandle};
 /// How long a card that failed is left alone before it is asked besides another one, at first and
 /// at most.
 const TRIAL_PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+
+/// How long a card may be silent before another one is asked as well, at most; less where half of
+/// the time is. Cards sign within a few milliseconds, some over a network within tens; one whose
+/// token was pulled out may keep a call for all of its time, waiting for it to come back.
+const SECOND_AFTER: Duration = Duration::from_millis(200);
 
 /// Signing without waiting at one card, which is behind an agent or has a thread of this process.
 pub trait Line: Send {
@@ -335,8 +340,8 @@ impl Signers {
                 let has_others = (0..count)
                     .any(|place| !self.stands(place, Standing::Out) && self.is_untried(place));
                 if let Some(asked) = &mut self.asked {
-                    let half = asked.until.duration_since(now) / 2;
-                    asked.second_at = has_others.then(|| now.after(half));
+                    let silence = (asked.until.duration_since(now) / 2).min(SECOND_AFTER);
+                    asked.second_at = has_others.then(|| now.after(silence));
                 }
                 return;
             }
