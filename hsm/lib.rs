@@ -7,6 +7,7 @@ pub mod custody;
 pub mod error;
 pub mod forms;
 pub mod group;
+pub mod in_process;
 pub mod keystore;
 pub mod pin;
 pub mod pkcs11;

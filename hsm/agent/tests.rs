@@ -1,6 +1,7 @@
 //! Node and agent in real processes: the test binary starts itself as the agent.
 
 mod card;
+mod expected;
 mod rogue;
 
 use std::ffi::OsString;

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "what a test's helper cannot do fails the test")]
 
+#[path = "softtoken/in_process.rs"]
+mod in_process;
 #[path = "softtoken/token.rs"]
 mod token;
 

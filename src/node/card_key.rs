@@ -5,6 +5,10 @@
 //! card = "card-0.toml"
 //! key = "pkcs11:object=vote"
 //! public_key = "…128 hexadecimal digits…"
+//!
+//! [[copy]]                      # the same key in another card, any number of times
+//! card = "card-1.toml"
+//! key = "pkcs11:object=vote"
 //! ```
 //!
 //! It stands wherever a key file may stand (`node.key`), so that the configuration of a node is the
@@ -15,6 +19,7 @@
 use std::path::{Path, PathBuf};
 
 use hufu_crypto::{PublicKey, is_curve_point};
+use hufu_hsm::group::MEMBERS_MAX;
 use hufu_hsm::uri::KeyUri;
 use serde::Deserialize;
 
@@ -29,6 +34,26 @@ pub struct CardKey {
     pub key: KeyUri,
     /// Its public key.
     pub public: PublicKey,
+    /// Other cards that hold the same key.
+    pub copies: Vec<CardPlace>,
+}
+
+/// Where one copy of a key is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CardPlace {
+    /// The file that describes the card.
+    pub card: PathBuf,
+    /// The key in it.
+    pub key: KeyUri,
+}
+
+impl CardKey {
+    /// All cards that hold the key, in the order of the file.
+    #[must_use]
+    pub fn places(&self) -> Vec<CardPlace> {
+        let first = CardPlace { card: self.card.clone(), key: self.key.clone() };
+        std::iter::once(first).chain(self.copies.iter().cloned()).collect()
+    }
 }
 
 #[derive(Deserialize)]
@@ -37,6 +62,15 @@ struct Written {
     card: PathBuf,
     key: String,
     public_key: String,
+    #[serde(default)]
+    copy: Vec<WrittenCopy>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenCopy {
+    card: PathBuf,
+    key: String,
 }
 
 /// Whether the text of a key file speaks of a card.
@@ -52,18 +86,42 @@ pub fn parse(text: &str, path: &Path) -> Result<CardKey, KeyFileError> {
     let fault = |reason: String| KeyFileError::CardKey { reason };
     let written: Written =
         toml::from_str(text).map_err(|cause| fault(cause.message().to_owned()))?;
-    let key: KeyUri = written.key.parse().map_err(|cause| fault(format!("key: {cause}")))?;
+    let folder = path.parent().unwrap_or_else(|| Path::new(""));
+    let place = |(card, key): (PathBuf, String)| -> Result<CardPlace, KeyFileError> {
+        let key = key.parse().map_err(|cause| fault(format!("key: {cause}")))?;
+        Ok(CardPlace { card: folder.join(card), key })
+    };
+    let CardPlace { card, key } = place((written.card, written.key))?;
+    let copies = written.copy.into_iter().map(|copy| place((copy.card, copy.key)));
+    let copies = copies.collect::<Result<Vec<_>, _>>()?;
+    let mut cards: Vec<&PathBuf> = copies.iter().map(|copy| &copy.card).collect();
+    cards.push(&card);
+    if cards.len() > MEMBERS_MAX {
+        return Err(fault(format!("{} cards; there may be {MEMBERS_MAX}", cards.len())));
+    }
+    cards.sort_unstable();
+    if let Some([twice, _]) = cards.array_windows().find(|[one, other]| one == other) {
+        return Err(fault(format!("card {} comes twice", twice.display())));
+    }
     let public = PublicKey::from_hex(&written.public_key)
         .filter(is_curve_point)
         .ok_or_else(|| fault("public_key: no point of the SM2 curve".to_owned()))?;
-    let folder = path.parent().unwrap_or_else(|| Path::new(""));
-    Ok(CardKey { card: folder.join(written.card), key, public })
+    Ok(CardKey { card, key, public, copies })
+}
+
+/// What is added to a key file for one more card that holds the same key.
+#[must_use]
+pub fn copy_text(card: &Path, uri: &str) -> String {
+    format!("\n[[copy]]\ncard = {}\nkey = {}\n", quote(&card.to_string_lossy()), quote(uri))
+}
+
+fn quote(text: &str) -> String {
+    toml::Value::String(text.to_owned()).to_string()
 }
 
 /// The text of a key file for the key that `uri` names in the card of the file `card`.
 #[must_use]
 pub fn text(card: &Path, uri: &str, public: &PublicKey) -> String {
-    let quote = |text: &str| toml::Value::String(text.to_owned()).to_string();
     format!(
         "# Made by `hufu hsm keygen`: the private key is in the card.\ncard = {}\nkey = {}\n\
          public_key = \"{public}\"\n",
@@ -87,6 +145,12 @@ mod tests {
         assert_eq!(read.card, Path::new("/etc/hufu/card \"0\".toml"));
         assert_eq!(read.key.key, KeyReference::Label("vote".to_owned()));
         assert_eq!(read.public, public);
+        assert_eq!(read.places().len(), 1);
+        let spare = copy_text(Path::new("/other/card-1.toml"), "pkcs11:id=%01");
+        let more = parse(&format!("{good}{spare}"), Path::new("/etc/hufu/vote.key")).unwrap();
+        assert_eq!(more.places()[1].card, Path::new("/other/card-1.toml"));
+        assert_eq!(more.places()[1].key.key, KeyReference::Id(vec![1]));
+        assert_eq!(CardKey { copies: Vec::new(), ..more }, read);
         assert!(is_card_key(&good) && !is_card_key("\n-----BEGIN PRIVATE KEY-----"));
         let cases = [
             (good.replace("object=vote", "object=vote?pin-value=1"), "pin-value"),
@@ -95,6 +159,9 @@ mod tests {
             (good.replace("card = ", "cart = "), "cart"),
             (String::new(), "card"),
             (format!("{good}pin = \"1234\"\n"), "pin"),
+            (format!("{good}{spare}pin = \"1234\"\n"), "pin"),
+            (format!("{good}{spare}{spare}"), "twice"),
+            (format!("{good}{}", spare.replace("pkcs11:", "")), "pkcs11:"),
         ];
         for (text, reason) in cases {
             let refused = parse(&text, Path::new("vote.key")).unwrap_err().to_string();

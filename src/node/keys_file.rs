@@ -144,6 +144,22 @@ pub(crate) fn write_new(path: &Path, content: &[u8]) -> Result<(), KeyFileError>
     })
 }
 
+/// Puts other content in the place of a file that has no secret, durably and whole: it is as before
+/// or as after, whenever the power goes.
+///
+/// # Errors
+/// If it cannot be made durable; the file is then as it was.
+pub(crate) fn replace(path: &Path, content: &[u8]) -> Result<(), KeyFileError> {
+    let mut fresh = path.as_os_str().to_owned();
+    fresh.push(".new");
+    let fresh = PathBuf::from(fresh);
+    // One that was begun and never finished is in nobody's use.
+    drop(std::fs::remove_file(&fresh));
+    write_new(&fresh, content)?;
+    let renamed = std::fs::rename(&fresh, path).and_then(|()| sync_folder_of(path));
+    renamed.map_err(|cause| KeyFileError::Write { path: path.to_owned(), cause })
+}
+
 /// A key by its file: in software, or in a card.
 pub enum NodeKey {
     /// The key itself.

@@ -20,6 +20,7 @@ use hufu_types::Genesis;
 
 use crate::admin::Admin;
 use crate::assemble::{self, Parts};
+use crate::cards::Cards;
 use crate::config::NodeConfig;
 use crate::data_key;
 use crate::explain::Explanation;
@@ -141,7 +142,8 @@ fn run_with(config: &NodeConfig, provider: Proven) -> Result<(), RunError> {
     process::forbid_core_dumps().map_err(RunError::host("core dumps"))?;
     let genesis = genesis_file::load(&config.node.genesis)
         .map_err(|fault| RunError::Configuration(fault.to_string()))?;
-    let (desk, link_signer) = load_keys(config, &provider)?;
+    let mut cards = Cards::new().map_err(|error| RunError::Card(error.into()))?;
+    let (desk, link_signer) = load_keys(config, &provider, &mut cards)?;
     let broken = host_check::broken_configuration(config, &genesis);
     if !broken.is_empty() {
         let lines: Vec<String> = broken.iter().map(ToString::to_string).collect();
@@ -212,6 +214,7 @@ fn run_with(config: &NodeConfig, provider: Proven) -> Result<(), RunError> {
 fn load_keys(
     config: &NodeConfig,
     provider: &Provider,
+    cards: &mut Cards,
 ) -> Result<(SigningDesk, Option<Box<dyn Signer>>), RunError> {
     let link = config.peer.as_ref().map(|peer| load_key(&peer.key_file, provider)).transpose()?;
     let key = keys_file::open(&config.node.key);
@@ -220,7 +223,7 @@ fn load_keys(
             let signer = signer.seeded_by(Arc::clone(&provider.entropy));
             SigningDesk::software(Box::new(signer))
         }
-        NodeKey::Card(key) => SigningDesk::card(&key).map_err(RunError::Card)?,
+        NodeKey::Card(key) => SigningDesk::card(cards, &key).map_err(RunError::Card)?,
     };
     Ok((desk, link))
 }
