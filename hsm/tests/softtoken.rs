@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "what a test's helper cannot do fails the test")]
 
+#[path = "softtoken/cloned.rs"]
+mod cloned;
 #[path = "../benches/losses/soak.rs"]
 mod soak;
 #[path = "softtoken/token.rs"]
