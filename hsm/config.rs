@@ -5,7 +5,8 @@
 //! name = "card-0"
 //! module = "/usr/lib/libvendor.so"
 //! token_label = "hufu"             # or token_serial = "...", or slot = 0
-//! pin_file = "card-0.pin"          # or pin_credential = "...", or pin_descriptor = 3
+//! pin_file = "card-0.pin"          # or pin_credential = "...", or pin_descriptor = 3, or
+//!                                  # pin_pad = true: somebody types it at the card
 //! ```
 //!
 //! Relative paths are relative to the folder of the file; a table `[sandbox]` says what the library
@@ -119,6 +120,8 @@ struct Written {
     pin_file: Option<PathBuf>,
     pin_credential: Option<String>,
     pin_descriptor: Option<i32>,
+    #[serde(default)]
+    pin_pad: bool,
     #[serde(default = "four")]
     sessions_max: u32,
     #[serde(default = "two_hundred_and_fifty_six")]
@@ -255,6 +258,7 @@ impl Written {
             self.pin_file.map(|file| PinSource::File(folder.join(file))),
             self.pin_credential.map(PinSource::Credential),
             self.pin_descriptor.map(PinSource::Descriptor),
+            self.pin_pad.then_some(PinSource::Pad),
         ];
         let profiles = [
             self.profile.map(|name| match name.as_str() {
@@ -270,7 +274,7 @@ impl Written {
             faults.push("sandbox: no library in the node's own process has one".to_owned());
         }
         let token = one_of(tokens, "token_label, token_serial or slot", faults);
-        let pin = one_of(pins, "pin_file, pin_credential or pin_descriptor", faults);
+        let pin = one_of(pins, "pin_file, pin_credential, pin_descriptor or pin_pad", faults);
         let profile = match profiles {
             [None, None] => Some(ProfileChoice::Matching),
             some => one_of(some, "profile or profile_file", faults),
@@ -420,6 +424,16 @@ mod tests {
             let refused = mode(lines).unwrap_err().to_string();
             assert!(refused.contains(wanted), "{lines}: {refused}");
         }
+    }
+
+    #[test]
+    fn a_pin_is_typed_at_the_pad_only_where_the_file_says_so() {
+        let at_the_pad = GOOD.replace("pin_file = \"card.pin\"", "pin_pad = true");
+        assert_eq!(parse(&at_the_pad).unwrap().pin, PinSource::Pad);
+        let both = parse(&format!("{GOOD}pin_pad = true\n")).unwrap_err().to_string();
+        assert!(both.contains("pin_pad") && both.contains("2 given"), "{both}");
+        let none = GOOD.replace("pin_file = \"card.pin\"", "pin_pad = false");
+        assert!(parse(&none).unwrap_err().to_string().contains("0 given"));
     }
 
     #[test]

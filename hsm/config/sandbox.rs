@@ -121,6 +121,8 @@ impl CardConfig {
                 sandbox.environment.push(CREDENTIALS_VARIABLE.into());
                 sandbox.readable.extend(std::env::var_os(CREDENTIALS_VARIABLE).map(PathBuf::from));
             }
+            // The library asks for it, through the reader.
+            PinSource::Pad => {}
             PinSource::Descriptor(_) => {
                 let reason = "an agent holds no descriptor of who started it: use pin_file or \
                               pin_credential";

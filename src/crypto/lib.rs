@@ -17,6 +17,7 @@ pub mod own_key;
 mod pem;
 pub mod provider;
 pub mod selftest;
+pub mod shamir;
 pub mod signer;
 pub mod software;
 #[cfg(test)]
