@@ -108,11 +108,11 @@ macro_rules! transforms {
 
 transforms! {
     "C_Encrypt" encrypt =>
-        |module, session, input, room| module.cipher(session, input, room, Kind::Encrypt);
+        |module, session, input, room| module.cipher(session, Some(input), room, Kind::Encrypt);
     "C_EncryptUpdate" encrypt_update =>
         |module, session, input, room| module.update_ciphering(session, input, room, Kind::Encrypt);
     "C_Decrypt" decrypt =>
-        |module, session, input, room| module.cipher(session, input, room, Kind::Decrypt);
+        |module, session, input, room| module.cipher(session, Some(input), room, Kind::Decrypt);
     "C_DecryptUpdate" decrypt_update =>
         |module, session, input, room| module.update_ciphering(session, input, room, Kind::Decrypt);
     "C_Digest" digest => |module, session, input, room| module.digest(session, Some(input), room);
@@ -138,9 +138,9 @@ macro_rules! finishes {
 
 finishes! {
     "C_EncryptFinal" encrypt_final =>
-        |module, session, room| module.finish_ciphering(session, room, Kind::Encrypt);
+        |module, session, room| module.cipher(session, None, room, Kind::Encrypt);
     "C_DecryptFinal" decrypt_final =>
-        |module, session, room| module.finish_ciphering(session, room, Kind::Decrypt);
+        |module, session, room| module.cipher(session, None, room, Kind::Decrypt);
     "C_DigestFinal" digest_final => |module, session, room| module.digest(session, None, room);
     "C_SignFinal" sign_final => |module, session, room| module.sign(session, None, room);
 }

@@ -86,6 +86,35 @@ fn ready<'a, T>(active: &'a mut Option<Active<T>>, slot: &Slot) -> Answer<&'a mu
     if found.waits_for_login { Err(CKR_USER_NOT_LOGGED_IN) } else { Ok(found) }
 }
 
+/// Takes the work of an operation that ends now, in one part or after several.
+///
+/// # Errors
+/// As [`ready`]; `CKR_OPERATION_ACTIVE` for the one part of what came in several.
+fn ending<'a, T>(
+    place: &'a mut Option<Active<T>>,
+    slot: &Slot,
+    is_whole: bool,
+) -> Answer<Ending<'a, T>> {
+    if ready(place, slot)?.has_parts && is_whole {
+        return Err(CKR_OPERATION_ACTIVE);
+    }
+    Ok(Ending(place))
+}
+
+/// An operation that is there and may end.
+struct Ending<'a, T>(&'a mut Option<Active<T>>);
+
+impl<T> Ending<'_, T> {
+    fn work(&self) -> Answer<&T> {
+        self.0.as_ref().map(|active| &active.work).ok_or(CKR_OPERATION_NOT_INITIALIZED)
+    }
+
+    /// The operation ends, whatever comes of it.
+    fn take(self) -> Answer<T> {
+        self.0.take().map(|active| active.work).ok_or(CKR_OPERATION_NOT_INITIALIZED)
+    }
+}
+
 const fn signing(operations: &mut Operations, kind: Kind) -> &mut Option<Active<Signing>> {
     match kind {
         Kind::Sign => &mut operations.sign,
@@ -199,17 +228,13 @@ impl Module {
     ) -> Answer<Given> {
         let (session, slot) = self.session(session)?;
         let mut operations = locked(&session.operations);
-        let active = ready(&mut operations.sign, slot)?;
-        if data.is_some() && active.has_parts {
-            return Err(CKR_OPERATION_ACTIVE);
-        }
-        if let Some(answer) = self.room(active.work.size_max(), room)? {
+        let ending = ending(&mut operations.sign, slot, data.is_some())?;
+        if let Some(answer) = self.room(ending.work()?.size_max(), room)? {
             return Ok(answer);
         }
-        let active = operations.sign.take().ok_or(CKR_OPERATION_NOT_INITIALIZED)?;
+        let mut work = ending.take()?;
         let call = self.strain(&session, slot)?;
-        let mut work = active.work;
-        data.map_or(Ok(()), |data| work.update(data))?;
+        work.update(data.unwrap_or_default())?;
         let mut signature = work.sign()?;
         slot.faults.spoil(call, &mut signature);
         // What is spoiled may be longer than what was asked for.
@@ -229,14 +254,9 @@ impl Module {
     ) -> Answer<()> {
         let (session, slot) = self.session(session)?;
         let mut operations = locked(&session.operations);
-        let active = ready(&mut operations.verify, slot)?;
-        if data.is_some() && active.has_parts {
-            return Err(CKR_OPERATION_ACTIVE);
-        }
-        let active = operations.verify.take().ok_or(CKR_OPERATION_NOT_INITIALIZED)?;
+        let mut work = ending(&mut operations.verify, slot, data.is_some())?.take()?;
         self.strain(&session, slot)?;
-        let mut work = active.work;
-        data.map_or(Ok(()), |data| work.update(data))?;
+        work.update(data.unwrap_or_default())?;
         work.verify(signature)
     }
 
@@ -264,32 +284,32 @@ impl Module {
         Ok(())
     }
 
-    /// `C_Encrypt`, `C_Decrypt`.
+    /// `C_Encrypt`, `C_Decrypt` with the data, `C_EncryptFinal`, `C_DecryptFinal` without.
     ///
     /// # Errors
     /// As there.
     pub(crate) fn cipher(
         &self,
         session: CK_SESSION_HANDLE,
-        data: &[u8],
+        data: Option<&[u8]>,
         room: Option<usize>,
         kind: Kind,
     ) -> Answer<Given> {
         let (session, slot) = self.session(session)?;
         let mut operations = locked(&session.operations);
-        let place = ciphering(&mut operations, kind);
-        let active = ready(place, slot)?;
-        if active.has_parts {
-            return Err(CKR_OPERATION_ACTIVE);
-        }
-        let bound = active.work.finish_size_max(data.len());
+        let ending = ending(ciphering(&mut operations, kind), slot, data.is_some())?;
+        let work = ending.work()?;
         if room.is_none() {
+            let bound = work.finish_size_max(data.map_or(0, <[u8]>::len));
             return self.room(bound, None).map(|answer| answer.unwrap_or(Given::Size(bound)));
         }
-        let done = self.strain(&session, slot).and_then(|_| active.work.whole(data));
+        let done = self.strain(&session, slot).and_then(|_| match data {
+            Some(data) => work.whole(data),
+            None => work.finish(),
+        });
         let given = done.and_then(|bytes| self.fitted(bytes, room));
         if !matches!(given, Ok(Given::TooSmall(_))) {
-            *place = None;
+            ending.take()?;
         }
         given
     }
@@ -318,32 +338,6 @@ impl Module {
             *place = None;
         }
         given.map(Given::Bytes)
-    }
-
-    /// `C_EncryptFinal`, `C_DecryptFinal`.
-    ///
-    /// # Errors
-    /// As there.
-    pub(crate) fn finish_ciphering(
-        &self,
-        session: CK_SESSION_HANDLE,
-        room: Option<usize>,
-        kind: Kind,
-    ) -> Answer<Given> {
-        let (session, slot) = self.session(session)?;
-        let mut operations = locked(&session.operations);
-        let place = ciphering(&mut operations, kind);
-        let active = ready(place, slot)?;
-        if room.is_none() {
-            let bound = active.work.finish_size_max(0);
-            return self.room(bound, None).map(|answer| answer.unwrap_or(Given::Size(bound)));
-        }
-        let done = self.strain(&session, slot).and_then(|_| active.work.finish());
-        let given = done.and_then(|bytes| self.fitted(bytes, room));
-        if !matches!(given, Ok(Given::TooSmall(_))) {
-            *place = None;
-        }
-        given
     }
 
     /// The bytes, if there is room for them; else they are overwritten.
@@ -416,15 +410,11 @@ impl Module {
     ) -> Answer<Given> {
         let (session, slot) = self.session(session)?;
         let mut operations = locked(&session.operations);
-        let active = current(&mut operations.digest, slot)?;
-        if data.is_some() && active.has_parts {
-            return Err(CKR_OPERATION_ACTIVE);
-        }
-        if let Some(answer) = self.room(active.work.size(), room)? {
+        let ending = ending(&mut operations.digest, slot, data.is_some())?;
+        if let Some(answer) = self.room(ending.work()?.size(), room)? {
             return Ok(answer);
         }
-        let active = operations.digest.take().ok_or(CKR_OPERATION_NOT_INITIALIZED)?;
-        let mut work = active.work;
+        let mut work = ending.take()?;
         work.update(data.unwrap_or_default());
         Ok(Given::Bytes(work.digest()))
     }

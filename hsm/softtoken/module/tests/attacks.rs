@@ -12,6 +12,29 @@ fn wrapping(card: &Card, session: CK_SESSION_HANDLE) -> CK_OBJECT_HANDLE {
     sm4(card, session, &new().flag(CKA_WRAP, true).flag(CKA_UNWRAP, true))
 }
 
+/// A card with a user, a key that wraps, and a key that may be wrapped.
+struct Scene {
+    card: Card,
+    session: CK_SESSION_HANDLE,
+    outer: CK_OBJECT_HANDLE,
+    inner: CK_OBJECT_HANDLE,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let card = Card::new("native");
+        let session = card.user();
+        let outer = wrapping(&card, session);
+        let inner = sm4(&card, session, &new().flag(CKA_EXTRACTABLE, true));
+        Self { card, session, outer, inner }
+    }
+
+    /// The one under the other.
+    fn wrapped(&self, call: &Call) -> Vec<u8> {
+        wrap(&self.card, self.session, call, [self.outer, self.inner]).unwrap()
+    }
+}
+
 fn secret(key_type: CK_KEY_TYPE) -> Template {
     new().number(CKA_CLASS, CKO_SECRET_KEY).number(CKA_KEY_TYPE, key_type)
 }
@@ -35,10 +58,7 @@ fn wrap(
 /// A wrapped key taken in byte by byte, as a secret so short that it can be guessed.
 #[test]
 fn no_piece_of_a_wrapped_key_comes_in() {
-    let card = Card::new("native");
-    let session = card.user();
-    let outer = wrapping(&card, session);
-    let inner = sm4(&card, session, &new().flag(CKA_EXTRACTABLE, true));
+    let Scene { card, session, outer, inner } = Scene::new();
     for code in [native::SM4_CBC_PAD, native::SM4_CBC] {
         let call = cbc(&card, code);
         let wrapped = wrap(&card, session, &call, [outer, inner]).unwrap();
@@ -85,10 +105,7 @@ fn fillings_are_zeros() {
 /// A stream can be cut and flipped at will: keys do not travel in one.
 #[test]
 fn counters_wrap_nothing() {
-    let card = Card::new("native");
-    let session = card.user();
-    let outer = wrapping(&card, session);
-    let inner = sm4(&card, session, &new().flag(CKA_EXTRACTABLE, true));
+    let Scene { card, session, outer, inner } = Scene::new();
     let counter = Parameter::Bytes([&128_u64.to_ne_bytes()[..], &[0; 16]].concat());
     let code = card.code(Algorithm::Block(Block::Sm4, Mode::Ctr)).unwrap();
     let call = card.module.call(code, counter).unwrap();
@@ -102,12 +119,10 @@ fn counters_wrap_nothing() {
 /// Unwrapped with a weaker template, a key would leave again under a key that the attacker knows.
 #[test]
 fn what_comes_in_wrapped_leaves_under_trusted_keys_only() {
-    let card = Card::new("native");
-    let session = card.user();
-    let outer = wrapping(&card, session);
-    let inner = sm4(&card, session, &new().flag(CKA_EXTRACTABLE, true));
-    let call = cbc(&card, native::SM4_CBC_PAD);
-    let wrapped = wrap(&card, session, &call, [outer, inner]).unwrap();
+    let scene = Scene::new();
+    let call = cbc(&scene.card, native::SM4_CBC_PAD);
+    let wrapped = scene.wrapped(&call);
+    let Scene { card, session, outer, .. } = scene;
     let weak = secret(native::KEY_SM4).flag(CKA_EXTRACTABLE, true);
     let unwrap =
         |template: &Template| card.module.unwrap(session, &call, outer, &wrapped, template);
@@ -129,12 +144,10 @@ fn what_comes_in_wrapped_leaves_under_trusted_keys_only() {
 /// A sensitive symmetric key is one for keys or one for data, whichever way it is made or changed.
 #[test]
 fn keys_are_for_keys_or_for_data() {
-    let card = Card::new("native");
-    let session = card.user();
-    let outer = wrapping(&card, session);
-    let inner = sm4(&card, session, &new().flag(CKA_EXTRACTABLE, true));
-    let call = cbc(&card, native::SM4_CBC_PAD);
-    let wrapped = wrap(&card, session, &call, [outer, inner]).unwrap();
+    let scene = Scene::new();
+    let call = cbc(&scene.card, native::SM4_CBC_PAD);
+    let wrapped = scene.wrapped(&call);
+    let Scene { card, session, outer, .. } = scene;
     for (one, other) in [
         (CKA_WRAP, CKA_DECRYPT),
         (CKA_UNWRAP, CKA_DECRYPT),
