@@ -17,6 +17,7 @@ mod bench;
 mod card;
 mod error;
 mod keygen;
+mod live;
 mod probe;
 mod status;
 mod token;
