@@ -181,7 +181,7 @@ pub trait Keystore: Send + Sync {
         None
     }
 
-    /// Uses sessions that would be closed for being idle, where the card closes such sessions. Asked
-    /// for often by whoever has a thread that may wait; costs nothing while nothing is due.
+    /// Uses sessions that would be closed for being idle, where the card closes such sessions.
+    /// Asked for often by whoever has a thread that may wait; costs nothing while nothing is due.
     fn tend(&self) {}
 }

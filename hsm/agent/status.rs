@@ -22,6 +22,10 @@ pub enum AgentState {
 }
 
 impl AgentState {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::Waiting, Self::Starting, Self::Serving, Self::Ending, Self::Refused, Self::Stopped];
+
     /// For metrics and logs.
     #[must_use]
     pub const fn name(self) -> &'static str {

@@ -60,6 +60,16 @@ pub enum CardError {
         /// What the card has.
         found: String,
     },
+    /// Two cards are called the same, and logs and metrics would mix them.
+    #[error("{} and {} are both called {name:?}", first.display(), second.display())]
+    SameName {
+        /// What both files say.
+        name: String,
+        /// One of the files.
+        first: PathBuf,
+        /// The other.
+        second: PathBuf,
+    },
     /// Another tile signs with this card.
     #[error("card {card:?} signs for another tile already: each needs a card of its own")]
     Taken {
@@ -80,6 +90,7 @@ impl CardError {
             Self::Config(_)
             | Self::OtherKey { .. }
             | Self::OtherToken { .. }
+            | Self::SameName { .. }
             | Self::Taken { .. }
             | Self::Host(_) => false,
         }
@@ -104,6 +115,7 @@ impl CardError {
             Self::Config(_)
             | Self::OtherKey { .. }
             | Self::OtherToken { .. }
+            | Self::SameName { .. }
             | Self::Taken { .. } => true,
         }
     }
@@ -115,6 +127,12 @@ pub struct NodeCard {
     config: CardConfig,
     service: Service,
     line: Mutex<Option<Box<dyn Line>>>,
+}
+
+impl std::fmt::Debug for NodeCard {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("NodeCard").field("file", &self.file).finish_non_exhaustive()
+    }
 }
 
 /// In which process its library runs.
@@ -134,8 +152,7 @@ pub struct CardStatus {
 }
 
 impl NodeCard {
-    fn start(file: PathBuf, program: PathBuf) -> Result<Self, CardError> {
-        let config = CardConfig::load(&file)?;
+    fn start(file: PathBuf, config: CardConfig, program: PathBuf) -> Result<Self, CardError> {
         let (service, line): (_, Box<dyn Line>) = match &config.mode {
             CardMode::InProcess => {
                 let verifier = kernels::provider().verifier;
@@ -302,7 +319,12 @@ impl Cards {
         if let Some(card) = self.open.iter().find(|card| card.file == file) {
             return Ok(Arc::clone(card));
         }
-        let card = Arc::new(NodeCard::start(file, self.program.clone())?);
+        let config = CardConfig::load(&file)?;
+        if let Some(other) = self.open.iter().find(|card| card.config.name == config.name) {
+            let (name, first) = (config.name, other.file.clone());
+            return Err(CardError::SameName { name, first, second: file });
+        }
+        let card = Arc::new(NodeCard::start(file, config, self.program.clone())?);
         self.open.push(Arc::clone(&card));
         Ok(card)
     }

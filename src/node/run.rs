@@ -155,7 +155,7 @@ fn run_with(config: &NodeConfig, provider: Proven) -> Result<(), RunError> {
     let folder = DataDir::open(&config.node.data_dir, &identity)?;
     genesis_copy::keep(folder.path(), &genesis).map_err(RunError::host("copy of the genesis"))?;
     remove_ready(folder.path());
-    let (metrics, health) = (Arc::new(Metrics::default()), Arc::new(Health::default()));
+    let (metrics, health) = (metrics_with(&cards, &desk), Arc::new(Health::default()));
     let explanation = Arc::new(Explanation::of(&genesis));
     let shared = (Arc::clone(&metrics), Arc::clone(&health), Arc::clone(&explanation));
     let admin = Admin::start(config.admin.listen, shared.0, shared.1, shared.2)
@@ -208,6 +208,13 @@ fn run_with(config: &NodeConfig, provider: Proven) -> Result<(), RunError> {
     drop(admin);
     drop(folder);
     Ok(())
+}
+
+/// The metrics, with what the cards count among them.
+fn metrics_with(cards: &Cards, desk: &SigningDesk) -> Arc<Metrics> {
+    let metrics = Arc::new(Metrics::default());
+    metrics.publish_cards(cards.all().to_vec(), desk.card_counts());
+    metrics
 }
 
 /// The desk that signs votes and proposals, and the signer of links where there are any.

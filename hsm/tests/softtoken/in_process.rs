@@ -163,8 +163,8 @@ fn with_keep_alive(token: &Token) -> &'static str {
 }
 
 #[test]
-fn sessions_that_a_card_ends_when_idle_are_kept_alive_and_without_that_are_replaced() {
-    let test = "in_process::sessions_that_a_card_ends_when_idle_are_kept_alive_and_without_that_are_replaced";
+fn sessions_that_a_card_ends_when_idle_are_kept_alive_or_replaced() {
+    let test = "in_process::sessions_that_a_card_ends_when_idle_are_kept_alive_or_replaced";
     with_each(test, &["native"], |token| {
         token.make_keys();
         for is_kept in [true, false] {

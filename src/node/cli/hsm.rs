@@ -18,6 +18,7 @@ mod bench;
 mod card;
 mod error;
 mod keygen;
+mod live;
 mod probe;
 mod shares;
 mod status;

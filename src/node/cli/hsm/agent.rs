@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! node's socket --> card.toml --> sandbox --> library, PIN, sessions --> serve until told to stop
-//! --listen: own socket --> card.toml --> sandbox --> library, ... --> serve one node, then the next
+//! --listen: own socket --> card.toml --> sandbox --> library --> serve one node, then the next
 //! ```
 //!
 //! The order is the point: nothing is opened before the socket, and no foreign code runs before the
