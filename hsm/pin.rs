@@ -79,8 +79,9 @@ impl Pin {
         read_to_end(source).map_err(|reason| Error::PinUnreadable { source_name, reason })
     }
 
-    /// The bytes, for the library alone.
-    pub(crate) fn bytes(&self) -> &[u8] {
+    /// The bytes: for the library, or for deriving the key of what a passphrase opens.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
         self.page.bytes().get(..self.size).unwrap_or(&[])
     }
 }

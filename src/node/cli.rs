@@ -19,6 +19,7 @@ mod keys;
 mod ledger;
 mod localnet;
 mod node;
+mod passphrase;
 mod query;
 mod receipt;
 mod remote;
@@ -154,7 +155,7 @@ fn run(noun: Noun, output: Output) -> Result<(), CliError> {
         Noun::Account(verb) => account::run(&verb, output),
         Noun::Config(verb) => config::run(verb, output),
         Noun::Genesis(verb) => genesis::run(verb, output),
-        Noun::Keys(verb) => keys::run(verb, output),
+        Noun::Keys(verb) => keys::run(&verb, output),
         Noun::Consensus(verb) => consensus::run(&verb, output),
         Noun::Crypto(verb) => crypto::run(*verb, output),
         Noun::Hsm(verb) => hsm::run(*verb, output),

@@ -88,7 +88,7 @@ pub(super) fn run(verb: Verb, output: Output) -> Result<(), CliError> {
 }
 
 /// A key of the command line. The error shows no value, since somebody may have put a PIN there.
-fn key(text: &str) -> Result<KeyUri, String> {
+pub(super) fn key(text: &str) -> Result<KeyUri, String> {
     let said = |error: hufu_hsm::uri::UriError| format!("{error}; write pkcs11:object=LABEL");
     text.parse().map_err(said)
 }

@@ -13,6 +13,7 @@ use serde_json::json;
 use zeroize::Zeroizing;
 
 use super::super::CliError;
+use super::super::passphrase::PassphraseArguments;
 use super::files;
 use crate::output::Output;
 use crate::{kernels, keys_file};
@@ -107,6 +108,8 @@ pub(in crate::cli) struct Sign {
     #[arg(long, value_name = "PEM")]
     key: PathBuf,
     #[command(flatten)]
+    passphrase: PassphraseArguments,
+    #[command(flatten)]
     identity: IdentityArguments,
     /// Write the DER of the signature to this new file; `-` is standard output. Else its
     /// hexadecimal digits are printed.
@@ -124,7 +127,7 @@ pub(super) fn sign(sign: &Sign, output: Output) -> Result<(), CliError> {
         files::check_new(out, sign.force)?;
     }
     let identity = sign.identity.bytes()?;
-    let signer = load_private_key(&sign.key)?;
+    let signer = load_private_key(&sign.key, &sign.passphrase)?;
     let digest = digest_of_file(&identity_digest(&identity, signer.public_key()), &sign.file)?;
     let signature = signer.sign(&digest).map_err(|error| {
         CliError::file(error, &sign.key, "run `hufu crypto selftest`: this machine errs")
@@ -191,6 +194,8 @@ pub(in crate::cli) struct Decrypt {
     /// The private key's file.
     #[arg(long, value_name = "PEM")]
     key: PathBuf,
+    #[command(flatten)]
+    passphrase: PassphraseArguments,
     /// Read 04 || C1 || C3 || C2 instead of the DER form of GM/T 0009.
     #[arg(long)]
     raw: bool,
@@ -206,7 +211,7 @@ pub(in crate::cli) struct Decrypt {
 
 pub(super) fn decrypt(decrypt: &Decrypt, output: Output) -> Result<(), CliError> {
     files::check_new(&decrypt.out, decrypt.force)?;
-    let signer = load_private_key(&decrypt.key)?;
+    let signer = load_private_key(&decrypt.key, &decrypt.passphrase)?;
     let limit = bytes_max(PLAINTEXT_SIZE_MAX + CIPHERTEXT_EXTRA_BYTES);
     let bytes = files::read_all(&decrypt.file, limit)?;
     let read = if decrypt.raw { Ciphertext::from_bytes } else { Ciphertext::from_der };
@@ -237,8 +242,12 @@ fn bytes_max(size: usize) -> u64 {
     u64::try_from(size).unwrap_or(u64::MAX)
 }
 
-fn load_private_key(path: &Path) -> Result<SoftwareSigner, CliError> {
-    keys_file::load(path).map_err(|error| CliError::key(&error, path))
+fn load_private_key(
+    path: &Path,
+    passphrase: &PassphraseArguments,
+) -> Result<SoftwareSigner, CliError> {
+    let key = keys_file::open(path).and_then(|key| key.unlock(passphrase.source().as_ref()));
+    key.map_err(|error| CliError::key(&error, path))
 }
 
 /// The key of a public key file.
