@@ -9,6 +9,7 @@
 //! works at the start of the node too. A PIN that is refused was tried once.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use hufu_hsm::agent::Agent;
@@ -64,7 +65,7 @@ impl CardError {
 
 /// See the module.
 pub struct CardSession {
-    keystore: Box<dyn Keystore>,
+    keystore: Arc<dyn Keystore>,
     /// Ends when this is dropped.
     _agent: Option<Agent>,
 }
@@ -79,12 +80,12 @@ impl CardSession {
         let program = std::env::current_exe()?;
         let (agent, _) = Agent::start(config.agent(program, &std::path::absolute(file)?))?;
         agent.client().wait_ready(deadline_in(PATIENCE))?;
-        Ok(Self { keystore: Box::new(agent.client().clone()), _agent: Some(agent) })
+        Ok(Self { keystore: Arc::new(agent.client().clone()), _agent: Some(agent) })
     }
 
-    /// One that stands on another keystore.
-    #[cfg(test)]
-    pub(crate) fn on(keystore: Box<dyn Keystore>) -> Self {
+    /// A session with a card that others keep open, and that serves.
+    #[must_use]
+    pub fn on(keystore: Arc<dyn Keystore>) -> Self {
         Self { keystore, _agent: None }
     }
 

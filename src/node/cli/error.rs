@@ -80,10 +80,16 @@ impl CliError {
         Self::Usage { what: what.to_string(), remedy: remedy.to_string() }
     }
 
-    /// A key file that is not used.
+    /// A key file that is not used. A passphrase that is wrong or not there is what somebody set up
+    /// wrongly, as a PIN is.
     #[must_use]
     pub fn key(error: &KeyFileError, path: &Path) -> Self {
-        Self::file(error, path, error.remedy())
+        match error {
+            KeyFileError::Passphrase | KeyFileError::PassphraseUnreadable { .. } => {
+                Self::misconfigured(error, path.display(), error.remedy())
+            }
+            _ => Self::file(error, path, error.remedy()),
+        }
     }
 
     /// Data keys that are not used: their file, or what was set up of the card that wraps them.

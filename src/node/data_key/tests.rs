@@ -1,7 +1,7 @@
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::PathBuf;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use hufu_crypto::{Digest, PublicKey, Signature, Sm3, software_provider};
 use hufu_hsm::{CardIdentity, Error, KeyHandle, KeyReference};
@@ -121,7 +121,7 @@ impl Drawer {
                 return Err(Error::Agent { reason }.into());
             }
         };
-        Ok(CardSession::on(Box::new(fake)))
+        Ok(CardSession::on(Arc::new(fake)))
     }
 }
 
