@@ -329,7 +329,12 @@ impl Cards {
         Ok(card)
     }
 
-    /// All cards that were asked for, in their order.
+    /// Ends the agents of cards that nobody keeps: those whose keys were needed for the start alone.
+    pub fn let_go(&mut self) {
+        self.open.retain(|card| Arc::strong_count(card) > 1);
+    }
+
+    /// All cards that were asked for and not let go of, in their order.
     #[must_use]
     pub fn all(&self) -> &[Arc<NodeCard>] {
         &self.open

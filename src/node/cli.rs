@@ -20,6 +20,7 @@ mod keys;
 mod ledger;
 mod localnet;
 mod node;
+mod passphrase;
 mod query;
 mod receipt;
 mod remote;
@@ -155,7 +156,7 @@ fn run(noun: Noun, output: Output) -> Result<(), CliError> {
         Noun::Account(verb) => account::run(&verb, output),
         Noun::Config(verb) => config::run(verb, output),
         Noun::Genesis(verb) => genesis::run(verb, output),
-        Noun::Keys(verb) => keys::run(verb, output),
+        Noun::Keys(verb) => keys::run(&verb, output),
         Noun::Consensus(verb) => consensus::run(&verb, output),
         Noun::Crypto(verb) => crypto::run(*verb, output),
         Noun::Hsm(verb) => hsm::run(*verb, output),

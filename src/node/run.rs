@@ -6,12 +6,14 @@
 //!   -> SIGTERM or SIGINT -> drain -> end, or at once when the same signal comes again
 //! ```
 
+use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
 use hufu_crypto::{Backend, Provider, Signer, selftest};
+use hufu_hsm::pin::Pin;
 use hufu_runtime::process::{self, Signal, Signals};
 use hufu_runtime::thread::{Failure, Group, abort_process};
 use hufu_storage::data_dir::{DataDir, Identity};
@@ -20,16 +22,18 @@ use hufu_types::Genesis;
 
 use crate::admin::Admin;
 use crate::assemble::{self, Parts};
+use crate::card_session::CardSession;
 use crate::cards::Cards;
 use crate::config::NodeConfig;
-use crate::data_key;
+use crate::data_key::{self, DataKeyError};
+use crate::encrypted_key;
 use crate::explain::Explanation;
 use crate::genesis_copy;
 use crate::genesis_file;
 use crate::health::{Health, NodeState};
 use crate::host_check;
 use crate::kernels;
-use crate::keys_file::{self, NodeKey};
+use crate::keys_file::{self, KeyFileError, NodeKey};
 use crate::log;
 use crate::metrics::Metrics;
 use crate::ready::Ready;
@@ -68,6 +72,14 @@ pub enum RunError {
     /// The card with the vote key cannot be used.
     #[error("node.key: {0}")]
     Card(DeskError),
+    /// The data keys cannot be read, or their card does not unwrap them.
+    #[error("storage.key_file {path}: {cause}; {}", cause.remedy())]
+    DataKey {
+        /// The file.
+        path: String,
+        /// What is wrong.
+        cause: Box<DataKeyError>,
+    },
     /// A tile failed.
     #[error(transparent)]
     Tile(#[from] Failure),
@@ -88,6 +100,7 @@ impl RunError {
             Self::Configuration(_) => return true,
             // A PIN that was refused must not be tried again by whoever starts services.
             Self::Card(error) => return !error.may_pass(),
+            Self::DataKey { cause, .. } => return cause.is_permanent(),
             Self::DataFolder(error) | Self::Recover(RecoverError::Storage(error)) => error,
             _ => return false,
         };
@@ -142,14 +155,12 @@ fn run_with(config: &NodeConfig, provider: Proven) -> Result<(), RunError> {
     process::forbid_core_dumps().map_err(RunError::host("core dumps"))?;
     let genesis = genesis_file::load(&config.node.genesis)
         .map_err(|fault| RunError::Configuration(fault.to_string()))?;
-    let mut cards = Cards::new().map_err(|error| RunError::Card(error.into()))?;
-    let (desk, link_signer) = load_keys(config, &provider, &mut cards)?;
     let broken = host_check::broken_configuration(config, &genesis);
     if !broken.is_empty() {
         let lines: Vec<String> = broken.iter().map(ToString::to_string).collect();
         return Err(RunError::Configuration(lines.join("\n")));
     }
-    let keys = load_data_keys(config, &provider)?;
+    let Keys { cards, data, desk, link_signer } = Keys::load(config, &provider)?;
     let address = desk.public_key().address();
     let identity = Identity { chain: genesis.chain_id().0, node: address };
     let folder = DataDir::open(&config.node.data_dir, &identity)?;
@@ -161,7 +172,7 @@ fn run_with(config: &NodeConfig, provider: Proven) -> Result<(), RunError> {
     let admin = Admin::start(config.admin.listen, shared.0, shared.1, shared.2)
         .map_err(RunError::host(format!("admin.listen {}", config.admin.listen)))?;
     health.set(NodeState::Recovering);
-    let options = storage_options(config, &folder, &genesis, &provider).with_keys(keys);
+    let options = storage_options(config, &folder, &genesis, &provider).with_keys(data);
     let mut go_on = |_| !matches!(next_stop(&signals), Ok(Some(_)));
     let recovered = recovery::recover(&genesis, &provider, &metrics, options, &mut go_on);
     let recovered = match recovered {
@@ -210,6 +221,24 @@ fn run_with(config: &NodeConfig, provider: Proven) -> Result<(), RunError> {
     Ok(())
 }
 
+/// All keys of a node, and the cards that keep some of them.
+struct Keys {
+    cards: Cards,
+    data: Option<Keyring>,
+    desk: SigningDesk,
+    link_signer: Option<Box<dyn Signer>>,
+}
+
+impl Keys {
+    fn load(config: &NodeConfig, provider: &Provider) -> Result<Self, RunError> {
+        let mut cards = Cards::new().map_err(|error| RunError::Card(error.into()))?;
+        let data = load_data_keys(config, provider, &mut cards)?;
+        let (desk, link_signer) = load_keys(config, provider, &mut cards)?;
+        cards.let_go();
+        Ok(Self { cards, data, desk, link_signer })
+    }
+}
+
 /// The metrics, with what the cards count among them.
 fn metrics_with(cards: &Cards, desk: &SigningDesk) -> Arc<Metrics> {
     let metrics = Arc::new(Metrics::default());
@@ -223,40 +252,79 @@ fn load_keys(
     provider: &Provider,
     cards: &mut Cards,
 ) -> Result<(SigningDesk, Option<Box<dyn Signer>>), RunError> {
-    let link = config.peer.as_ref().map(|peer| load_key(&peer.key_file, provider)).transpose()?;
-    let key = keys_file::open(&config.node.key);
-    let desk = match key.map_err(|fault| RunError::Configuration(fault.to_string()))? {
-        NodeKey::Software(signer) => {
-            let signer = signer.seeded_by(Arc::clone(&provider.entropy));
-            SigningDesk::software(Box::new(signer))
-        }
-        NodeKey::Card(key) => {
-            let checked = key.check_votes();
-            checked.map_err(|fault| RunError::Configuration(fault.to_string()))?;
+    let open = |named: &'static str, path: &Path| match keys_file::open(path) {
+        Ok(key) => Ok((named, key)),
+        Err(fault) => Err(key_fault(named, &fault)),
+    };
+    let vote = open("node.key", &config.node.key)?;
+    let peer = config.peer.as_ref();
+    let link = peer.map(|peer| open("peer.key_file", &peer.key_file)).transpose()?;
+    warn_of_clear_keys(std::iter::once(&vote).chain(&link));
+    // Read once: a descriptor gives it once only.
+    let is_locked = |(_, key): &(&str, NodeKey)| matches!(key, NodeKey::Encrypted(_));
+    let source = config.node.passphrase.as_ref();
+    let source = source.filter(|_| is_locked(&vote) || link.as_ref().is_some_and(is_locked));
+    let passphrase = source.map(encrypted_key::passphrase).transpose();
+    let passphrase = passphrase.map_err(|fault| key_fault("node.passphrase", &fault))?;
+    let signer = |(named, key): (&'static str, NodeKey)| {
+        let signer = signer_of(key, passphrase.as_ref(), provider);
+        signer.map_err(|fault| key_fault(named, &fault))
+    };
+    let link = link.map(&signer).transpose()?;
+    let desk = match vote {
+        (named, NodeKey::Card(key)) => {
+            key.check_votes().map_err(|fault| key_fault(named, &fault))?;
             SigningDesk::card(cards, &key).map_err(RunError::Card)?
         }
+        vote => SigningDesk::software(signer(vote)?),
     };
     Ok((desk, link))
 }
 
-/// The signer of a key file, the seeds of its nonces from the provider.
-fn load_key(path: &Path, provider: &Provider) -> Result<Box<dyn Signer>, RunError> {
-    let signer = keys_file::load(path);
-    let signer = signer.map_err(|fault| RunError::Configuration(fault.to_string()))?;
+/// The signer of a key in software, the seeds of its nonces from the provider.
+fn signer_of(
+    key: NodeKey,
+    passphrase: Option<&Pin>,
+    provider: &Provider,
+) -> Result<Box<dyn Signer>, KeyFileError> {
+    let signer = match (key, passphrase) {
+        (NodeKey::Encrypted(key), Some(passphrase)) => key.open(passphrase)?,
+        (key, _) => key.unlock(None)?,
+    };
     Ok(Box::new(signer.seeded_by(Arc::clone(&provider.entropy))))
 }
 
+fn key_fault(named: &str, fault: &KeyFileError) -> RunError {
+    RunError::Configuration(format!("{named}: {fault}; {}", fault.remedy()))
+}
+
+/// Says once which keys whoever reads the disk could sign with.
+fn warn_of_clear_keys<'a>(keys: impl Iterator<Item = &'a (&'static str, NodeKey)>) {
+    let clear = keys.filter(|(_, key)| matches!(key, NodeKey::Software(_)));
+    let names: Vec<&str> = clear.map(|(named, _)| *named).collect();
+    if !names.is_empty() {
+        let reason = "`hufu keys encrypt` puts them under a passphrase, a card keeps them better";
+        let keys: &str = &names.join(", ");
+        log::warn("private keys are stored in clear", &[("keys", keys), ("reason", reason)]);
+    }
+}
+
 /// The keys that the data folder is encrypted with; none where it is stored in clear.
-fn load_data_keys(config: &NodeConfig, provider: &Provider) -> Result<Option<Keyring>, RunError> {
+fn load_data_keys(
+    config: &NodeConfig,
+    provider: &Provider,
+    cards: &mut Cards,
+) -> Result<Option<Keyring>, RunError> {
     let Some(path) = config.storage.key_file() else {
         let reason = "storage.encryption is \"none\"";
         log::warn("the data folder is not encrypted", &[("reason", reason)]);
         return Ok(None);
     };
-    let keys = data_key::load(path, provider);
-    let keys = keys.map_err(|fault| {
-        let (path, remedy) = (path.display(), fault.remedy());
-        RunError::Configuration(format!("storage.key_file {path}: {fault}; {remedy}"))
+    let cards = RefCell::new(cards);
+    let open = |file: &Path| CardSession::of(&mut cards.borrow_mut(), file);
+    let keys = data_key::load_by(path, provider, &open).map_err(|cause| {
+        let (path, cause) = (path.display().to_string(), Box::new(cause));
+        RunError::DataKey { path, cause }
     })?;
     Ok(Some(keys))
 }
@@ -410,7 +478,8 @@ mod tests {
         keys_file::create(&path).unwrap();
         let good = kernels::provider();
         let empty = Provider { entropy: Arc::new(Empty), ..good.clone() };
-        let sign = |provider| load_key(&path, provider).unwrap().sign(&Digest([3; 32]));
+        let key = || keys_file::open(&path).unwrap();
+        let sign = |provider| signer_of(key(), None, provider).unwrap().sign(&Digest([3; 32]));
         assert!(sign(&good).is_ok());
         assert!(matches!(sign(&empty), Err(hufu_crypto::Error::Entropy { .. })));
     }

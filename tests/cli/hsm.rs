@@ -21,6 +21,8 @@ use super::{code, folder, stderr, stdout};
 
 #[path = "cards.rs"]
 mod cards;
+#[path = "data_keys.rs"]
+mod data_keys;
 
 const PIN: &str = "12345678";
 const OFFICER_PIN: &str = "87654321";

@@ -96,9 +96,13 @@ impl Folder {
             Ok::<_, CliError>(*made.public_key())
         };
         let link_key = key("link.pem")?;
-        let key = if key_file == KEY_FILE { key(KEY_FILE)? } else { cards::make(&node, index)? };
-        let path = self.data_key(index);
-        data_key::create(&path).map_err(|error| CliError::key(&error, &path))?;
+        let key = if key_file == KEY_FILE {
+            let path = self.data_key(index);
+            data_key::create(&path).map_err(|error| CliError::key(&error, &path))?;
+            key(KEY_FILE)?
+        } else {
+            cards::make(&node, index)?
+        };
         let path = node.join("hufu.toml");
         fs::write(&path, configuration).map_err(|cause| failed(cause, &path))?;
         Ok(Validator { name: name(index), key, link_key, power: 1 })

@@ -54,7 +54,7 @@ impl Token {
 
 /// Reads a card's file, and gives this process the environment that the library would have in an
 /// agent.
-pub(super) fn load(path: &Path) -> Result<CardConfig, CliError> {
+pub(in crate::cli) fn load(path: &Path) -> Result<CardConfig, CliError> {
     let config = CardConfig::load(path).map_err(|error| refused_file(&error))?;
     take_environment(&config, path)?;
     Ok(config)
