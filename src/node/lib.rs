@@ -4,6 +4,7 @@
 pub mod account_view;
 pub mod admin;
 pub mod assemble;
+pub mod audit;
 pub mod block_window;
 pub mod card_key;
 pub mod cli;

@@ -2,7 +2,8 @@
 //! them in order.
 //!
 //! ```text
-//! self-test -> config, genesis, key -> data folder (locked) -> recovery -> tiles -> ready file
+//! self-test -> config, genesis -> data folder (locked) -> audit log -> keys -> recovery -> tiles
+//!   -> ready file
 //!   -> SIGTERM or SIGINT -> drain -> end, or at once when the same signal comes again
 //! ```
 
@@ -11,15 +12,19 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use hufu_crypto::{Backend, Provider, Signer, selftest};
+use hufu_crypto::{Address, Backend, Provider, Signer, selftest};
+use hufu_hsm::custody::Custody;
 use hufu_runtime::process::{self, Signal, Signals};
 use hufu_runtime::thread::{Failure, Group, abort_process};
+use hufu_storage::audit_log::AuditError;
 use hufu_storage::data_dir::{DataDir, Identity};
 use hufu_storage::keyring::Keyring;
 use hufu_types::Genesis;
 
 use crate::admin::Admin;
 use crate::assemble::{self, Parts};
+use crate::audit::events::{self, Started};
+use crate::audit::{self, NodeAudit};
 use crate::config::NodeConfig;
 use crate::data_key;
 use crate::explain::Explanation;
@@ -67,6 +72,9 @@ pub enum RunError {
     /// The card with the vote key cannot be used.
     #[error("node.key: {0}")]
     Card(DeskError),
+    /// The audit log cannot be written.
+    #[error("audit log: {0}")]
+    Audit(#[from] AuditError),
     /// A tile failed.
     #[error(transparent)]
     Tile(#[from] Failure),
@@ -87,6 +95,7 @@ impl RunError {
             Self::Configuration(_) => return true,
             // A PIN that was refused must not be tried again by whoever starts services.
             Self::Card(error) => return !error.may_pass(),
+            Self::Audit(error) => return matches!(error, AuditError::OtherOwner { .. }),
             Self::DataFolder(error) | Self::Recover(RecoverError::Storage(error)) => error,
             _ => return false,
         };
@@ -141,16 +150,8 @@ fn run_with(config: &NodeConfig, provider: Proven) -> Result<(), RunError> {
     process::forbid_core_dumps().map_err(RunError::host("core dumps"))?;
     let genesis = genesis_file::load(&config.node.genesis)
         .map_err(|fault| RunError::Configuration(fault.to_string()))?;
-    let (desk, link_signer) = load_keys(config, &provider)?;
-    let broken = host_check::broken_configuration(config, &genesis);
-    if !broken.is_empty() {
-        let lines: Vec<String> = broken.iter().map(ToString::to_string).collect();
-        return Err(RunError::Configuration(lines.join("\n")));
-    }
-    let keys = load_data_keys(config, &provider)?;
-    let address = desk.public_key().address();
-    let identity = Identity { chain: genesis.chain_id().0, node: address };
-    let folder = DataDir::open(&config.node.data_dir, &identity)?;
+    let Opened { address, folder, audit, desk, link_signer, keys } =
+        open(config, &genesis, &provider)?;
     genesis_copy::keep(folder.path(), &genesis).map_err(RunError::host("copy of the genesis"))?;
     remove_ready(folder.path());
     let (metrics, health) = (Arc::new(Metrics::default()), Arc::new(Health::default()));
@@ -176,6 +177,7 @@ fn run_with(config: &NodeConfig, provider: Proven) -> Result<(), RunError> {
         genesis: &genesis,
         address,
         desk,
+        audit,
         link_signer,
         provider,
         metrics: Arc::clone(&metrics),
@@ -208,21 +210,93 @@ fn run_with(config: &NodeConfig, provider: Proven) -> Result<(), RunError> {
     Ok(())
 }
 
-/// The desk that signs votes and proposals, and the signer of links where there are any.
-fn load_keys(
+/// What a node has opened before it looks at its data.
+struct Opened {
+    address: Address,
+    folder: DataDir,
+    audit: NodeAudit,
+    desk: SigningDesk,
+    link_signer: Option<Box<dyn Signer>>,
+    keys: Option<Keyring>,
+}
+
+/// Opens the data folder, and the node's keys under the eyes of the audit log.
+fn open(config: &NodeConfig, genesis: &Genesis, provider: &Provider) -> Result<Opened, RunError> {
+    let key = keys_file::open(&config.node.key);
+    let key = key.map_err(|fault| RunError::Configuration(fault.to_string()))?;
+    let address = key.public_key().address();
+    let broken = host_check::broken_configuration(config, genesis);
+    if !broken.is_empty() {
+        let lines: Vec<String> = broken.iter().map(ToString::to_string).collect();
+        return Err(RunError::Configuration(lines.join("\n")));
+    }
+    let identity = Identity { chain: genesis.chain_id().0, node: address };
+    let folder = DataDir::open(&config.node.data_dir, &identity)?;
+    let mut audit = open_audit(config, genesis, address, provider)?;
+    let link_signer = load_link_key(config, provider, &mut audit)?;
+    let desk = open_desk(key, provider, &mut audit)?;
+    let keys = load_data_keys(config, provider, &mut audit)?;
+    audit.seal()?;
+    Ok(Opened { address, folder, audit, desk, link_signer, keys })
+}
+
+/// The audit log, which begins this run by saying what runs here.
+fn open_audit(
+    config: &NodeConfig,
+    genesis: &Genesis,
+    address: Address,
+    provider: &Provider,
+) -> Result<NodeAudit, RunError> {
+    let signer = load_key(&config.audit.key_file, provider)?;
+    let mut audit = NodeAudit::open(&audit::folder_of(config), address, signer)?;
+    let link_key = config.peer.as_ref().and(genesis.validators.get(&address));
+    let started = Started {
+        name: &config.node.name,
+        chain: genesis.chain_id().to_string(),
+        vote_key: address,
+        audit_key: audit.key().address(),
+        link_key: link_key.map(|own| own.link_key.address()),
+        kernels: kernels::backend().name(),
+    };
+    audit.record(&events::started(&started))?;
+    audit.sync()?;
+    Ok(audit)
+}
+
+/// The signer of links where there are any.
+fn load_link_key(
     config: &NodeConfig,
     provider: &Provider,
-) -> Result<(SigningDesk, Option<Box<dyn Signer>>), RunError> {
-    let link = config.peer.as_ref().map(|peer| load_key(&peer.key_file, provider)).transpose()?;
-    let key = keys_file::open(&config.node.key);
-    let desk = match key.map_err(|fault| RunError::Configuration(fault.to_string()))? {
+    audit: &mut NodeAudit,
+) -> Result<Option<Box<dyn Signer>>, RunError> {
+    let Some(peer) = &config.peer else { return Ok(None) };
+    let signer = load_key(&peer.key_file, provider)?;
+    let facts = vec![("custody", Custody::Software.name().to_owned())];
+    audit.record(&events::key_opened(signer.public_key().address(), "link", facts))?;
+    Ok(Some(signer))
+}
+
+/// The desk that signs votes and proposals; that there is none is on record before the node ends.
+fn open_desk(
+    key: NodeKey,
+    provider: &Provider,
+    audit: &mut NodeAudit,
+) -> Result<SigningDesk, RunError> {
+    let address = key.public_key().address();
+    let desk = match key {
         NodeKey::Software(signer) => {
             let signer = signer.seeded_by(Arc::clone(&provider.entropy));
-            SigningDesk::software(Box::new(signer))
+            Ok(SigningDesk::software(Box::new(signer)))
         }
-        NodeKey::Card(key) => SigningDesk::card(&key).map_err(RunError::Card)?,
+        NodeKey::Card(key) => SigningDesk::card(&key),
     };
-    Ok((desk, link))
+    let opened = audit.opening(desk, |desk| match desk {
+        Ok(desk) => events::key_opened(address, "vote", desk.facts()),
+        Err(error) => {
+            events::key_not_opened(address, "vote", error.outcome(), events::reason(error))
+        }
+    });
+    opened?.map_err(RunError::Card)
 }
 
 /// The signer of a key file, the seeds of its nonces from the provider.
@@ -233,14 +307,21 @@ fn load_key(path: &Path, provider: &Provider) -> Result<Box<dyn Signer>, RunErro
 }
 
 /// The keys that the data folder is encrypted with; none where it is stored in clear.
-fn load_data_keys(config: &NodeConfig, provider: &Provider) -> Result<Option<Keyring>, RunError> {
+fn load_data_keys(
+    config: &NodeConfig,
+    provider: &Provider,
+    audit: &mut NodeAudit,
+) -> Result<Option<Keyring>, RunError> {
     let Some(path) = config.storage.key_file() else {
         let reason = "storage.encryption is \"none\"";
         log::warn("the data folder is not encrypted", &[("reason", reason)]);
         return Ok(None);
     };
-    let keys = data_key::load(path, provider);
-    let keys = keys.map_err(|fault| {
+    let keys = audit.opening(data_key::load(path, provider), |keys| match keys {
+        Ok(keys) => events::data_keys_opened(keys.ids()),
+        Err(fault) => events::data_keys_not_opened(events::reason(fault)),
+    });
+    let keys = keys?.map_err(|fault| {
         let (path, remedy) = (path.display(), fault.remedy());
         RunError::Configuration(format!("storage.key_file {path}: {fault}; {remedy}"))
     })?;

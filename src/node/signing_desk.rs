@@ -14,10 +14,13 @@ use hufu_crypto::{Digest, PublicKey, Signature, Signer};
 use hufu_hsm::agent::{Agent, Submitter};
 use hufu_hsm::card::deadline_in;
 use hufu_hsm::config::CardConfig;
-use hufu_hsm::{ErrorClass, KeyHandle, Keystore, Usage};
+use hufu_hsm::custody::Custody;
+use hufu_hsm::{CardIdentity, ErrorClass, KeyHandle, Keystore, Usage};
 use hufu_runtime::clock::Nanos;
 use hufu_runtime::wake::PollSet;
+use hufu_storage::audit_log::Outcome;
 
+use crate::audit::events::outcome_of;
 use crate::card_key::CardKey;
 use crate::seeded_signer::SeededSigner;
 
@@ -50,6 +53,16 @@ pub enum DeskError {
 }
 
 impl DeskError {
+    /// What it means for an audit.
+    #[must_use]
+    pub const fn outcome(&self) -> Outcome {
+        match self {
+            Self::Card(error) => outcome_of(error),
+            Self::OtherKey { .. } => Outcome::Refused,
+            Self::Software(_) | Self::Config(_) | Self::Host(_) => Outcome::Failed,
+        }
+    }
+
     /// Whether the same signature may be asked for again: the card is away or busy. Anything else
     /// must stop the node.
     #[must_use]
@@ -83,6 +96,7 @@ pub struct CardDesk {
     public: PublicKey,
     deadline: Duration,
     tickets: u64,
+    facts: Vec<(&'static str, String)>,
 }
 
 impl SigningDesk {
@@ -104,8 +118,9 @@ impl SigningDesk {
         let (agent, submitter) = Agent::start(config.agent(program, &card))?;
         agent.client().wait_ready(deadline_in(START_TIME))?;
         let until = deadline_in(START_TIME);
-        let found = agent.client().identity(until)?.token_label;
-        if let Some(wanted) = key.key.token.as_ref().filter(|wanted| **wanted != found) {
+        let identity = agent.client().identity(until)?;
+        let found = &identity.token_label;
+        if let Some(wanted) = key.key.token.as_ref().filter(|wanted| *wanted != found) {
             let (wanted, found) = (format!("token {wanted:?}"), format!("token {found:?}"));
             return Err(hufu_hsm::Error::TokenMissing { wanted, found }.into());
         }
@@ -116,8 +131,19 @@ impl SigningDesk {
             return Err(DeskError::OtherKey { found, expected });
         }
         let (public, deadline) = (key.public, config.deadline);
-        let desk = CardDesk { _agent: agent, submitter, handle, public, deadline, tickets: 0 };
+        let facts = card_facts(&config.name, &identity, &key.key.to_string());
+        let desk =
+            CardDesk { _agent: agent, submitter, handle, public, deadline, tickets: 0, facts };
         Ok(Self::Card(Box::new(desk)))
+    }
+
+    /// Where the key is, for the audit.
+    #[must_use]
+    pub fn facts(&self) -> Vec<(&'static str, String)> {
+        match self {
+            Self::Software { .. } => vec![("custody", Custody::Software.name().to_owned())],
+            Self::Card(desk) => desk.facts.clone(),
+        }
     }
 
     /// The key that verifies what is signed here.
@@ -182,4 +208,19 @@ impl SigningDesk {
             desk.submitter.poll_fds(fds);
         }
     }
+}
+
+/// Which card and key it is, for the audit; a key's name has no PIN.
+fn card_facts(card: &str, identity: &CardIdentity, key: &str) -> Vec<(&'static str, String)> {
+    let version = |(major, minor): (u8, u8)| format!("{major}.{minor}");
+    vec![
+        ("custody", Custody::HsmOnly.name().to_owned()),
+        ("card", card.to_owned()),
+        ("token", identity.token_label.clone()),
+        ("serial", identity.token_serial.clone()),
+        ("model", identity.token_model.clone()),
+        ("firmware", version(identity.firmware_version)),
+        ("library", version(identity.library_version)),
+        ("key", key.to_owned()),
+    ]
 }

@@ -19,6 +19,8 @@ use serde_json::Value;
 
 use super::{code, folder, stderr, stdout};
 
+mod audit;
+
 const PIN: &str = "12345678";
 const OFFICER_PIN: &str = "87654321";
 

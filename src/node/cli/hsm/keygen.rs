@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use clap::builder::PossibleValue;
 use clap::{Args, ValueEnum};
 use hufu_hsm::card::{FoundKey, KeyClass, KeyName, keys};
 use hufu_hsm::pkcs11::{Session, codes};
@@ -11,8 +12,9 @@ use hufu_hsm::{Error, KeyReference, Profile, Rv, Usage, probe};
 use serde_json::json;
 
 use super::super::CliError;
+use super::super::audit::AuditTo;
 use super::CardFile;
-use super::card::{KnownCard, check_token, public_key_text, with_public_key};
+use super::card::{KnownCard, card_facts, check_token, public_key_text, with_public_key};
 use crate::keys_file::{self, KeyFileError};
 use crate::output::Output;
 use crate::{card_key, kernels};
@@ -40,6 +42,8 @@ pub(in crate::cli) struct Keygen {
     /// stands where a key file stands (node.key).
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
+    #[command(flatten)]
+    audit: AuditTo,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -76,8 +80,36 @@ pub(super) fn run(keygen: &Keygen, output: Output) -> Result<(), CliError> {
     check_token(&keygen.key, &card.token.identity)?;
     let profile = &card.profile;
     let name = name_of(profile, reference).map_err(|error| card.fault(&error))?;
+    let facts = |key: &FoundKey| {
+        let word = |value: Option<PossibleValue>| value.map(|it| it.get_name().to_owned());
+        let mut facts = card_facts(&card.token.identity);
+        facts.push(("class", word(keygen.class.to_possible_value()).unwrap_or_default()));
+        facts.push(("usage", word(keygen.usage.to_possible_value()).unwrap_or_default()));
+        facts.extend(key.public.map(|public| ("address", public.address().to_string())));
+        facts
+    };
+    let made = || make_and_try(keygen, &card, &name);
+    let key = keygen.audit.record("key.generated", keygen.key.to_string(), made, facts)?;
+    if let (Some(out), Some(public)) = (&keygen.out, &key.public) {
+        let file = std::path::absolute(&keygen.card.path);
+        let file = file.map_err(|cause| CliError::failed(cause, "--card", "name its file"))?;
+        let text = card_key::text(&file, &keygen.key.to_string(), public);
+        keys_file::write_new(out, text.as_bytes()).map_err(|error| CliError::key(&error, out))?;
+    }
+    let value = json!({ "key": reference.to_string(), "card": card.config.name });
+    let text = match &key.public {
+        Some(public) => public_key_text(public),
+        None => format!("the key with {reference} wraps; it has no public key"),
+    };
+    output.result(&with_public_key(value, key.public.as_ref()), text);
+    Ok(())
+}
+
+/// Makes the key and tries it.
+fn make_and_try(keygen: &Keygen, card: &KnownCard, name: &Name) -> Result<FoundKey, CliError> {
+    let (reference, profile) = (&keygen.key.key, &card.profile);
     let (session, pin) = card.log_in()?;
-    refuse_existing(&session, profile, reference, &card)?;
+    refuse_existing(&session, profile, reference, card)?;
     let class = match keygen.class {
         Class::SingleCard => KeyClass::SingleCard,
         Class::Cloned => KeyClass::Cloned,
@@ -104,20 +136,7 @@ pub(super) fn run(keygen: &Keygen, output: Output) -> Result<(), CliError> {
         }
         Ok(FoundKey { public: found.public, ..key })
     };
-    let key = made().map_err(|error| card.fault(&error))?;
-    if let (Some(out), Some(public)) = (&keygen.out, &key.public) {
-        let file = std::path::absolute(&keygen.card.path);
-        let file = file.map_err(|cause| CliError::failed(cause, "--card", "name its file"))?;
-        let text = card_key::text(&file, &keygen.key.to_string(), public);
-        keys_file::write_new(out, text.as_bytes()).map_err(|error| CliError::key(&error, out))?;
-    }
-    let value = json!({ "key": reference.to_string(), "card": card.config.name });
-    let text = match &key.public {
-        Some(public) => public_key_text(public),
-        None => format!("the key with {reference} wraps; it has no public key"),
-    };
-    output.result(&with_public_key(value, key.public.as_ref()), text);
-    Ok(())
+    made().map_err(|error| card.fault(&error))
 }
 
 /// Makes the key by the first mechanism of the profile that this card knows.
