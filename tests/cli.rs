@@ -61,6 +61,7 @@ fn new_key(folder: &Path, name: &str) -> (String, String) {
 fn new_chain(folder: &Path) -> (String, String) {
     let (public_key, address) = new_key(folder, "vote.pem");
     let (link_key, _) = new_key(folder, "link.pem");
+    new_key(folder, "audit.pem");
     json(folder, &["keys", "new-data", "--out", "data.key", "--json"]);
     let validator = format!("node-0:{public_key}:{link_key}:1");
     let arguments = [

@@ -8,6 +8,7 @@
 //! prints JSON with `--json`; errors go to standard error and say what, where and what to do.
 
 mod account;
+mod audit;
 mod config;
 mod consensus;
 mod crypto;
@@ -69,6 +70,9 @@ enum Noun {
     /// Verify accounts offline, from the genesis alone.
     #[command(subcommand)]
     Account(account::Verb),
+    /// Verify and show audit logs: what keys did, and who did what to them.
+    #[command(subcommand)]
+    Audit(audit::Verb),
     /// Check, show and describe node configurations.
     #[command(subcommand)]
     Config(config::Verb),
@@ -154,6 +158,7 @@ fn run(noun: Noun, output: Output) -> Result<(), CliError> {
     forbid_core_dumps(&noun)?;
     match noun {
         Noun::Account(verb) => account::run(&verb, output),
+        Noun::Audit(verb) => audit::run(&verb, output),
         Noun::Config(verb) => config::run(verb, output),
         Noun::Genesis(verb) => genesis::run(verb, output),
         Noun::Keys(verb) => keys::run(&verb, output),

@@ -8,6 +8,7 @@
 //! are checked while parsing, so a [`NodeConfig`] holds no value its node could not run with. It
 //! holds paths of secrets, never a secret.
 
+mod audit;
 mod document;
 mod faults;
 mod files;
@@ -32,6 +33,7 @@ use hufu_storage::state_store::StateStoreOptions;
 use hufu_storage::vote_log::VoteLogOptions;
 use hufu_types::TxDigest;
 
+pub use audit::AuditConfig;
 pub(crate) use document::{Document, Table, as_unsigned, nearest, show};
 pub use faults::{Fault, Faults};
 pub use peer::PeerConfig;
@@ -62,6 +64,8 @@ pub struct NodeConfig {
     pub mempool: Mempool,
     /// Encryption of what is stored.
     pub storage: Storage,
+    /// The audit log.
+    pub audit: AuditConfig,
     /// The block log.
     pub log: BlockLog,
     /// The state store.
@@ -424,6 +428,7 @@ impl NodeConfig {
                 encryption: reader.choice("storage", "encryption", ENCRYPTIONS, Encryption::Sm4Gcm),
                 key_file: reader.path("storage", "key_file"),
             },
+            audit: AuditConfig::read(reader),
             log: BlockLog {
                 segment_bytes: reader.integer("log", "segment_bytes"),
                 group_bytes_max: reader.integer_u32("log", "group_bytes_max"),

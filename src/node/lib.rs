@@ -4,6 +4,7 @@
 pub mod account_view;
 pub mod admin;
 pub mod assemble;
+pub mod audit;
 pub mod block_window;
 pub mod card_key;
 pub mod card_session;
@@ -25,6 +26,7 @@ pub mod localnet;
 pub mod log;
 pub mod messages;
 pub mod metrics;
+mod opening;
 pub mod output;
 pub mod proofs;
 pub mod ready;

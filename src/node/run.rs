@@ -2,40 +2,36 @@
 //! them in order.
 //!
 //! ```text
-//! self-test -> config, genesis, key -> data folder (locked) -> recovery -> tiles -> ready file
+//! self-test -> config, genesis -> data folder (locked) -> audit log -> keys -> recovery -> tiles
+//!   -> ready file
 //!   -> SIGTERM or SIGINT -> drain -> end, or at once when the same signal comes again
 //! ```
 
-use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use hufu_crypto::{Backend, Provider, Signer, selftest};
-use hufu_hsm::pin::Pin;
+use hufu_crypto::{Backend, Provider, selftest};
 use hufu_runtime::process::{self, Signal, Signals};
 use hufu_runtime::thread::{Failure, Group, abort_process};
-use hufu_storage::data_dir::{DataDir, Identity};
-use hufu_storage::keyring::Keyring;
+use hufu_storage::audit_log::AuditError;
+use hufu_storage::data_dir::DataDir;
 use hufu_types::Genesis;
 
 use crate::admin::Admin;
 use crate::assemble::{self, Parts};
-use crate::card_session::CardSession;
 use crate::cards::Cards;
 use crate::config::NodeConfig;
-use crate::data_key::{self, DataKeyError};
-use crate::encrypted_key;
+use crate::data_key::DataKeyError;
 use crate::explain::Explanation;
 use crate::genesis_copy;
 use crate::genesis_file;
 use crate::health::{Health, NodeState};
-use crate::host_check;
 use crate::kernels;
-use crate::keys_file::{self, KeyFileError, NodeKey};
 use crate::log;
 use crate::metrics::Metrics;
+use crate::opening::{self, Opened};
 use crate::ready::Ready;
 use crate::recovery::{self, RecoverError, StorageOptions};
 use crate::signing_desk::{DeskError, SigningDesk};
@@ -80,6 +76,9 @@ pub enum RunError {
         /// What is wrong.
         cause: Box<DataKeyError>,
     },
+    /// The audit log cannot be written.
+    #[error("audit log: {0}")]
+    Audit(#[from] AuditError),
     /// A tile failed.
     #[error(transparent)]
     Tile(#[from] Failure),
@@ -101,6 +100,7 @@ impl RunError {
             // A PIN that was refused must not be tried again by whoever starts services.
             Self::Card(error) => return !error.may_pass(),
             Self::DataKey { cause, .. } => return cause.is_permanent(),
+            Self::Audit(error) => return matches!(error, AuditError::OtherOwner { .. }),
             Self::DataFolder(error) | Self::Recover(RecoverError::Storage(error)) => error,
             _ => return false,
         };
@@ -155,15 +155,8 @@ fn run_with(config: &NodeConfig, provider: Proven) -> Result<(), RunError> {
     process::forbid_core_dumps().map_err(RunError::host("core dumps"))?;
     let genesis = genesis_file::load(&config.node.genesis)
         .map_err(|fault| RunError::Configuration(fault.to_string()))?;
-    let broken = host_check::broken_configuration(config, &genesis);
-    if !broken.is_empty() {
-        let lines: Vec<String> = broken.iter().map(ToString::to_string).collect();
-        return Err(RunError::Configuration(lines.join("\n")));
-    }
-    let Keys { cards, data, desk, link_signer } = Keys::load(config, &provider)?;
-    let address = desk.public_key().address();
-    let identity = Identity { chain: genesis.chain_id().0, node: address };
-    let folder = DataDir::open(&config.node.data_dir, &identity)?;
+    let Opened { address, folder, audit, cards, desk, link_signer, data_keys } =
+        opening::open(config, &genesis, &provider)?;
     genesis_copy::keep(folder.path(), &genesis).map_err(RunError::host("copy of the genesis"))?;
     remove_ready(folder.path());
     let (metrics, health) = (metrics_with(&cards, &desk), Arc::new(Health::default()));
@@ -172,7 +165,7 @@ fn run_with(config: &NodeConfig, provider: Proven) -> Result<(), RunError> {
     let admin = Admin::start(config.admin.listen, shared.0, shared.1, shared.2)
         .map_err(RunError::host(format!("admin.listen {}", config.admin.listen)))?;
     health.set(NodeState::Recovering);
-    let options = storage_options(config, &folder, &genesis, &provider).with_keys(data);
+    let options = storage_options(config, &folder, &genesis, &provider).with_keys(data_keys);
     let mut go_on = |_| !matches!(next_stop(&signals), Ok(Some(_)));
     let recovered = recovery::recover(&genesis, &provider, &metrics, options, &mut go_on);
     let recovered = match recovered {
@@ -189,6 +182,7 @@ fn run_with(config: &NodeConfig, provider: Proven) -> Result<(), RunError> {
         genesis: &genesis,
         address,
         desk,
+        audit,
         link_signer,
         provider,
         metrics: Arc::clone(&metrics),
@@ -221,112 +215,11 @@ fn run_with(config: &NodeConfig, provider: Proven) -> Result<(), RunError> {
     Ok(())
 }
 
-/// All keys of a node, and the cards that keep some of them.
-struct Keys {
-    cards: Cards,
-    data: Option<Keyring>,
-    desk: SigningDesk,
-    link_signer: Option<Box<dyn Signer>>,
-}
-
-impl Keys {
-    fn load(config: &NodeConfig, provider: &Provider) -> Result<Self, RunError> {
-        let mut cards = Cards::new().map_err(|error| RunError::Card(error.into()))?;
-        let data = load_data_keys(config, provider, &mut cards)?;
-        let (desk, link_signer) = load_keys(config, provider, &mut cards)?;
-        cards.let_go();
-        Ok(Self { cards, data, desk, link_signer })
-    }
-}
-
 /// The metrics, with what the cards count among them.
 fn metrics_with(cards: &Cards, desk: &SigningDesk) -> Arc<Metrics> {
     let metrics = Arc::new(Metrics::default());
     metrics.publish_cards(cards.all().to_vec(), desk.card_counts());
     metrics
-}
-
-/// The desk that signs votes and proposals, and the signer of links where there are any.
-fn load_keys(
-    config: &NodeConfig,
-    provider: &Provider,
-    cards: &mut Cards,
-) -> Result<(SigningDesk, Option<Box<dyn Signer>>), RunError> {
-    let open = |named: &'static str, path: &Path| match keys_file::open(path) {
-        Ok(key) => Ok((named, key)),
-        Err(fault) => Err(key_fault(named, &fault)),
-    };
-    let vote = open("node.key", &config.node.key)?;
-    let peer = config.peer.as_ref();
-    let link = peer.map(|peer| open("peer.key_file", &peer.key_file)).transpose()?;
-    warn_of_clear_keys(std::iter::once(&vote).chain(&link));
-    // Read once: a descriptor gives it once only.
-    let is_locked = |(_, key): &(&str, NodeKey)| matches!(key, NodeKey::Encrypted(_));
-    let source = config.node.passphrase.as_ref();
-    let source = source.filter(|_| is_locked(&vote) || link.as_ref().is_some_and(is_locked));
-    let passphrase = source.map(encrypted_key::passphrase).transpose();
-    let passphrase = passphrase.map_err(|fault| key_fault("node.passphrase", &fault))?;
-    let signer = |(named, key): (&'static str, NodeKey)| {
-        let signer = signer_of(key, passphrase.as_ref(), provider);
-        signer.map_err(|fault| key_fault(named, &fault))
-    };
-    let link = link.map(&signer).transpose()?;
-    let desk = match vote {
-        (named, NodeKey::Card(key)) => {
-            key.check_votes().map_err(|fault| key_fault(named, &fault))?;
-            SigningDesk::card(cards, &key).map_err(RunError::Card)?
-        }
-        vote => SigningDesk::software(signer(vote)?),
-    };
-    Ok((desk, link))
-}
-
-/// The signer of a key in software, the seeds of its nonces from the provider.
-fn signer_of(
-    key: NodeKey,
-    passphrase: Option<&Pin>,
-    provider: &Provider,
-) -> Result<Box<dyn Signer>, KeyFileError> {
-    let signer = match (key, passphrase) {
-        (NodeKey::Encrypted(key), Some(passphrase)) => key.open(passphrase)?,
-        (key, _) => key.unlock(None)?,
-    };
-    Ok(Box::new(signer.seeded_by(Arc::clone(&provider.entropy))))
-}
-
-fn key_fault(named: &str, fault: &KeyFileError) -> RunError {
-    RunError::Configuration(format!("{named}: {fault}; {}", fault.remedy()))
-}
-
-/// Says once which keys whoever reads the disk could sign with.
-fn warn_of_clear_keys<'a>(keys: impl Iterator<Item = &'a (&'static str, NodeKey)>) {
-    let clear = keys.filter(|(_, key)| matches!(key, NodeKey::Software(_)));
-    let names: Vec<&str> = clear.map(|(named, _)| *named).collect();
-    if !names.is_empty() {
-        let reason = "`hufu keys encrypt` puts them under a passphrase, a card keeps them better";
-        let keys: &str = &names.join(", ");
-        log::warn("private keys are stored in clear", &[("keys", keys), ("reason", reason)]);
-    }
-}
-
-/// The keys that the data folder is encrypted with; none where it is stored in clear.
-fn load_data_keys(
-    config: &NodeConfig,
-    provider: &Provider,
-    cards: &mut Cards,
-) -> Result<Option<Keyring>, RunError> {
-    let Some(path) = config.storage.key_file() else {
-        let reason = "storage.encryption is \"none\"";
-        log::warn("the data folder is not encrypted", &[("reason", reason)]);
-        return Ok(None);
-    };
-    let cards = RefCell::new(cards);
-    let open = |file: &Path| CardSession::of(&mut cards.borrow_mut(), file);
-    let keys = data_key::load_by(path, provider, &open).map_err(|cause| {
-        let (path, cause) = (path.display().to_string(), Box::new(cause));
-        RunError::DataKey { path, cause }
-    })?;
-    Ok(Some(keys))
 }
 
 /// The storage options that the configuration asks for, but for the keys.
@@ -435,7 +328,7 @@ fn remove_ready(data_dir: &Path) {
 mod tests {
     use std::sync::Arc;
 
-    use hufu_crypto::{Digest, Entropy, Verdict, Verifier, VerifyItem};
+    use hufu_crypto::{Verdict, Verifier, VerifyItem};
 
     use super::*;
 
@@ -460,27 +353,5 @@ mod tests {
             assert!(text.contains("SM2 verification") && text.contains(backend.name()), "{text}");
             assert!(Proven::new(good, backend).is_ok());
         }
-    }
-
-    /// A source that has nothing.
-    struct Empty;
-
-    impl Entropy for Empty {
-        fn fill(&self, _: &mut [u8]) -> Result<(), hufu_crypto::Error> {
-            Err(hufu_crypto::Error::Entropy { cause: "empty".to_owned() })
-        }
-    }
-
-    #[test]
-    fn signers_take_their_seeds_from_the_provider() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("vote.pem");
-        keys_file::create(&path).unwrap();
-        let good = kernels::provider();
-        let empty = Provider { entropy: Arc::new(Empty), ..good.clone() };
-        let key = || keys_file::open(&path).unwrap();
-        let sign = |provider| signer_of(key(), None, provider).unwrap().sign(&Digest([3; 32]));
-        assert!(sign(&good).is_ok());
-        assert!(matches!(sign(&empty), Err(hufu_crypto::Error::Entropy { .. })));
     }
 }

@@ -19,6 +19,7 @@ use serde_json::Value;
 
 use super::{code, folder, stderr, stdout};
 
+mod audit;
 #[path = "cards.rs"]
 mod cards;
 #[path = "data_keys.rs"]

@@ -103,6 +103,19 @@ impl CliError {
         }
     }
 
+    /// What failed, in one line.
+    #[must_use]
+    pub fn what(&self) -> String {
+        match self {
+            Self::Config(faults) => format!("{} faults of a configuration", faults.faults.len()),
+            Self::Usage { what, .. }
+            | Self::Failed { what, .. }
+            | Self::Misconfigured { what, .. } => what.clone(),
+            Self::Reported => "the check failed".to_owned(),
+            Self::Interrupted => "interrupted".to_owned(),
+        }
+    }
+
     /// The process's exit code (design.md 6).
     #[must_use]
     pub const fn exit_code(&self) -> u8 {

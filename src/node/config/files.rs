@@ -28,6 +28,12 @@ pub(super) fn check(config: &NodeConfig, text: &str) -> Vec<Fault> {
         .peer
         .as_ref()
         .and_then(|peer| public_key("peer.key_file", &peer.key_file, passphrase, &mut faults));
+    let audit_key = public_key("audit.key_file", &config.audit.key_file, passphrase, &mut faults);
+    if audit_key.is_some() && (audit_key == key || audit_key == link_key) {
+        let rule = "is the node's vote key or link key, which sign nothing else";
+        let remedy = "make a key of its own for the audit log: `hufu keys new`";
+        faults.push(named("audit.key_file", &config.audit.key_file, rule, remedy));
+    }
     if let Some(path) = config.storage.key_file().filter(|path| !path.as_os_str().is_empty())
         && let Err(fault) = data_key::describe(path)
     {

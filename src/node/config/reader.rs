@@ -151,6 +151,16 @@ impl<'a> Reader<'a> {
         is_stated
     }
 
+    /// A path, or nothing for the word `auto`.
+    pub(super) fn path_or_auto(
+        &mut self,
+        section: &'static str,
+        name: &'static str,
+    ) -> Option<PathBuf> {
+        let path = self.path(section, name);
+        (path != self.folder.join("auto")).then_some(path)
+    }
+
     pub(super) fn name(&mut self, section: &'static str, name: &'static str) -> String {
         self.read(section, name, |_, entry| {
             entry.value.as_str().filter(|name| is_name(name)).map(str::to_owned)

@@ -75,6 +75,9 @@ fn identity_is_enough_and_paths_are_relative_to_the_file() {
     assert_eq!(config.verify.batch_deadline, Duration::from_micros(500));
     assert_eq!(config.placement.cores, Cores::Auto);
     assert_eq!(config.log.backend, LogBackend::Auto);
+    assert_eq!(config.audit.folder, None);
+    let elsewhere = parse(&format!("{IDENTITY}[audit]\nfolder = \"/audit\"\n")).unwrap();
+    assert_eq!(elsewhere.audit.folder.as_deref(), Some(Path::new("/audit")));
     let absolute = IDENTITY.replace("\"data\"", "\"/var/lib/hufu\"");
     assert_eq!(parse(&absolute).unwrap().node.data_dir, Path::new("/var/lib/hufu"));
 }
@@ -303,6 +306,7 @@ fn the_genesis_shows_its_faults_with_those_of_the_configuration() {
     std::fs::write(&path, format!("{IDENTITY}[log]\ndepth = 9\n")).unwrap();
     crate::keys_file::create(&folder.path().join("vote.pem")).unwrap();
     crate::data_key::create(&folder.path().join("data.key")).unwrap();
+    crate::keys_file::create(&folder.path().join("audit.pem")).unwrap();
     std::fs::write(folder.path().join("genesis.toml"), "chain_name = 5\n").unwrap();
     let found = NodeConfig::load(&path).unwrap_err().faults;
     assert_eq!(found[0].key, "log.depth");
@@ -326,14 +330,22 @@ fn files_are_checked_together_with_values() {
     let keys =
         |faults: Faults| faults.faults.into_iter().map(|fault| fault.key).collect::<Vec<String>>();
     let found = keys(NodeConfig::load(&path).unwrap_err());
-    assert_eq!(found, ["log.depth", "node.key", "storage.key_file", "node.genesis"]);
+    assert_eq!(
+        found,
+        ["log.depth", "node.key", "audit.key_file", "storage.key_file", "node.genesis"]
+    );
     std::fs::write(&path, format!("{IDENTITY}[storage]\nencryption = \"none\"\n")).unwrap();
     let found = keys(NodeConfig::load(&path).unwrap_err());
-    assert_eq!(found, ["node.key", "node.genesis"], "what is not encrypted needs no key");
+    assert_eq!(
+        found,
+        ["node.key", "audit.key_file", "node.genesis"],
+        "what is not encrypted needs no key"
+    );
     std::fs::write(&path, format!("{IDENTITY}[log]\ndepth = 9\n")).unwrap();
 
     crate::keys_file::create(&folder.path().join("vote.pem")).unwrap();
     crate::data_key::create(&folder.path().join("data.key")).unwrap();
+    crate::keys_file::create(&folder.path().join("audit.pem")).unwrap();
     std::fs::write(folder.path().join("genesis.toml"), crate::genesis_file::example()).unwrap();
     std::fs::write(folder.path().join("data"), "").unwrap();
     let found = keys(NodeConfig::load(&path).unwrap_err());
@@ -500,6 +512,7 @@ fn chain(count: u8) -> tempfile::TempDir {
         ));
     }
     crate::data_key::create(&folder.path().join("data.key")).unwrap();
+    crate::keys_file::create(&folder.path().join("audit.pem")).unwrap();
     std::fs::write(folder.path().join("genesis.toml"), text).unwrap();
     folder
 }

@@ -257,7 +257,7 @@ fn load_private_key(
 }
 
 /// The key of a public key file.
-pub(super) fn load_public_key(path: &Path) -> Result<PublicKey, CliError> {
+pub(in crate::cli) fn load_public_key(path: &Path) -> Result<PublicKey, CliError> {
     let bytes = files::read_all(path, PUBLIC_KEY_BYTES_MAX)?;
     let text = std::str::from_utf8(&bytes).map_err(|_| Error::PublicKeyEncoding);
     text.and_then(PublicKey::from_pem).map_err(|error| {

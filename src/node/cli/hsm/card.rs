@@ -161,6 +161,18 @@ pub(super) fn identity_text(card: &CardIdentity) -> String {
     )
 }
 
+/// Who a card is, for the audit.
+pub(super) fn card_facts(card: &CardIdentity) -> Vec<(&'static str, String)> {
+    let version = |(major, minor): (u8, u8)| format!("{major}.{minor}");
+    vec![
+        ("token", card.token_label.clone()),
+        ("serial", card.token_serial.clone()),
+        ("model", card.token_model.clone()),
+        ("firmware", version(card.firmware_version)),
+        ("library", version(card.library_version)),
+    ]
+}
+
 /// A public key as `hufu keys show` prints it.
 pub(super) fn public_key_text(key: &PublicKey) -> String {
     format!("public_key = \"{key}\"\naddress    = \"{}\"", key.address())

@@ -7,7 +7,9 @@ use hufu_hsm::uri::KeyUri;
 use hufu_storage::keyring::show_id;
 use serde_json::json;
 
+use super::super::audit::AuditTo;
 use super::super::{CliError, hsm};
+use crate::audit::events::file_name;
 use crate::card_session::{CardSession, KeyPlace};
 use crate::data_key::replace::{self, Keeping};
 use crate::data_key::{self, DataKeyError};
@@ -51,6 +53,8 @@ pub(in crate::cli) struct NewData {
     out: PathBuf,
     #[command(flatten)]
     wrapper: Wrapper,
+    #[command(flatten)]
+    audit: AuditTo,
 }
 
 #[derive(Debug, Args)]
@@ -77,6 +81,8 @@ pub(in crate::cli) struct RewrapData {
     /// Where the file of the card that wraps them now lies, if it was moved.
     #[arg(long, value_name = "FILE")]
     from_card: Option<PathBuf>,
+    #[command(flatten)]
+    audit: AuditTo,
 }
 
 #[derive(Debug, Args)]
@@ -88,16 +94,24 @@ pub(in crate::cli) struct RewrapData {
 pub(in crate::cli) struct RotateData {
     /// The data key file.
     file: PathBuf,
+    #[command(flatten)]
+    audit: AuditTo,
 }
 
 pub(super) fn new(new: &NewData, output: Output) -> Result<(), CliError> {
     let path = &new.out;
-    match new.wrapper.place()? {
-        None => data_key::create(path).map_err(|error| CliError::key(&error, path))?,
-        Some(by) => data_key::create_wrapped(path, &by, &CardSession::open)
-            .map_err(|error| CliError::data_key(&error, path))?,
+    let by = new.wrapper.place()?;
+    let make = || match &by {
+        None => data_key::create(path).map_err(|error| CliError::key(&error, path)),
+        Some(by) => data_key::create_wrapped(path, by, &CardSession::open)
+            .map_err(|error| CliError::data_key(&error, path)),
     };
+    new.audit.record("data_key.generated", file_name(path), make, |id| id_facts(*id))?;
     show_file(path, output)
+}
+
+fn id_facts(id: u64) -> Vec<(&'static str, String)> {
+    vec![("id", show_id(id))]
 }
 
 pub(super) fn show(show: &ShowData, output: Output) -> Result<(), CliError> {
@@ -110,15 +124,21 @@ pub(super) fn rewrap(rewrap: &RewrapData, output: Output) -> Result<(), CliError
     // The place in the file may be relative to its folder; what is given here is not.
     let moved = rewrap.from_card.as_deref().map(std::path::absolute).transpose();
     let moved = moved.map_err(|cause| CliError::failed(cause, "--from-card", "name its file"))?;
-    replace::rewrap(path, &keeping, moved.as_deref(), &CardSession::open)
-        .map_err(|error| CliError::data_key(&error, path))?;
+    let work = || {
+        let done = replace::rewrap(path, &keeping, moved.as_deref(), &CardSession::open);
+        done.map_err(|error| CliError::data_key(&error, path))
+    };
+    rewrap.audit.record("data_key.rewrapped", file_name(path), work, |_| Vec::new())?;
     show_file(path, output)
 }
 
 pub(super) fn rotate(rotate: &RotateData, output: Output) -> Result<(), CliError> {
     let path = &rotate.file;
-    let made = replace::rotate(path, &CardSession::open);
-    made.map_err(|error: DataKeyError| CliError::data_key(&error, path))?;
+    let work = || {
+        let made = replace::rotate(path, &CardSession::open);
+        made.map_err(|error: DataKeyError| CliError::data_key(&error, path))
+    };
+    rotate.audit.record("data_key.rotated", file_name(path), work, |_| Vec::new())?;
     show_file(path, output)
 }
 

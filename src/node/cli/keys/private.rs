@@ -8,18 +8,22 @@ use hufu_hsm::pin::PinSource;
 use serde_json::json;
 
 use super::super::CliError;
+use super::super::audit::AuditTo;
 use super::super::passphrase::PassphraseArguments;
+use crate::audit::events::file_name;
 use crate::encrypted_key;
 use crate::keys_file::{self, KeyFileError};
 use crate::output::Output;
 
 #[derive(Debug, Args)]
-#[command(after_help = "A validator has two keys: its vote key (node.key), which signs votes and \
-    proposals, and its link key (peer.key_file), which proves to the other validators who speaks. \
-    Run this once for each. This is the software custody, for development and where policy allows \
+#[command(
+    after_help = "A validator has three keys: its vote key (node.key), which signs votes and \
+    proposals, its link key (peer.key_file), which proves to the other validators who speaks, and \
+    its audit key (audit.key_file), which seals the audit log. Run this once for each. This is the software custody, for development and where policy allows \
     it. With --encrypt the key lies under the passphrase (PKCS#8: PBES2, PBKDF2 with HMAC-SM3, \
     SM4-CBC), else in clear in a file that only its owner may read. Production keys live on HSM \
-    cards. An existing file is never overwritten: a vote key that is gone cannot be made again.")]
+    cards. An existing file is never overwritten: a vote key that is gone cannot be made again."
+)]
 pub(in crate::cli) struct New {
     /// The file to make (PKCS#8 PEM).
     #[arg(long)]
@@ -29,6 +33,8 @@ pub(in crate::cli) struct New {
     encrypt: bool,
     #[command(flatten)]
     passphrase: PassphraseArguments,
+    #[command(flatten)]
+    audit: AuditTo,
 }
 
 #[derive(Debug, Args)]
@@ -52,6 +58,8 @@ pub(in crate::cli) struct Encrypt {
     /// File with the passphrase that the key is under now, to change it.
     #[arg(long, value_name = "FILE")]
     old_passphrase_file: Option<PathBuf>,
+    #[command(flatten)]
+    audit: AuditTo,
 }
 
 #[derive(Debug, Args)]
@@ -61,20 +69,41 @@ pub(in crate::cli) struct Decrypt {
     file: PathBuf,
     #[command(flatten)]
     passphrase: PassphraseArguments,
+    #[command(flatten)]
+    audit: AuditTo,
 }
 
 pub(super) fn new(new: &New, output: Output) -> Result<(), CliError> {
-    let made = match (new.encrypt, new.passphrase.source()) {
-        (false, None) => keys_file::create(&new.out),
-        (true, Some(source)) => encrypted_key::passphrase(&source)
-            .and_then(|passphrase| keys_file::create_encrypted(&new.out, &passphrase)),
+    let source = new.passphrase.source();
+    match (new.encrypt, &source) {
         (true, None) => return Err(nameless()),
         (false, Some(_)) => {
             let what = "a passphrase, and a key that is not to be encrypted";
             return Err(CliError::usage(what, "add --encrypt, or leave the passphrase out"));
         }
+        (false, None) | (true, Some(_)) => {}
+    }
+    let make = || match &source {
+        None => keys_file::create(&new.out),
+        Some(source) => encrypted_key::passphrase(source)
+            .and_then(|passphrase| keys_file::create_encrypted(&new.out, &passphrase)),
     };
-    show_key(made.map(|signer| *signer.public_key()), &new.out, output)
+    let make = || make().map(|signer| *signer.public_key());
+    change(&new.audit, "key.generated", &new.out, make, output)
+}
+
+/// Does something to a key file, which is on record where that is wanted, and shows its key.
+fn change(
+    audit: &AuditTo,
+    action: &'static str,
+    file: &Path,
+    work: impl FnOnce() -> Result<PublicKey, KeyFileError>,
+    output: Output,
+) -> Result<(), CliError> {
+    let work = || work().map_err(|error| CliError::key(&error, file));
+    let facts = |key: &PublicKey| vec![("address", key.address().to_string())];
+    let key = audit.record(action, file_name(file), work, facts)?;
+    show_key(Ok(key), file, output)
 }
 
 pub(super) fn show(show: &Show, output: Output) -> Result<(), CliError> {
@@ -85,15 +114,17 @@ pub(super) fn show(show: &Show, output: Output) -> Result<(), CliError> {
 pub(super) fn encrypt(encrypt: &Encrypt, output: Output) -> Result<(), CliError> {
     let source = encrypt.passphrase.source().ok_or_else(nameless)?;
     let old = encrypt.old_passphrase_file.clone().map(PinSource::File);
-    let encrypted = encrypted_key::passphrase(&source).and_then(|passphrase| {
+    let work = || {
+        let passphrase = encrypted_key::passphrase(&source)?;
         keys_file::reencrypt(&encrypt.file, old.as_ref(), Some(&passphrase))
-    });
-    show_key(encrypted, &encrypt.file, output)
+    };
+    change(&encrypt.audit, "key.encrypted", &encrypt.file, work, output)
 }
 
 pub(super) fn decrypt(decrypt: &Decrypt, output: Output) -> Result<(), CliError> {
     let source = decrypt.passphrase.source().ok_or_else(nameless)?;
-    show_key(keys_file::reencrypt(&decrypt.file, Some(&source), None), &decrypt.file, output)
+    let work = || keys_file::reencrypt(&decrypt.file, Some(&source), None);
+    change(&decrypt.audit, "key.decrypted", &decrypt.file, work, output)
 }
 
 fn nameless() -> CliError {
