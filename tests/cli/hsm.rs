@@ -19,6 +19,9 @@ use serde_json::Value;
 
 use super::{code, folder, stderr, stdout};
 
+#[path = "hsm/shares.rs"]
+mod shares;
+
 const PIN: &str = "12345678";
 const OFFICER_PIN: &str = "87654321";
 
