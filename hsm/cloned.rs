@@ -93,6 +93,12 @@ pub enum CloneError {
         /// How many.
         count: usize,
     },
+    /// One custodian with two shares is two custodians fewer who must agree.
+    #[error("one custodian is there twice, with the key {key}: each has one share")]
+    SameCustodian {
+        /// His public key.
+        key: Box<PublicKey>,
+    },
     /// A file is none of ours, or was cut.
     #[error("it is no {what}: {reason}")]
     Malformed {

@@ -108,7 +108,7 @@ fn shares_that_are_too_few_foreign_changed_or_the_same_are_refused_by_name() {
     let (exit, said) = desk.refused(&import(&[one, two]));
     assert!(exit == 1 && said.contains("was changed"), "{said}");
     // A share without what opens it is no command.
-    let (exit, _) = desk.refused(&import(&[one, two])[..13]);
+    let (exit, _) = desk.refused(&import(&[one, two])[..15]);
     assert_eq!(exit, 2);
 
     let single = ["keygen", "--card", "card.toml", "--key", "pkcs11:object=stays"];
