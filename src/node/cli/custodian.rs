@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! key file --PEM-----------> software
-//!          --names a card--> card in this process, hsm-only or hsm-preferred --> signature, its key
+//!          --names a card--> card in this process, hsm-only or hsm-preferred --> signature, key
 //! ```
 
 use std::path::{Path, PathBuf};

@@ -322,6 +322,38 @@ fn the_address_rule_says_why() {
 }
 
 #[test]
+fn nothing_stands_in_for_a_vote_key() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    std::fs::write(path("hufu.toml"), IDENTITY).unwrap();
+    crate::data_key::create(&path("data.key")).unwrap();
+    std::fs::write(path("genesis.toml"), crate::genesis_file::example()).unwrap();
+    let key = |number: u8| {
+        let signer = hufu_crypto::SoftwareSigner::from_bytes(&[number; 32]).unwrap();
+        *signer.public_key()
+    };
+    let text = crate::card_key::text(Path::new("card.toml"), "pkcs11:object=vote", &key(7));
+    let preferred = format!(
+        "{text}custody = \"hsm-preferred\"\nstand_in = \"standby.key\"\n\
+         stand_in_public_key = \"{}\"\n",
+        key(8)
+    );
+    for (text, is_refused) in [(text, false), (preferred, true)] {
+        std::fs::write(path("vote.pem"), text).unwrap();
+        let private = std::fs::Permissions::from_mode(0o600);
+        std::fs::set_permissions(path("vote.pem"), private).unwrap();
+        let found = match NodeConfig::load(&path("hufu.toml")) {
+            Ok(_) => Vec::new(),
+            Err(refused) => refused.faults,
+        };
+        let told: Vec<&str> = found.iter().map(|fault| fault.key.as_str()).collect();
+        assert_eq!(told, if is_refused { vec!["node.key"] } else { vec![] });
+        assert!(found.iter().all(|fault| fault.rule.contains("vote key")), "{found:?}");
+    }
+}
+
+#[test]
 fn files_are_checked_together_with_values() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("hufu.toml");
