@@ -19,6 +19,9 @@ use serde_json::Value;
 
 use super::{code, folder, stderr, stdout};
 
+#[path = "secrets.rs"]
+mod secrets;
+
 const PIN: &str = "12345678";
 const OFFICER_PIN: &str = "87654321";
 
@@ -292,11 +295,18 @@ fn libraries_that_cannot_be_used_are_told_apart() {
     other[18] = if other[18] == 183 { 62 } else { 183 };
     fs::write(desk.path("other.so"), other).unwrap();
     desk.write("text.so", "this is no library\n");
+    // As a copy that was broken off leaves it; the linker would die of it.
+    fs::copy(&desk.module, desk.path("cut.so")).unwrap();
+    fs::File::options().write(true).open(desk.path("cut.so")).unwrap().set_len(5_000).unwrap();
+    // What nobody writes to keeps whoever opens it waiting.
+    assert!(Command::new("mkfifo").arg(desk.path("pipe.so")).status().unwrap().success());
     let libm = "/lib/x86_64-linux-gnu/libm.so.6";
     let mut cases = vec![
         ("missing.so", "No such file"),
         ("text.so", "no ELF file"),
         ("other.so", "it is made for"),
+        ("cut.so", "cut short"),
+        ("pipe.so", "no regular file"),
     ];
     if Path::new(libm).exists() {
         cases.push((libm, "no symbol C_GetFunctionList"));
@@ -380,7 +390,9 @@ fn command_lines_that_make_no_sense_are_usage_and_pins_are_no_arguments() {
         desk.init("a label that has more than the 32 bytes of PKCS#11", &[]),
     ];
     for arguments in cases {
-        assert_eq!(code(&desk.run(&arguments)), 2, "{arguments:?}");
+        let output = desk.run(&arguments);
+        assert_eq!(code(&output), 2, "{arguments:?}");
+        assert!(!stderr(&output).contains("00000000"), "{}", stderr(&output));
     }
     for verb in
         ["probe", "init-token", "set-pin", "keygen", "status", "acknowledge", "bench", "agent"]
