@@ -5,11 +5,14 @@
 //! name = "card-0"
 //! module = "/usr/lib/libvendor.so"
 //! token_label = "hufu"             # or token_serial = "...", or slot = 0
-//! pin_file = "card-0.pin"          # or pin_credential = "...", or pin_descriptor = 3
+//! pin_file = "card-0.pin"          # or pin_credential = "...", or pin_descriptor = 3, or
+//!                                  # pin_pad = true: somebody types it at the card
 //! ```
 //!
 //! Relative paths are relative to the folder of the file; a table `[sandbox]` says what the library
-//! needs beside its card where an agent loads it. Every fault is told at once.
+//! needs beside its card where an agent loads it. `mode` says in which process that is: in an agent
+//! that the node starts, in one that others run (`connect`), or in the node's own (`in-process`).
+//! Every fault is told at once.
 
 mod sandbox;
 
@@ -49,6 +52,22 @@ pub enum ProfileChoice {
     File(PathBuf),
 }
 
+/// In which process a card's library runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CardMode {
+    /// In an agent that the node starts and ends.
+    Agent,
+    /// In an agent that others run, systemd before all: `hufu hsm agent --listen`.
+    Connect {
+        /// Its socket.
+        socket: PathBuf,
+        /// The user it runs as; another one is not believed.
+        user: u32,
+    },
+    /// In the process of the node itself, which then crashes and hangs with it.
+    InProcess,
+}
+
 /// One card.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CardConfig {
@@ -56,6 +75,8 @@ pub struct CardConfig {
     pub name: String,
     /// The vendor's library.
     pub module: PathBuf,
+    /// In which process it runs.
+    pub mode: CardMode,
     /// Which of its tokens.
     pub token: TokenSelector,
     /// Which profile.
@@ -86,6 +107,9 @@ pub struct CardConfig {
 struct Written {
     name: String,
     module: PathBuf,
+    mode: Option<String>,
+    socket: Option<PathBuf>,
+    socket_user: Option<u32>,
     token_label: Option<String>,
     token_serial: Option<String>,
     slot: Option<u64>,
@@ -94,6 +118,8 @@ struct Written {
     pin_file: Option<PathBuf>,
     pin_credential: Option<String>,
     pin_descriptor: Option<i32>,
+    #[serde(default)]
+    pin_pad: bool,
     #[serde(default = "four")]
     sessions_max: u32,
     #[serde(default = "two_hundred_and_fifty_six")]
@@ -137,9 +163,13 @@ pub struct ConfigError {
 
 impl CardConfig {
     /// How the agent for this card is started: `program`, which is told to serve the card of
-    /// `file`.
+    /// `file`; or where it is reached, if others run it.
     #[must_use]
     pub fn agent(&self, program: PathBuf, file: &Path) -> AgentConfig {
+        if let CardMode::Connect { socket, user } = &self.mode {
+            let source = AgentSource::Connect { path: socket.clone(), user: *user };
+            return AgentConfig::new(&self.name, source);
+        }
         let arguments = ["hsm", "agent", "--card"].map(OsString::from);
         let arguments = arguments.into_iter().chain([file.as_os_str().to_owned()]).collect();
         let environment = self.environment.iter();
@@ -226,6 +256,7 @@ impl Written {
             self.pin_file.map(|file| PinSource::File(folder.join(file))),
             self.pin_credential.map(PinSource::Credential),
             self.pin_descriptor.map(PinSource::Descriptor),
+            self.pin_pad.then_some(PinSource::Pad),
         ];
         let profiles = [
             self.profile.map(|name| match name.as_str() {
@@ -234,8 +265,14 @@ impl Written {
             }),
             self.profile_file.map(|file| ProfileChoice::File(folder.join(file))),
         ];
+        let mode = self.mode.as_deref();
+        let mode = mode_of(mode, self.socket.map(|path| folder.join(path)), self.socket_user);
+        let mode = mode.map_err(|fault| faults.push(fault)).ok();
+        if mode == Some(CardMode::InProcess) && self.sandbox != sandbox::Written::default() {
+            faults.push("sandbox: no library in the node's own process has one".to_owned());
+        }
         let token = one_of(tokens, "token_label, token_serial or slot", faults);
-        let pin = one_of(pins, "pin_file, pin_credential or pin_descriptor", faults);
+        let pin = one_of(pins, "pin_file, pin_credential, pin_descriptor or pin_pad", faults);
         let profile = match profiles {
             [None, None] => Some(ProfileChoice::Matching),
             some => one_of(some, "profile or profile_file", faults),
@@ -258,6 +295,7 @@ impl Written {
         let sandbox = self.sandbox.check(folder, faults);
         Some(CardConfig {
             module: folder.join(self.module),
+            mode: mode?,
             token: token?,
             profile: profile?,
             pin: pin?,
@@ -299,6 +337,29 @@ fn without_value(message: &str) -> String {
     message.to_owned()
 }
 
+/// What `mode` means, and that the keys of a socket are there where it has one.
+fn mode_of(
+    mode: Option<&str>,
+    socket: Option<PathBuf>,
+    user: Option<u32>,
+) -> Result<CardMode, String> {
+    let plain = match mode.unwrap_or("agent") {
+        "agent" => CardMode::Agent,
+        "in-process" => CardMode::InProcess,
+        "connect" => {
+            return match (socket, user) {
+                (Some(socket), Some(user)) => Ok(CardMode::Connect { socket, user }),
+                _ => Err("mode = \"connect\": needs socket and socket_user".to_owned()),
+            };
+        }
+        other => return Err(format!("mode = {other:?}: \"agent\", \"connect\" or \"in-process\"")),
+    };
+    if socket.is_some() || user.is_some() {
+        return Err("socket and socket_user: only with mode = \"connect\"".to_owned());
+    }
+    Ok(plain)
+}
+
 /// The one that is there.
 fn one_of<T, const COUNT: usize>(
     choices: [Option<T>; COUNT],
@@ -336,6 +397,41 @@ mod tests {
         let config = parse(&other).unwrap();
         assert_eq!(config.token, TokenSelector::Slot(2));
         assert_eq!(config.profile, ProfileChoice::File("/etc/hufu/my.toml".into()));
+    }
+
+    #[test]
+    fn the_library_runs_where_the_mode_says() {
+        let mode = |lines: &str| parse(&format!("{GOOD}{lines}"));
+        assert_eq!(parse(GOOD).unwrap().mode, CardMode::Agent);
+        assert_eq!(mode("mode = \"in-process\"\n").unwrap().mode, CardMode::InProcess);
+        let config = mode("mode = \"connect\"\nsocket = \"a.sock\"\nsocket_user = 7\n").unwrap();
+        let socket = PathBuf::from("/etc/hufu/a.sock");
+        assert_eq!(config.mode, CardMode::Connect { socket: socket.clone(), user: 7 });
+        let source = config.agent("/bin/hufu".into(), Path::new("card.toml")).source;
+        assert!(
+            matches!(&source, AgentSource::Connect { path, user: 7 } if *path == socket),
+            "{source}"
+        );
+        let refused = [
+            ("mode = \"thread\"\n", "in-process"),
+            ("mode = \"connect\"\nsocket = \"a\"\n", "socket_user"),
+            ("socket_user = 7\n", "only with mode"),
+            ("mode = \"in-process\"\n[sandbox]\nmay_execute = true\n", "sandbox"),
+        ];
+        for (lines, wanted) in refused {
+            let refused = mode(lines).unwrap_err().to_string();
+            assert!(refused.contains(wanted), "{lines}: {refused}");
+        }
+    }
+
+    #[test]
+    fn a_pin_is_typed_at_the_pad_only_where_the_file_says_so() {
+        let at_the_pad = GOOD.replace("pin_file = \"card.pin\"", "pin_pad = true");
+        assert_eq!(parse(&at_the_pad).unwrap().pin, PinSource::Pad);
+        let both = parse(&format!("{GOOD}pin_pad = true\n")).unwrap_err().to_string();
+        assert!(both.contains("pin_pad") && both.contains("2 given"), "{both}");
+        let none = GOOD.replace("pin_file = \"card.pin\"", "pin_pad = false");
+        assert!(parse(&none).unwrap_err().to_string().contains("0 given"));
     }
 
     #[test]

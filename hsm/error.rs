@@ -62,7 +62,7 @@ pub enum Error {
     LibraryUnusable {
         /// The library.
         path: PathBuf,
-        /// A missing symbol, an empty function list, a version that is not 2.40 to 3.x.
+        /// A missing symbol, an empty function list, a version that is not 2.20 to 3.x.
         reason: String,
     },
     /// A function of the library failed.

@@ -53,6 +53,9 @@ const OPENING_TIME: Duration = Duration::from_millis(1);
 /// How long an agent that closed its socket may take to end.
 const CLOSED_TIME: Duration = Duration::from_millis(500);
 
+/// How many reports of an agent may be ahead of two a second, count: an agent of ours sends one.
+const REPORTS_AHEAD: u64 = 8;
+
 /// Messages taken from the socket in one poll at most, count.
 const MESSAGES_PER_POLL: usize = 4;
 
@@ -157,6 +160,7 @@ struct Process {
     started: Nanos,
     serving_since: Option<Nanos>,
     closed_at: Option<Nanos>,
+    reports_count: u64,
     /// The last heartbeat that differed from the one before, and when.
     beat: (u32, Nanos),
 }
@@ -328,6 +332,7 @@ impl Supervisor {
             started: now,
             serving_since: None,
             closed_at: None,
+            reports_count: 0,
             beat: (0, now),
         })
     }
@@ -377,12 +382,18 @@ impl Supervisor {
                 Err(error) => return Err(Trouble::protocol(error)),
             };
             let message = Message::from_bytes(bytes.get(..count).unwrap_or_default());
-            self.take_in(process, message.map_err(|Malformed(what)| Trouble::protocol(what))?)?;
+            let message = message.map_err(|Malformed(what)| Trouble::protocol(what))?;
+            self.take_in(process, message, now)?;
         }
         Ok(())
     }
 
-    fn take_in(&mut self, process: &mut Process, message: Message) -> Result<(), Trouble> {
+    fn take_in(
+        &mut self,
+        process: &mut Process,
+        message: Message,
+        now: Nanos,
+    ) -> Result<(), Trouble> {
         match (message, &process.stage) {
             (Message::Hello { workers_count, identity, notes }, Stage::Starting) => {
                 let mut status = locked(&self.shared.status);
@@ -400,11 +411,25 @@ impl Supervisor {
             (Message::Refusal(bytes), Stage::Starting) => {
                 let error = errors::from_bytes(&bytes);
                 let error = error.map_err(|Malformed(what)| Trouble::protocol(what))?;
+                // A token that was there is away now, and nobody has tried its PIN.
+                let is_known = locked(&self.shared.status).identity.is_some();
+                if is_known && matches!(error, Error::TokenMissing { .. }) {
+                    return Err(Trouble::passing(error.to_string()));
+                }
                 let is_final = error.class() == ErrorClass::Permanent;
                 Err(Trouble { error, is_final, is_told: true })
             }
             (Message::LogsIn, Stage::Starting) if !process.logs_in => {
                 process.logs_in = true;
+                Ok(())
+            }
+            (Message::Report(report), Stage::Opening(_) | Stage::Serving | Stage::Stopping(_)) => {
+                process.reports_count += 1;
+                let age = now.duration_since(process.started).as_secs();
+                if process.reports_count > age.saturating_mul(2).saturating_add(REPORTS_AHEAD) {
+                    return Err(Trouble::protocol("more reports than anybody asked for"));
+                }
+                locked(&self.shared.status).report = Some(*report);
                 Ok(())
             }
             _ => Err(Trouble::protocol("a message out of turn")),

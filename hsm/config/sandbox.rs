@@ -30,7 +30,7 @@ const CAPABILITY_MAX: u8 = 63;
 const CREDENTIALS_VARIABLE: &str = "CREDENTIALS_DIRECTORY";
 
 /// The table, as it is written.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Written {
     pub(super) environment: BTreeMap<String, String>,
@@ -46,7 +46,7 @@ pub(super) struct Written {
 }
 
 /// Ports that may be connected to.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(untagged)]
 enum Ports {
     These(Vec<u16>),
@@ -121,6 +121,8 @@ impl CardConfig {
                 sandbox.environment.push(CREDENTIALS_VARIABLE.into());
                 sandbox.readable.extend(std::env::var_os(CREDENTIALS_VARIABLE).map(PathBuf::from));
             }
+            // The library asks for it, through the reader.
+            PinSource::Pad => {}
             PinSource::Descriptor(_) => {
                 let reason = "an agent holds no descriptor of who started it: use pin_file or \
                               pin_credential";

@@ -319,8 +319,11 @@ impl<S: Source> Pool<S> {
             let lease = self.leased(&mut state, Some(session));
             drop(state);
             let Ok(lease) = lease else { break };
-            let is_logged_in = lease.ask(|session| self.source.is_logged_in(session));
-            match is_logged_in {
+            let asked = lease.ask(|session| {
+                self.source.touch(session)?;
+                self.source.is_logged_in(session)
+            });
+            match asked {
                 Ok(is_logged_in) => {
                     if !is_logged_in {
                         self.logged_out(&lease);

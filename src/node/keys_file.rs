@@ -68,6 +68,9 @@ pub enum KeyFileError {
     /// It describes a key in a card, where only a key in a file can be used.
     #[error("key file describes a key in a card, and here the key itself is needed")]
     InCard,
+    /// A vote key that another key would stand in for.
+    #[error("nothing stands in for a vote key: a validator has one, in its card or not at all")]
+    StandIn,
     /// Something has this name already.
     #[error("{} exists already, a key file is never overwritten", path.display())]
     Exists {
@@ -99,6 +102,9 @@ impl KeyFileError {
             }
             Self::CardKey { .. } => "name a file made by `hufu keys new` or `hufu hsm keygen`",
             Self::InCard => "name a file made by `hufu keys new`",
+            Self::StandIn => {
+                "take custody = \"hsm-preferred\" and its stand-in out of the key file"
+            }
             Self::Exists { .. } => "choose another name, or move the old key away",
             Self::Write { .. } => "check the folder, its permissions and the free space",
         }
@@ -142,6 +148,22 @@ pub(crate) fn write_new(path: &Path, content: &[u8]) -> Result<(), KeyFileError>
         drop(std::fs::remove_file(path));
         failed(cause)
     })
+}
+
+/// Puts other content in the place of a file that has no secret, durably and whole: it is as before
+/// or as after, whenever the power goes.
+///
+/// # Errors
+/// If it cannot be made durable; the file is then as it was.
+pub(crate) fn replace(path: &Path, content: &[u8]) -> Result<(), KeyFileError> {
+    let mut fresh = path.as_os_str().to_owned();
+    fresh.push(".new");
+    let fresh = PathBuf::from(fresh);
+    // One that was begun and never finished is in nobody's use.
+    drop(std::fs::remove_file(&fresh));
+    write_new(&fresh, content)?;
+    let renamed = std::fs::rename(&fresh, path).and_then(|()| sync_folder_of(path));
+    renamed.map_err(|cause| KeyFileError::Write { path: path.to_owned(), cause })
 }
 
 /// A key by its file: in software, or in a card.

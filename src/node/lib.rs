@@ -6,6 +6,7 @@ pub mod admin;
 pub mod assemble;
 pub mod block_window;
 pub mod card_key;
+pub mod cards;
 pub mod cli;
 pub mod config;
 pub mod data_key;

@@ -20,6 +20,7 @@ use hufu_types::Genesis;
 
 use crate::admin::Admin;
 use crate::assemble::{self, Parts};
+use crate::cards::Cards;
 use crate::config::NodeConfig;
 use crate::data_key;
 use crate::explain::Explanation;
@@ -141,7 +142,8 @@ fn run_with(config: &NodeConfig, provider: Proven) -> Result<(), RunError> {
     process::forbid_core_dumps().map_err(RunError::host("core dumps"))?;
     let genesis = genesis_file::load(&config.node.genesis)
         .map_err(|fault| RunError::Configuration(fault.to_string()))?;
-    let (desk, link_signer) = load_keys(config, &provider)?;
+    let mut cards = Cards::new().map_err(|error| RunError::Card(error.into()))?;
+    let (desk, link_signer) = load_keys(config, &provider, &mut cards)?;
     let broken = host_check::broken_configuration(config, &genesis);
     if !broken.is_empty() {
         let lines: Vec<String> = broken.iter().map(ToString::to_string).collect();
@@ -153,7 +155,7 @@ fn run_with(config: &NodeConfig, provider: Proven) -> Result<(), RunError> {
     let folder = DataDir::open(&config.node.data_dir, &identity)?;
     genesis_copy::keep(folder.path(), &genesis).map_err(RunError::host("copy of the genesis"))?;
     remove_ready(folder.path());
-    let (metrics, health) = (Arc::new(Metrics::default()), Arc::new(Health::default()));
+    let (metrics, health) = (metrics_with(&cards, &desk), Arc::new(Health::default()));
     let explanation = Arc::new(Explanation::of(&genesis));
     let shared = (Arc::clone(&metrics), Arc::clone(&health), Arc::clone(&explanation));
     let admin = Admin::start(config.admin.listen, shared.0, shared.1, shared.2)
@@ -208,10 +210,18 @@ fn run_with(config: &NodeConfig, provider: Proven) -> Result<(), RunError> {
     Ok(())
 }
 
+/// The metrics, with what the cards count among them.
+fn metrics_with(cards: &Cards, desk: &SigningDesk) -> Arc<Metrics> {
+    let metrics = Arc::new(Metrics::default());
+    metrics.publish_cards(cards.all().to_vec(), desk.card_counts());
+    metrics
+}
+
 /// The desk that signs votes and proposals, and the signer of links where there are any.
 fn load_keys(
     config: &NodeConfig,
     provider: &Provider,
+    cards: &mut Cards,
 ) -> Result<(SigningDesk, Option<Box<dyn Signer>>), RunError> {
     let link = config.peer.as_ref().map(|peer| load_key(&peer.key_file, provider)).transpose()?;
     let key = keys_file::open(&config.node.key);
@@ -220,7 +230,11 @@ fn load_keys(
             let signer = signer.seeded_by(Arc::clone(&provider.entropy));
             SigningDesk::software(Box::new(signer))
         }
-        NodeKey::Card(key) => SigningDesk::card(&key).map_err(RunError::Card)?,
+        NodeKey::Card(key) => {
+            let checked = key.check_votes();
+            checked.map_err(|fault| RunError::Configuration(fault.to_string()))?;
+            SigningDesk::card(cards, &key).map_err(RunError::Card)?
+        }
     };
     Ok((desk, link))
 }

@@ -19,6 +19,8 @@ use serde_json::Value;
 
 use super::{code, folder, stderr, stdout};
 
+#[path = "cards.rs"]
+mod cards;
 #[path = "secrets.rs"]
 mod secrets;
 
@@ -181,6 +183,26 @@ fn a_card_is_prepared_filled_looked_at_and_measured() {
     assert_eq!(desk.refused(&wrong).0, 1);
     let text = stdout(&desk.run(&[&bench[..], &["--threads", "1", "--seconds", "1"]].concat()));
     assert!(text.contains("p99.9"), "{text}");
+}
+
+#[test]
+fn a_library_finds_what_the_cards_file_puts_into_its_environment() {
+    let desk = Desk::prepared("native", "");
+    let status = |variable: Option<&str>| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hufu"));
+        command.current_dir(desk.folder.path()).arg("hsm").args(STATUS);
+        command.env_remove("HUFU_SOFTTOKEN_CONF");
+        command.envs(variable.map(|value| ("HUFU_SOFTTOKEN_CONF", value)));
+        command.stdin(Stdio::null()).output().unwrap()
+    };
+    let alone = status(None);
+    assert_eq!(code(&alone), 1, "the soft token has no configuration: {}", stdout(&alone));
+    desk.write_card("[sandbox]\nenvironment = { HUFU_SOFTTOKEN_CONF = \"FOLDER/softtoken.toml\" }");
+    for variable in [None, Some("/nowhere")] {
+        let output = status(variable);
+        assert_eq!(code(&output), 0, "{}", stderr(&output));
+        assert!(stdout(&output).contains("\"hufu\""), "{}", stdout(&output));
+    }
 }
 
 #[test]
@@ -394,9 +416,17 @@ fn command_lines_that_make_no_sense_are_usage_and_pins_are_no_arguments() {
         assert_eq!(code(&output), 2, "{arguments:?}");
         assert!(!stderr(&output).contains("00000000"), "{}", stderr(&output));
     }
-    for verb in
-        ["probe", "init-token", "set-pin", "keygen", "status", "acknowledge", "bench", "agent"]
-    {
+    for verb in [
+        "probe",
+        "init-token",
+        "set-pin",
+        "keygen",
+        "add-card",
+        "status",
+        "acknowledge",
+        "bench",
+        "agent",
+    ] {
         let help = stdout(&desk.run(&[verb, "--help"]));
         assert!(!help.contains("--pin ") && help.contains("vendor's"), "{verb}: {help}");
     }

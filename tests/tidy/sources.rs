@@ -31,6 +31,8 @@ const UNSAFE_MODULES: &[(&str, &str)] = &[
     ("hsm/softtoken/entry/sessions.rs", "the C interface of PKCS#11"),
     ("hsm/softtoken/entry/slots.rs", "the C interface of PKCS#11"),
     ("hsm/softtoken/entry/tests.rs", "calls of the C interface as a client makes them"),
+    ("hsm/softtoken/entry/tests/border.rs", "calls of the C interface as no client makes them"),
+    ("hsm/softtoken/entry/tests/stress.rs", "calls of the C interface from many threads"),
     ("hsm/softtoken/entry/unsupported.rs", "the C interface of PKCS#11"),
     ("hsm/softtoken/faults/clock.rs", "clock and sleep of the system"),
     ("hsm/softtoken/faults/page.rs", "a page of memory that processes share"),

@@ -10,7 +10,7 @@ use super::super::CliError;
 
 /// The error of a card at a place: its file, its library. What the operator set up is at fault
 /// (78), or the command failed (1).
-pub(super) fn fault(error: &Error, place: impl fmt::Display) -> CliError {
+pub(in crate::cli) fn fault(error: &Error, place: impl fmt::Display) -> CliError {
     let (is_configuration, remedy) = cause(error);
     if is_configuration {
         CliError::misconfigured(error, place, remedy)
@@ -20,7 +20,7 @@ pub(super) fn fault(error: &Error, place: impl fmt::Display) -> CliError {
 }
 
 /// A card's file that is refused, all faults at once.
-pub(super) fn refused_file(error: &ConfigError) -> CliError {
+pub(in crate::cli) fn refused_file(error: &ConfigError) -> CliError {
     CliError::misconfigured(
         error.faults.join("; "),
         error.path.display(),
