@@ -5,6 +5,7 @@ use std::fs;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
@@ -476,6 +477,46 @@ fn a_card_that_fails_is_told_with_what_to_do() {
         assert!(exit == wanted && said.contains(reason), "{fault:?}: {exit} {said}");
     }
     desk.json(&with_key);
+}
+
+#[test]
+fn a_command_ends_with_its_user_and_not_with_its_reader() {
+    let desk = Desk::prepared("native", "");
+    desk.keygen("pkcs11:object=vote", "sign");
+    let start = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hufu"));
+        command.current_dir(desk.folder.path()).arg("hsm").args(arguments);
+        command.env("HUFU_SOFTTOKEN_CONF", desk.path("softtoken.toml")).stdin(Stdio::null());
+        command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap()
+    };
+    // Nobody reads what it prints: it earns its exit code all the same.
+    let mut unread = start(&STATUS);
+    drop(unread.stdout.take());
+    assert_eq!(unread.wait().unwrap().code(), Some(0));
+    // A library that hangs leaves Ctrl-C as the way out, and the card as it was.
+    let faults = Faults::open(&desk.path("store"), 0).unwrap();
+    faults.set(Fault::Hang(true));
+    for arguments in [
+        &STATUS[..],
+        &desk.probe_arguments(&["--pin-file", "user.pin"]),
+        &["keygen", "--card", "card.toml", "--key", "pkcs11:object=b", "--usage", "sign"],
+    ] {
+        let mut hanging = start(arguments);
+        let maps = format!("/proc/{}/maps", hanging.id());
+        // Who is not root may not look, and interrupts it wherever it is.
+        let is_loaded =
+            || fs::read_to_string(&maps).map_or(true, |maps| maps.contains("softtoken"));
+        while !is_loaded() {
+            assert!(hanging.try_wait().unwrap().is_none(), "{arguments:?} did not wait");
+            std::thread::park_timeout(Duration::from_millis(1));
+        }
+        let process = hanging.id().to_string();
+        assert!(Command::new("kill").args(["-s", "INT", &process]).status().unwrap().success());
+        let status = hanging.wait().unwrap();
+        assert_eq!((status.signal(), status.code()), (Some(2), None), "{arguments:?}");
+    }
+    faults.clear();
+    desk.json(&[&STATUS[..], &["--key", "pkcs11:object=vote"]].concat());
 }
 
 /// The agent as a node starts it, by the card's file or, where that is at fault, without it.
