@@ -22,10 +22,14 @@ use hufu_crypto::{
     software_provider_with,
 };
 use hufu_hsm::agent::{Agent, AgentConfig, AgentSource, Endpoint, SPIN_SHORT};
-use hufu_hsm::keystore::WRAPPED_BYTES_MAX;
-use hufu_hsm::{CardIdentity, Error, KeyHandle, KeyReference, Keystore, Usage};
+use hufu_hsm::{Error, KeyReference, Keystore, Usage};
 use hufu_runtime::clock::{self, Nanos};
 use hufu_runtime::placement::{CoreSet, pin_current_thread};
+
+#[path = "../tests/double/signing.rs"]
+mod signing;
+
+use signing::{SigningCard, SignsOnly};
 
 const ROLE: &str = "HUFU_BENCH_AGENT";
 
@@ -71,7 +75,7 @@ fn main() -> ExitCode {
 fn agent() -> ExitCode {
     let endpoint = Endpoint::inherited().unwrap();
     pin(1);
-    let card: Arc<dyn Keystore> = Arc::new(Card::new());
+    let card: Arc<dyn Keystore> = Arc::new(SigningCard("bench", Card::new()));
     endpoint.serve(&card, 2, Vec::new()).unwrap();
     ExitCode::SUCCESS
 }
@@ -92,9 +96,9 @@ fn measure(mode: &Mode) -> bool {
     let client = agent.client();
     client.wait_ready(Nanos::MAX).unwrap();
     let key = client.open_key(&KeyReference::Index(1), Usage::Sign, Nanos::MAX).unwrap();
-    let card = Card::new();
+    let card = SigningCard("bench", Card::new());
 
-    let digest = card.digest;
+    let digest = card.1.digest;
     let mut bytes = [0; 32];
     let mut signature = [Signature([0; 64])];
     let bare = quantiles(mode.pause, || card.random(&mut bytes, Nanos::MAX).unwrap());
@@ -106,7 +110,7 @@ fn measure(mode: &Mode) -> bool {
         client.sign_sm2(key, &[digest], &mut signature, Nanos::MAX).unwrap();
     });
     let provider = software_provider_with(Backend::best(), 0);
-    let item = VerifyItem { key: &card.public, digest, signature: &signature[0] };
+    let item = VerifyItem { key: &card.1.public, digest, signature: &signature[0] };
     let verified = quantiles(mode.pause, || {
         assert_eq!(provider.verifier.verify(item), Verdict::Valid);
     });
@@ -177,63 +181,17 @@ impl Card {
     }
 }
 
-fn none<T>(what: &'static str) -> Result<T, Error> {
-    Err(Error::Refused { what, reason: "not measured".to_owned() })
-}
-
-impl Keystore for Card {
-    fn identity(&self, _deadline: Nanos) -> Result<CardIdentity, Error> {
-        Ok(CardIdentity {
-            library_manufacturer: "bench".to_owned(),
-            library_version: (1, 0),
-            token_label: String::new(),
-            token_manufacturer: String::new(),
-            token_model: String::new(),
-            token_serial: String::new(),
-            firmware_version: (0, 0),
-            hardware_version: (0, 0),
-        })
+impl SignsOnly for Card {
+    fn public(&self) -> PublicKey {
+        self.public
     }
 
-    fn open_key(&self, _: &KeyReference, _: Usage, _: Nanos) -> Result<KeyHandle, Error> {
-        Ok(KeyHandle(0))
-    }
-
-    fn public_key(&self, _key: KeyHandle) -> Result<PublicKey, Error> {
-        Ok(self.public)
-    }
-
-    fn sign_sm2(
-        &self,
-        _key: KeyHandle,
-        _digests: &[Digest],
-        signatures: &mut [Signature],
-        _deadline: Nanos,
-    ) -> Result<(), Error> {
+    fn sign(&self, _digests: &[Digest], signatures: &mut [Signature]) {
         self.work();
         signatures.fill(self.signature);
-        Ok(())
     }
 
-    fn sm2_decrypt(&self, _: KeyHandle, _: &[u8], _: &mut [u8], _: Nanos) -> Result<usize, Error> {
-        none("ciphertext")
-    }
-
-    fn wrap(
-        &self,
-        _: KeyHandle,
-        _: &[u8; 32],
-        _: &mut [u8; WRAPPED_BYTES_MAX],
-        _: Nanos,
-    ) -> Result<usize, Error> {
-        none("secret")
-    }
-
-    fn unwrap(&self, _: KeyHandle, _: &[u8], _: &mut [u8; 32], _: Nanos) -> Result<(), Error> {
-        none("wrapped secret")
-    }
-
-    fn random(&self, bytes: &mut [u8], _deadline: Nanos) -> Result<(), Error> {
+    fn fill(&self, bytes: &mut [u8]) -> Result<(), Error> {
         self.work();
         bytes.fill(1);
         Ok(())
