@@ -1,6 +1,6 @@
 //! The objects of a token and of its sessions.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use cryptoki_sys::*;
@@ -168,8 +168,11 @@ impl Slot {
             let id = object.get(CKA_ID)?.try_into().ok()?;
             Some(u32::from_le_bytes(id))
         };
-        let taken = state.objects.values().filter_map(|entry| number(&entry.object)).max();
-        let next = taken.unwrap_or(0).checked_add(1).ok_or(CKR_DEVICE_MEMORY)?;
+        // The first that is free: a client may have chosen the last there is.
+        let taken: BTreeSet<_> =
+            state.objects.values().filter_map(|entry| number(&entry.object)).collect();
+        let next =
+            (1..=u32::MAX).find(|number| !taken.contains(number)).ok_or(CKR_DEVICE_MEMORY)?;
         for object in objects.iter_mut().filter(|object| is_key(object)) {
             object.set(CKA_LABEL, b"");
             let number = number(object).unwrap_or(next);
