@@ -10,8 +10,8 @@
 //! A file is written whole beside its name, synced, and renamed; then its folder is synced. So each
 //! is there as it was before or as it is after, whenever the power goes. A token that begins anew
 //! says so in its file first, and whoever reads that takes the old objects away. A cut or changed
-//! file is found by its checksum or tag, named, and nothing is read from it. Links are not followed,
-//! and a folder that others may write to is refused.
+//! file is found by its checksum or tag, named, and nothing is read from it. Links are not
+//! followed, and a folder that others may write to is refused.
 //!
 //! The token's key is wrapped by a key derived from each PIN (PBKDF2-HMAC-SM3). It seals what is
 //! closed: private objects, and everything that holds a secret, whatever its `CKA_PRIVATE` says.
