@@ -2,6 +2,7 @@
 
 pub mod agent;
 pub mod card;
+pub mod cloned;
 pub mod config;
 pub mod custody;
 pub mod error;

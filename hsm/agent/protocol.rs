@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! slot:    request header + body  ->  answer header + body      (`ring`)
-//! socket:  node: welcome (+ memory, waker), stop     agent: hello | refusal
+//! socket:  node: welcome (+ memory, waker), stop     agent: logs in, hello | refusal
 //! ```
 
 use hufu_crypto::{Digest, PublicKey, Signature};
@@ -419,6 +419,9 @@ pub(crate) enum Message {
     },
     /// Node to agent: answer what was asked, and end.
     Stop,
+    /// Agent to node: from here on the PIN may be tried, so that an agent that ends before it says
+    /// more may have used up an attempt.
+    LogsIn,
     /// Agent to node: the card is open, calls may come.
     Hello {
         workers_count: u32,
@@ -455,8 +458,9 @@ impl Message {
                 writer.u16(4);
                 writer.bytes(error, BODY_BYTES_MAX);
             }
+            Self::LogsIn => writer.u16(5),
             Self::Report(report) => {
-                writer.u16(5);
+                writer.u16(6);
                 report.to_numbers().into_iter().for_each(|number| writer.u64(number));
             }
         }
@@ -487,7 +491,8 @@ impl Message {
                 Self::Hello { workers_count, identity, notes }
             }
             4 => Self::Refusal(reader.bytes(BODY_BYTES_MAX)?.to_vec()),
-            5 => {
+            5 => Self::LogsIn,
+            6 => {
                 let (numbers, rest) = reader.0.as_chunks();
                 let numbers: Vec<u64> =
                     numbers.iter().map(|bytes| u64::from_le_bytes(*bytes)).collect();

@@ -195,6 +195,16 @@ impl Endpoint {
         self.node
     }
 
+    /// Tells the node that the PIN may be tried from here on. An agent that ends after this and
+    /// before it serves is not followed by another one, unless the PIN has worked before: some
+    /// libraries crash or hang where they mean that it is wrong.
+    ///
+    /// # Errors
+    /// If the node is gone; then the PIN need not be tried.
+    pub fn logs_in(&self) -> Result<(), Error> {
+        self.tell(&Message::LogsIn)
+    }
+
     /// Tells the node that there is nothing to serve, and why. After a permanent error it does not
     /// start an agent again: a wrong PIN must not be tried twice.
     ///

@@ -11,6 +11,15 @@
 //! key = "pkcs11:object=vote"
 //! ```
 //!
+//! A key that is used for other things than votes may be `hsm-preferred`: while its card is away,
+//! another key signs in software, which whoever verifies has accepted beforehand.
+//!
+//! ```toml
+//! custody = "hsm-preferred"                   # else "hsm-only": the card, or nothing
+//! stand_in = "standby.key"                    # the other key's file
+//! stand_in_public_key = "…128 digits…"        # as it is registered
+//! ```
+//!
 //! It stands wherever a key file may stand (`node.key`), so that the configuration of a node is the
 //! same in both custodies, and who the node is can be checked without its card. What is in the card
 //! must have this very public key. A relative path of the card is relative to the folder of the
@@ -19,6 +28,7 @@
 use std::path::{Path, PathBuf};
 
 use hufu_crypto::{PublicKey, is_curve_point};
+use hufu_hsm::custody::Custody;
 use hufu_hsm::group::MEMBERS_MAX;
 use hufu_hsm::uri::KeyUri;
 use serde::Deserialize;
@@ -36,6 +46,8 @@ pub struct CardKey {
     pub public: PublicKey,
     /// Other cards that hold the same key.
     pub copies: Vec<CardPlace>,
+    /// What stands in for it while its card is away: `hsm-preferred`. Else nothing does.
+    pub stand_in: Option<StandInKey>,
 }
 
 /// Where one copy of a key is.
@@ -47,12 +59,30 @@ pub struct CardPlace {
     pub key: KeyUri,
 }
 
+/// A key that may sign in software instead.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StandInKey {
+    /// The key's file.
+    pub file: PathBuf,
+    /// The public key that is registered for it.
+    pub public: PublicKey,
+}
+
 impl CardKey {
     /// All cards that hold the key, in the order of the file.
     #[must_use]
     pub fn places(&self) -> Vec<CardPlace> {
         let first = CardPlace { card: self.card.clone(), key: self.key.clone() };
         std::iter::once(first).chain(self.copies.iter().cloned()).collect()
+    }
+
+    /// That this key may sign votes: nothing stands in for a vote key, since a validator has one
+    /// (DB4403/T 9.5-h0).
+    ///
+    /// # Errors
+    /// [`KeyFileError::StandIn`].
+    pub fn check_votes(&self) -> Result<(), KeyFileError> {
+        if self.stand_in.is_some() { Err(KeyFileError::StandIn) } else { Ok(()) }
     }
 }
 
@@ -64,6 +94,14 @@ struct Written {
     public_key: String,
     #[serde(default)]
     copy: Vec<WrittenCopy>,
+    #[serde(default = "hsm_only")]
+    custody: Custody,
+    stand_in: Option<PathBuf>,
+    stand_in_public_key: Option<String>,
+}
+
+const fn hsm_only() -> Custody {
+    Custody::HsmOnly
 }
 
 #[derive(Deserialize)]
@@ -103,10 +141,35 @@ pub fn parse(text: &str, path: &Path) -> Result<CardKey, KeyFileError> {
     if let Some([twice, _]) = cards.array_windows().find(|[one, other]| one == other) {
         return Err(fault(format!("card {} comes twice", twice.display())));
     }
-    let public = PublicKey::from_hex(&written.public_key)
-        .filter(is_curve_point)
-        .ok_or_else(|| fault("public_key: no point of the SM2 curve".to_owned()))?;
-    Ok(CardKey { card, key, public, copies })
+    let point = |name: &str, text: &str| {
+        let none = || fault(format!("{name}: no point of the SM2 curve"));
+        PublicKey::from_hex(text).filter(is_curve_point).ok_or_else(none)
+    };
+    let public = point("public_key", &written.public_key)?;
+    let stand_in = match (written.custody, written.stand_in, written.stand_in_public_key) {
+        (Custody::HsmOnly, None, None) => None,
+        (Custody::HsmPreferred, Some(file), Some(text)) => {
+            let registered = point("stand_in_public_key", &text)?;
+            if registered == public {
+                let reason = "stand_in_public_key: a key in a card is not in software too";
+                return Err(fault(reason.to_owned()));
+            }
+            Some(StandInKey { file: folder.join(file), public: registered })
+        }
+        (Custody::HsmPreferred, _, _) => {
+            let reason = "custody hsm-preferred wants stand_in and stand_in_public_key";
+            return Err(fault(reason.to_owned()));
+        }
+        (Custody::HsmOnly, _, _) => {
+            let reason = "stand_in: nothing stands in for a key that is hsm-only";
+            return Err(fault(reason.to_owned()));
+        }
+        (Custody::Software, _, _) => {
+            let reason = "custody: a key in a card is hsm-only or hsm-preferred";
+            return Err(fault(reason.to_owned()));
+        }
+    };
+    Ok(CardKey { card, key, public, copies, stand_in })
 }
 
 /// What is added to a key file for one more card that holds the same key.
@@ -166,6 +229,34 @@ mod tests {
         for (text, reason) in cases {
             let refused = parse(&text, Path::new("vote.key")).unwrap_err().to_string();
             assert!(refused.contains(reason) && !refused.contains("1234"), "{reason}: {refused}");
+        }
+    }
+    #[test]
+    fn what_stands_in_is_another_key_and_never_votes() {
+        let key = |number: u8| *SoftwareSigner::from_bytes(&[number; 32]).unwrap().public_key();
+        let (public, other) = (key(7), key(8));
+        let plain = text(Path::new("card.toml"), "pkcs11:object=pay", &public);
+        let of = |more: &str| parse(&format!("{plain}{more}"), Path::new("/etc/hufu/pay.key"));
+        let preferred = "custody = \"hsm-preferred\"\n";
+        let stand_in = "stand_in = \"standby.key\"\n";
+        let registered = |key: &PublicKey| format!("stand_in_public_key = \"{key}\"\n");
+        assert!(of("custody = \"hsm-only\"\n").unwrap().check_votes().is_ok());
+        let both = of(&format!("{preferred}{stand_in}{}", registered(&other))).unwrap();
+        let wanted = StandInKey { file: "/etc/hufu/standby.key".into(), public: other };
+        assert_eq!(both.stand_in.as_ref(), Some(&wanted));
+        let refused = both.check_votes().unwrap_err().to_string();
+        assert!(refused.contains("vote"), "{refused}");
+        for (more, reason) in [
+            (preferred.to_owned(), "wants stand_in"),
+            (format!("{preferred}{stand_in}"), "wants stand_in"),
+            (format!("{preferred}{}", registered(&other)), "wants stand_in"),
+            (stand_in.to_owned(), "hsm-only"),
+            (format!("{preferred}{stand_in}{}", registered(&public)), "in software too"),
+            ("custody = \"software\"\n".to_owned(), "hsm-only or hsm-preferred"),
+            ("custody = \"hsm\"\n".to_owned(), "hsm"),
+        ] {
+            let refused = of(&more).unwrap_err().to_string();
+            assert!(refused.contains(reason), "{reason}: {refused}");
         }
     }
 }

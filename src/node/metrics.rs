@@ -181,6 +181,7 @@ metrics! {
         chain_time_millis: "hufu_chain_time_milliseconds", "Unix time of the last block executed here.";
         ingress_connections: "hufu_ingress_connections", "Client connections now.";
         sign_is_card_away: "hufu_sign_card_away", "1 while the card with the vote key gives no signatures, else 0.";
+        consensus_is_without_signer: "hufu_consensus_without_signer", "1 while this validator follows and does not vote, because its signer does not answer, else 0.";
         verify_keys: "hufu_verify_known_keys", "Public keys that have a table now.";
         mempool_transactions: "hufu_mempool_transactions", "Transactions pending.";
         mempool_bytes: "hufu_mempool_bytes", "Bytes pending.";

@@ -230,7 +230,11 @@ fn load_keys(
             let signer = signer.seeded_by(Arc::clone(&provider.entropy));
             SigningDesk::software(Box::new(signer))
         }
-        NodeKey::Card(key) => SigningDesk::card(cards, &key).map_err(RunError::Card)?,
+        NodeKey::Card(key) => {
+            let checked = key.check_votes();
+            checked.map_err(|fault| RunError::Configuration(fault.to_string()))?;
+            SigningDesk::card(cards, &key).map_err(RunError::Card)?
+        }
     };
     Ok((desk, link))
 }

@@ -8,6 +8,7 @@ use hufu_types::genesis::Validator;
 
 use super::reader::lookup;
 use super::{Document, Fault, NodeConfig, PeerConfig, nearest};
+use crate::keys_file::NodeKey;
 use crate::{data_key, genesis_file, keys_file};
 
 /// All faults of the files a configuration names, and of what only the genesis can tell. A path
@@ -16,6 +17,11 @@ pub(super) fn check(config: &NodeConfig, text: &str) -> Vec<Fault> {
     let identity = &config.node;
     let mut faults = Vec::new();
     let key = public_key("node.key", &identity.key, &mut faults);
+    if let Ok(NodeKey::Card(in_card)) = keys_file::open(&identity.key)
+        && let Err(fault) = in_card.check_votes()
+    {
+        faults.push(named("node.key", &identity.key, &fault.to_string(), fault.remedy()));
+    }
     let link_key = config
         .peer
         .as_ref()

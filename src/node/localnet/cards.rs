@@ -13,6 +13,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use hufu_crypto::{PublicKey, entropy};
 use zeroize::Zeroizing;
@@ -23,7 +24,7 @@ use crate::cli::CliError;
 use crate::keys_file;
 
 /// Key file of a vote key in a card.
-pub(super) const KEY_FILE: &str = "vote.key";
+pub const KEY_FILE: &str = "vote.key";
 
 /// Whom the tokens imitate, one after the other, and how each names its keys.
 const VENDORS: [(&str, &str); 8] = [
@@ -45,8 +46,19 @@ const PIN_DIGITS: usize = 16;
 
 /// Makes a token with a vote key for the node of this number in its folder; the public key.
 pub(super) fn make(node: &Path, index: u16) -> Result<PublicKey, CliError> {
+    let own = std::env::current_exe();
+    let own = own.map_err(|cause| CliError::failed(cause, "this binary", "check /proc"))?;
+    make_with(&own, node, index)
+}
+
+/// As [`make`], with the module and the tool that lie beside `binary`.
+///
+/// # Errors
+/// What is not there, or what the tool refuses.
+pub fn make_with(binary: &Path, node: &Path, index: u16) -> Result<PublicKey, CliError> {
     let (vendor, uri) = VENDORS[usize::from(index) % VENDORS.len()];
-    let (module, tool) = (beside("libhufu_softtoken.so")?, beside("hufu-softtoken")?);
+    let module = beside(binary, "libhufu_softtoken.so")?;
+    let tool = beside(binary, "hufu-softtoken")?;
     let config = node.join("softtoken.toml");
     let store = node.join("token");
     let text = format!("store = {store:?}\nimitation = \"{vendor}\"\nmessages = true\n");
@@ -74,11 +86,19 @@ pub(super) fn make(node: &Path, index: u16) -> Result<PublicKey, CliError> {
     Ok(public)
 }
 
-/// A file that was built with this binary.
-fn beside(name: &str) -> Result<PathBuf, CliError> {
+/// Takes the device of a node's soft token away for so long.
+pub(super) fn remove(node: &Path, span: Duration) -> Result<(), CliError> {
     let own = std::env::current_exe();
     let own = own.map_err(|cause| CliError::failed(cause, "this binary", "check /proc"))?;
-    let path = own.with_file_name(name);
+    let tool = beside(&own, "hufu-softtoken")?;
+    let (config, millis) = (node.join("softtoken.toml"), span.as_millis().to_string());
+    let arguments = ["fault", "removed", "--millis", &millis];
+    run(&tool, &config.display().to_string(), &arguments).map(drop)
+}
+
+/// A file that was built with the binary.
+fn beside(binary: &Path, name: &str) -> Result<PathBuf, CliError> {
+    let path = binary.with_file_name(name);
     if !path.exists() {
         let remedy = "build the whole workspace (`make build`), or leave --cards out";
         return Err(CliError::file("it is not there", &path, remedy));

@@ -77,7 +77,7 @@ pub(super) fn run(agent: &Agent) -> Result<(), CliError> {
             return Err(refused_file(&error));
         }
     };
-    let (card, notes) = match opened(&config, Some(endpoint.node())) {
+    let (card, notes) = match opened(&config, Some(&endpoint)) {
         Ok(opened) => opened,
         Err(error) => {
             tell(endpoint, &error);
@@ -136,14 +136,17 @@ const fn is_of_card(error: &Error) -> bool {
 }
 
 /// The card with all its sessions, opened inside the sandbox, and what the sandbox took away.
-fn opened(config: &CardConfig, node: Option<u32>) -> Result<(Card, Vec<String>), Error> {
-    let report = sandbox::enter(&config.agent_sandbox()?, node)?;
-    Ok((open(config)?, report.lines()))
+fn opened(config: &CardConfig, endpoint: Option<&Endpoint>) -> Result<(Card, Vec<String>), Error> {
+    let report = sandbox::enter(&config.agent_sandbox()?, endpoint.map(Endpoint::node))?;
+    Ok((open(config, endpoint)?, report.lines()))
 }
 
 /// The card with all its sessions open, logged in.
-fn open(config: &CardConfig) -> Result<Card, Error> {
+fn open(config: &CardConfig, endpoint: Option<&Endpoint>) -> Result<Card, Error> {
     let card = Card::open(config, kernels::provider().verifier)?;
+    if let Some(endpoint) = endpoint {
+        endpoint.logs_in()?;
+    }
     let count = usize::try_from(config.sessions_max).unwrap_or(1);
     card.warm_up(count, deadline_in(OPEN_TIME))?;
     Ok(card)
