@@ -17,7 +17,7 @@
 
 mod client;
 mod config;
-mod errors;
+pub(crate) mod errors;
 mod memory;
 mod os;
 mod peer;
@@ -33,6 +33,7 @@ mod supervisor;
 pub use client::AgentClient;
 pub use config::{AgentConfig, AgentSource};
 pub use server::{Endpoint, Listener, ServeEnd, WORKERS_COUNT_MAX};
+pub(crate) use shared::Event;
 pub use shared::KEYS_COUNT_MAX;
 pub use status::{AgentState, AgentStatus};
 pub use submitter::{Full, Submitter};

@@ -87,7 +87,8 @@ impl AgentConfig {
             reserved_count: 32,
             spin: Duration::from_micros(50),
             worker_spin: Duration::from_micros(50),
-            start_time: Duration::from_secs(60),
+            // Less than a node waits for its card at its start, so that it hears why there is none.
+            start_time: Duration::from_secs(50),
             stop_time: Duration::from_secs(5),
             grace: Duration::from_secs(1),
             silence_time: Duration::from_secs(10),

@@ -35,7 +35,10 @@ impl Peer {
                 let mut command = Command::new(program);
                 command.args(arguments).env_clear();
                 command.envs(environment.iter().map(|(name, value)| (name, value)));
+                // Who holds the node's log could cut it off, write lines in the node's name, or
+                // make the node wait for it; and what a library prints there may be its PIN.
                 command.stdin(Stdio::from(their_socket)).stdout(Stdio::null());
+                command.stderr(Stdio::null());
                 // Ctrl-C is for the node, which lets its agents finish.
                 command.process_group(0);
                 let mut child = command.spawn()?;

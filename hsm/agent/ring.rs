@@ -396,7 +396,8 @@ impl NodeEnd {
             let due = due.load(Ordering::Relaxed);
             let is_open = due != 0 && due < now;
             let state = &self.slot(index)[STATE];
-            if is_open && state.load(Ordering::Acquire) == REQUESTED { now - due } else { 0 }
+            // Whatever else an agent writes there is no answer either.
+            if is_open && state.load(Ordering::Acquire) != ANSWERED { now - due } else { 0 }
         };
         (0..self.layout.slots_count).zip(&self.due).map(late).max().unwrap_or(0)
     }

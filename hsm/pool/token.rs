@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{Handles, Pool, Source};
 use crate::pin::Pin;
 use crate::pkcs11::{CallStyle, Library, Session, TokenInfo, Unload, User, codes as ck};
-use crate::{CardIdentity, Error};
+use crate::{CardIdentity, Error, ErrorClass};
 
 /// A pool over PKCS#11.
 pub type CardPool = Pool<TokenSource>;
@@ -175,6 +175,14 @@ impl Source for TokenSource {
     fn is_logged_in(&self, session: &Session) -> Result<bool, Error> {
         let state = session.info()?.state;
         Ok(matches!(state, ck::CKS_RO_USER_FUNCTIONS | ck::CKS_RW_USER_FUNCTIONS))
+    }
+
+    fn touch(&self, session: &Session) -> Result<(), Error> {
+        match session.random(&mut [0; 8]) {
+            // A card without a generator has been asked, and is well.
+            Err(error) if error.class() != ErrorClass::Permanent => Err(error),
+            _ => Ok(()),
+        }
     }
 
     fn login(&self, session: &Session) -> Result<(), Error> {

@@ -19,6 +19,7 @@ mod pbkdf2;
 mod pem;
 pub mod provider;
 pub mod selftest;
+pub mod shamir;
 pub mod signer;
 pub mod software;
 #[cfg(test)]

@@ -11,6 +11,7 @@ mod account;
 mod config;
 mod consensus;
 mod crypto;
+mod custodian;
 mod error;
 mod events;
 mod genesis;

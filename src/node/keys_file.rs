@@ -92,6 +92,9 @@ pub enum KeyFileError {
     /// It describes a key in a card, where only a key in a file can be used.
     #[error("key file describes a key in a card, and here the key itself is needed")]
     InCard,
+    /// A vote key that another key would stand in for.
+    #[error("nothing stands in for a vote key: a validator has one, in its card or not at all")]
+    StandIn,
     /// Something has this name already.
     #[error("{} exists already, a key file is never overwritten", path.display())]
     Exists {
@@ -133,6 +136,9 @@ impl KeyFileError {
             Self::Passphrase => "give the passphrase of this very file, or put a copy of it back",
             Self::PublicMissing => "run `hufu keys encrypt` on it, which adds the public key",
             Self::OtherKey => "put a copy of the file back, and find out who changed it",
+            Self::StandIn => {
+                "take custody = \"hsm-preferred\" and its stand-in out of the key file"
+            }
             Self::Exists { .. } => "choose another name, or move the old key away",
             Self::Write { .. } => "check the folder, its permissions and the free space",
         }

@@ -6,6 +6,7 @@
 //!   -> SIGTERM or SIGINT -> drain -> end, or at once when the same signal comes again
 //! ```
 
+use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -21,6 +22,8 @@ use hufu_types::Genesis;
 
 use crate::admin::Admin;
 use crate::assemble::{self, Parts};
+use crate::card_key::CardPlace;
+use crate::cards::Cards;
 use crate::config::NodeConfig;
 use crate::data_key::{self, DataKeyError};
 use crate::encrypted_key;
@@ -33,6 +36,7 @@ use crate::kernels;
 use crate::keys_file::{self, KeyFileError, NodeKey};
 use crate::log;
 use crate::metrics::Metrics;
+use crate::opened_key::OpenedKey;
 use crate::ready::Ready;
 use crate::recovery::{self, RecoverError, StorageOptions};
 use crate::signing_desk::{DeskError, SigningDesk};
@@ -157,15 +161,15 @@ fn run_with(config: &NodeConfig, provider: Proven) -> Result<(), RunError> {
         let lines: Vec<String> = broken.iter().map(ToString::to_string).collect();
         return Err(RunError::Configuration(lines.join("\n")));
     }
-    // One card after the other: the agent of the data keys has ended before another one starts.
-    let keys = load_data_keys(config, &provider)?;
-    let (desk, link_signer) = load_keys(config, &provider)?;
+    let mut cards = Cards::new().map_err(|error| RunError::Card(error.into()))?;
+    let keys = load_data_keys(config, &provider, &mut cards)?;
+    let (desk, link_signer) = load_keys(config, &provider, &mut cards)?;
     let address = desk.public_key().address();
     let identity = Identity { chain: genesis.chain_id().0, node: address };
     let folder = DataDir::open(&config.node.data_dir, &identity)?;
     genesis_copy::keep(folder.path(), &genesis).map_err(RunError::host("copy of the genesis"))?;
     remove_ready(folder.path());
-    let (metrics, health) = (Arc::new(Metrics::default()), Arc::new(Health::default()));
+    let (metrics, health) = (metrics_with(&cards, &desk), Arc::new(Health::default()));
     let explanation = Arc::new(Explanation::of(&genesis));
     let shared = (Arc::clone(&metrics), Arc::clone(&health), Arc::clone(&explanation));
     let admin = Admin::start(config.admin.listen, shared.0, shared.1, shared.2)
@@ -220,10 +224,18 @@ fn run_with(config: &NodeConfig, provider: Proven) -> Result<(), RunError> {
     Ok(())
 }
 
+/// The metrics, with what the cards count among them.
+fn metrics_with(cards: &Cards, desk: &SigningDesk) -> Arc<Metrics> {
+    let metrics = Arc::new(Metrics::default());
+    metrics.publish_cards(cards.all().to_vec(), desk.card_counts());
+    metrics
+}
+
 /// The desk that signs votes and proposals, and the signer of links where there are any.
 fn load_keys(
     config: &NodeConfig,
     provider: &Provider,
+    cards: &mut Cards,
 ) -> Result<(SigningDesk, Option<Box<dyn Signer>>), RunError> {
     let open = |named: &'static str, path: &Path| match keys_file::open(path) {
         Ok(key) => Ok((named, key)),
@@ -245,7 +257,10 @@ fn load_keys(
     };
     let link = link.map(&signer).transpose()?;
     let desk = match vote {
-        (_, NodeKey::Card(key)) => SigningDesk::card(&key).map_err(RunError::Card)?,
+        (named, NodeKey::Card(key)) => {
+            key.check_votes().map_err(|fault| key_fault(named, &fault))?;
+            SigningDesk::card(cards, &key).map_err(RunError::Card)?
+        }
         vote => SigningDesk::software(signer(vote)?),
     };
     Ok((desk, link))
@@ -280,13 +295,19 @@ fn warn_of_clear_keys<'a>(keys: impl Iterator<Item = &'a (&'static str, NodeKey)
 }
 
 /// The keys that the data folder is encrypted with; none where it is stored in clear.
-fn load_data_keys(config: &NodeConfig, provider: &Provider) -> Result<Option<Keyring>, RunError> {
+fn load_data_keys(
+    config: &NodeConfig,
+    provider: &Provider,
+    cards: &mut Cards,
+) -> Result<Option<Keyring>, RunError> {
     let Some(path) = config.storage.key_file() else {
         let reason = "storage.encryption is \"none\"";
         log::warn("the data folder is not encrypted", &[("reason", reason)]);
         return Ok(None);
     };
-    let keys = data_key::load(path, provider).map_err(|cause| {
+    let cards = RefCell::new(cards);
+    let open = |place: &CardPlace| OpenedKey::among(&mut cards.borrow_mut(), place);
+    let keys = data_key::load_by(path, provider, &open).map_err(|cause| {
         let (path, cause) = (path.display().to_string(), Box::new(cause));
         RunError::DataKey { path, cause }
     })?;

@@ -25,7 +25,7 @@ mod uring;
 
 use std::path::{Path, PathBuf};
 
-pub use append::AppendFile;
+pub use append::{AppendFile, AppendReader};
 pub use buffer::AlignedBuffer;
 pub use direct::{DirectFile, DirectIo, FileSystem};
 pub use fault::{Fault, FaultOperation, FaultPlan};

@@ -1,8 +1,9 @@
 //! The audit log: who did what to this node, in a chain that shows any later change.
 //!
 //! ```text
-//! {"sequence":7,"unix_nanos":...,"actor":"node","action":"key.used","subject":"vote key",
-//!  "outcome":"done","details":{"count":12,...},"previous":"<digest of 6>","digest":"<of this>"}
+//! {"sequence":7,"unix_nanos":...,"actor":"sign","action":"key.used","subject":"0x...",
+//!  "outcome":"done","details":{"prevotes":12,...},"durable":6,"previous":"<digest of 6>",
+//!  "digest":"<of this>"}
 //! ```
 //!
 //! A record is one line of JSON in one encoding, so that an auditor reads it with any tool and a
@@ -14,21 +15,29 @@
 //! later one: ship seals away (DB4403/T 5.2, 10.2).
 //!
 //! Files of at most [`FILE_BYTES_MAX`] follow each other in one folder, `audit-00000001.jsonl` and
-//! so on; the chain runs through all of them. Owned by one thread. Nothing secret is ever handed in
-//! here, and nothing here looks for it.
+//! so on; the chain runs through all of them, and the first record of each says whose it is. An
+//! open looks at the last file alone, [`verify`] at all of them.
+//!
+//! **After a crash**: a record says how many records before it were durable when it was written,
+//! and no more than [`UNSYNCED_BYTES_MAX`] are ever written without a sync. So whatever is wrong
+//! at the end, and nothing later proves that it was ever durable, is what a power cut leaves
+//! behind: it is cut off, and a record says how many bytes it had. Anything else is damage.
+//!
+//! Owned by one thread of one process, which a lock sees to. Nothing secret is ever handed in here,
+//! and nothing here looks for it.
 
 mod record;
 #[cfg(test)]
 mod tests;
 mod verify;
 
-use std::io::BufRead;
 use std::path::{Path, PathBuf};
 
 use hufu_crypto::{Digest, IDENTITY_DEFAULT, Provider, PublicKey, Signature, Signer};
 use hufu_crypto::{Verdict, VerifyItem, identity_digest, message_digest};
 use hufu_runtime::clock::UnixNanos;
 use hufu_runtime::file::{AppendFile, DirectIo, FileError, FileSystem};
+use hufu_runtime::process::{FileLock, LockError, lock_file};
 
 pub use record::{Detail, Event, Outcome, Record, RecordFault};
 pub use verify::{Seals, Verified, verify};
@@ -39,8 +48,22 @@ pub const FILE_BYTES_MAX: u64 = 64 << 20;
 /// Bytes of one record at most, line end included.
 pub const RECORD_BYTES_MAX: usize = 8 << 10;
 
-/// Actions that the log itself writes.
+/// Bytes of records that are written and not synced, at most: more is never lost by a power cut,
+/// and a tail that is longer is none.
+pub const UNSYNCED_BYTES_MAX: u64 = 64 << 10;
+
+const _: () = assert!(
+    8 * RECORD_BYTES_MAX as u64 <= UNSYNCED_BYTES_MAX && UNSYNCED_BYTES_MAX < FILE_BYTES_MAX,
+    "several records go to the disk together, and all of them are in one file"
+);
+
+/// Held by whoever writes the log.
+const LOCK: &str = "lock";
+
+/// Actions that the log itself writes: the first record of the first file and of every other one,
+/// and the others.
 const BEGIN: &str = "audit.begin";
+const CONTINUE: &str = "audit.continue";
 const SEAL: &str = "audit.seal";
 const RECOVER: &str = "audit.recover";
 const SELF: &str = "audit";
@@ -88,63 +111,136 @@ pub enum AuditError {
     /// The seal could not be signed.
     #[error("audit log cannot be sealed: {0}")]
     Seal(#[source] hufu_crypto::Error),
+    /// Another process writes it.
+    #[error("audit log {} is being written by another process", folder.display())]
+    Locked {
+        /// Its folder.
+        folder: PathBuf,
+    },
+    /// An earlier write failed: what is on the disk is not known any more.
+    #[error("audit log {} takes no more records after an error", folder.display())]
+    Stopped {
+        /// Its folder.
+        folder: PathBuf,
+    },
+}
+
+/// Whose an audit log is to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner<'a> {
+    /// This one's and nobody else's: a node's, by its address.
+    Only(&'a str),
+    /// Whoever began it; this one's if nobody did.
+    Anyone(&'a str),
+}
+
+impl Owner<'_> {
+    const fn name(&self) -> &str {
+        match self {
+            Self::Only(name) | Self::Anyone(name) => name,
+        }
+    }
 }
 
 /// The audit log of one node, open for writing.
 pub struct AuditLog {
     folder: PathBuf,
+    system: FileSystem,
+    owner: String,
     file: AppendFile,
     file_number: u32,
-    file_bytes: u64,
     sequence: u64,
     previous: Digest,
+    /// The last record that is known to be on the disk.
+    durable: u64,
     unsealed_count: u64,
+    unsynced_bytes: u64,
+    torn_bytes: u64,
+    bytes_written: u64,
     /// Lines that are not in the file yet.
     pending: Vec<u8>,
+    has_failed: bool,
+    _lock: Option<FileLock>,
 }
 
 impl AuditLog {
-    /// Opens the log in `folder`, which exists, or begins it for `owner` (the node's address).
+    /// Opens the log in `folder`, which is made if it is not there, or begins it.
     ///
-    /// Every record that is there is checked. A last line without its end was being written when
-    /// the machine stopped: it is cut off, and a record says how many bytes it had.
+    /// Every record of the last file is checked. An end that was being written when the machine
+    /// stopped is cut off, and a record says how many bytes it had.
     ///
     /// # Errors
-    /// If the folder cannot be read or written, or holds anything but an unbroken chain of `owner`.
-    pub fn open(folder: &Path, owner: &str, now: UnixNanos) -> Result<Self, AuditError> {
-        let found = verify::scan(folder, None)?;
-        let number = found.files_count.max(1);
-        let path = file_path(folder, number);
-        let file = AppendFile::open(&path)?;
+    /// If the folder cannot be read or written, if another process writes it, or if it holds
+    /// anything but an unbroken chain of the owner.
+    pub fn open(folder: &Path, owner: Owner<'_>, now: UnixNanos) -> Result<Self, AuditError> {
         let system = FileSystem::new(DirectIo::Never);
+        system.make_folder(folder)?;
+        let lock = lock_file(&folder.join(LOCK)).map_err(|error| match error {
+            LockError::Held { .. } => AuditError::Locked { folder: folder.to_owned() },
+            LockError::Host { path, error: source } => {
+                AuditError::File(FileError::Io { operation: "lock", path, source })
+            }
+        })?;
+        let mut log = Self::open_on(&system, folder, owner, now)?;
+        log._lock = Some(lock);
+        Ok(log)
+    }
+
+    fn open_on(
+        system: &FileSystem,
+        folder: &Path,
+        owner: Owner<'_>,
+        now: UnixNanos,
+    ) -> Result<Self, AuditError> {
+        system.make_folder(folder)?;
+        let found = verify::scan_last(system, folder)?;
+        let path = file_path(folder, found.last_file);
+        if let (Owner::Only(expected), Some(other)) = (owner, &found.owner)
+            && other != expected
+        {
+            let (found, expected) = (other.clone(), expected.to_owned());
+            return Err(AuditError::OtherOwner { path, found, expected });
+        }
+        let mut file = AppendFile::open(system, &path)?;
         system.sync_dir(folder)?;
+        if found.torn_bytes > 0 {
+            file.cut(found.last_file_bytes)?;
+        } else {
+            // A process that was killed may have left records in memory alone.
+            file.sync_data()?;
+        }
+        assert!(file.bytes() == found.last_file_bytes, "it ends with its last whole record");
         let mut log = Self {
             folder: folder.to_owned(),
+            system: system.clone(),
+            owner: found.owner.unwrap_or_else(|| owner.name().to_owned()),
             file,
-            file_number: number,
-            file_bytes: found.last_file_bytes,
+            file_number: found.last_file,
             sequence: found.records_count,
             previous: found.last,
+            durable: found.records_count,
             unsealed_count: found.unsealed_count,
+            unsynced_bytes: 0,
+            torn_bytes: found.torn_bytes,
+            bytes_written: 0,
             pending: Vec::with_capacity(RECORD_BYTES_MAX),
+            has_failed: false,
+            _lock: None,
         };
-        if found.torn_bytes > 0 {
-            log.file.cut(found.last_file_bytes)?;
-        }
-        match found.owner {
-            None => log.write(now, &Event::new(SELF, BEGIN, owner))?,
-            Some(found) if found == owner => {}
-            Some(found) => {
-                let path = file_path(folder, 1);
-                return Err(AuditError::OtherOwner { path, found, expected: owner.to_owned() });
-            }
-        }
-        if found.torn_bytes > 0 {
-            let cut = Event::new(SELF, RECOVER, owner).with("torn_bytes", found.torn_bytes);
-            log.write(now, &cut)?;
-        }
-        log.sync()?;
+        log.recover(now)?;
         Ok(log)
+    }
+
+    /// Writes what a log says of itself when it is opened.
+    fn recover(&mut self, now: UnixNanos) -> Result<(), AuditError> {
+        if self.file.bytes() == 0 {
+            self.write_head(now)?;
+        }
+        if self.torn_bytes > 0 {
+            let (owner, bytes) = (self.owner.clone(), self.torn_bytes);
+            self.write(now, &Event::new(SELF, RECOVER, owner).with("torn_bytes", bytes))?;
+        }
+        self.sync()
     }
 
     /// Appends a record and gives its sequence number; it is durable after [`AuditLog::sync`].
@@ -152,6 +248,7 @@ impl AuditLog {
     /// # Errors
     /// As [`AuditLog::sync`], and [`AuditError::Oversized`].
     pub fn append(&mut self, now: UnixNanos, event: &Event<'_>) -> Result<u64, AuditError> {
+        assert!(event.actor != SELF, "the log's own records are the log's to write");
         self.write(now, event)?;
         Ok(self.sequence)
     }
@@ -159,11 +256,30 @@ impl AuditLog {
     /// Makes all records appended so far durable.
     ///
     /// # Errors
-    /// If the file cannot be written: the log must not be used again.
+    /// If the file cannot be written: the log takes no more records.
     pub fn sync(&mut self) -> Result<(), AuditError> {
         self.flush()?;
+        if self.durable == self.sequence {
+            return Ok(());
+        }
+        self.has_failed = true;
         self.file.sync_data()?;
+        self.has_failed = false;
+        self.durable = self.sequence;
+        self.unsynced_bytes = 0;
         Ok(())
+    }
+
+    /// Records in the log; the number of the last.
+    #[must_use]
+    pub const fn records_count(&self) -> u64 {
+        self.sequence
+    }
+
+    /// Digest of the last record.
+    #[must_use]
+    pub const fn last(&self) -> &Digest {
+        &self.previous
     }
 
     /// Records that no seal covers yet, count.
@@ -172,16 +288,30 @@ impl AuditLog {
         self.unsealed_count
     }
 
+    /// Bytes that were cut off when the log was opened.
+    #[must_use]
+    pub const fn torn_bytes(&self) -> u64 {
+        self.torn_bytes
+    }
+
+    /// Bytes written since the log was opened.
+    #[must_use]
+    pub const fn bytes_written(&self) -> u64 {
+        self.bytes_written
+    }
+
     /// Signs the chain so far and makes it durable, with the seal.
     ///
     /// # Errors
-    /// [`AuditError::Seal`] if the signer fails: then nothing is written. Else as
+    /// [`AuditError::Seal`] if the signer fails: then no seal is written. Else as
     /// [`AuditLog::sync`].
     pub fn seal(&mut self, now: UnixNanos, signer: &dyn Signer) -> Result<(), AuditError> {
+        // What is sealed is durable before the seal is: a seal never outlives what it covers.
+        self.sync()?;
         let digest = seal_digest(self.sequence, &self.previous, signer.public_key());
         let signature = signer.sign(&digest).map_err(AuditError::Seal)?;
         let (key, signature) = (hex(&signer.public_key().0), hex(&signature.0));
-        let event = Event::new(SELF, SEAL, "log").with("key", &*key).with("signature", &*signature);
+        let event = Event::new(SELF, SEAL, "log").with("key", key).with("signature", signature);
         self.write(now, &event)?;
         self.sync()?;
         self.unsealed_count = 0;
@@ -189,18 +319,27 @@ impl AuditLog {
     }
 
     fn write(&mut self, now: UnixNanos, event: &Event<'_>) -> Result<(), AuditError> {
-        let sequence = self.sequence + 1;
-        let (line, digest) = record::encode(sequence, now, event, &self.previous);
-        if line.len() > RECORD_BYTES_MAX {
+        // With the longest numbers: what fits like this fits wherever it comes to stand.
+        let bytes = record::encode(u64::MAX, now, event, u64::MAX, &self.previous).0.len();
+        if bytes > RECORD_BYTES_MAX {
             let action = event.action.to_owned();
-            return Err(AuditError::Oversized { action, bytes: line.len() });
+            return Err(AuditError::Oversized { action, bytes });
         }
-        let bytes = u64::try_from(line.len()).unwrap_or(u64::MAX);
-        if self.file_bytes + bytes > FILE_BYTES_MAX {
-            self.begin_file()?;
+        let end = self.file.bytes() + length(&self.pending);
+        if end > 0 && end + u64::try_from(bytes).unwrap_or(u64::MAX) > FILE_BYTES_MAX {
+            self.begin_file(now)?;
         }
+        self.write_line(now, event)
+    }
+
+    fn write_line(&mut self, now: UnixNanos, event: &Event<'_>) -> Result<(), AuditError> {
+        if self.unsynced_bytes + length(&self.pending) + RECORD_ROOM > UNSYNCED_BYTES_MAX {
+            self.sync()?;
+        }
+        let sequence = self.sequence + 1;
+        let (line, digest) = record::encode(sequence, now, event, self.durable, &self.previous);
         self.pending.extend_from_slice(line.as_bytes());
-        self.file_bytes += bytes;
+        self.bytes_written += length(line.as_bytes());
         self.sequence = sequence;
         self.previous = digest;
         self.unsealed_count += 1;
@@ -210,21 +349,47 @@ impl AuditLog {
         Ok(())
     }
 
+    /// The first record of a file says whose it is.
+    fn write_head(&mut self, now: UnixNanos) -> Result<(), AuditError> {
+        let action = if self.sequence == 0 { BEGIN } else { CONTINUE };
+        let owner = self.owner.clone();
+        self.write_line(now, &Event::new(SELF, action, owner))
+    }
+
     fn flush(&mut self) -> Result<(), AuditError> {
+        if self.has_failed {
+            return Err(AuditError::Stopped { folder: self.folder.clone() });
+        }
+        if self.pending.is_empty() {
+            return Ok(());
+        }
+        self.has_failed = true;
         self.file.append(&self.pending)?;
+        self.has_failed = false;
+        self.unsynced_bytes += length(&self.pending);
         self.pending.clear();
         Ok(())
     }
 
     /// The file before is durable before the next has a name.
-    fn begin_file(&mut self) -> Result<(), AuditError> {
+    fn begin_file(&mut self, now: UnixNanos) -> Result<(), AuditError> {
         self.sync()?;
-        self.file_number += 1;
-        self.file = AppendFile::open(&file_path(&self.folder, self.file_number))?;
-        FileSystem::new(DirectIo::Never).sync_dir(&self.folder)?;
-        self.file_bytes = 0;
-        Ok(())
+        let number = self.file_number + 1;
+        self.has_failed = true;
+        self.file = AppendFile::open(&self.system, &file_path(&self.folder, number))?;
+        self.system.sync_dir(&self.folder)?;
+        self.has_failed = false;
+        self.file_number = number;
+        assert!(self.file.bytes() == 0, "a file that nobody wrote before");
+        self.write_head(now)
     }
+}
+
+/// Room that is kept for one record.
+const RECORD_ROOM: u64 = RECORD_BYTES_MAX as u64;
+
+fn length(bytes: &[u8]) -> u64 {
+    u64::try_from(bytes.len()).unwrap_or(u64::MAX)
 }
 
 /// What a seal signs: the number and digest of the last record before it, under a domain of its
@@ -260,15 +425,4 @@ fn hex(bytes: &[u8]) -> String {
         write!(text, "{byte:02x}").unwrap_or_default();
         text
     })
-}
-
-/// The next line with its end; `None` at the end of the file.
-fn next_line(reader: &mut impl BufRead, line: &mut Vec<u8>) -> std::io::Result<Option<bool>> {
-    use std::io::Read as _;
-    line.clear();
-    let most = u64::try_from(RECORD_BYTES_MAX).unwrap_or(u64::MAX) + 1;
-    if reader.by_ref().take(most).read_until(b'\n', line)? == 0 {
-        return Ok(None);
-    }
-    Ok(Some(line.last() == Some(&b'\n')))
 }

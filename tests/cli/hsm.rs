@@ -19,6 +19,8 @@ use serde_json::Value;
 
 use super::{code, folder, stderr, stdout};
 
+#[path = "cards.rs"]
+mod cards;
 #[path = "data_keys.rs"]
 mod data_keys;
 
@@ -385,9 +387,17 @@ fn command_lines_that_make_no_sense_are_usage_and_pins_are_no_arguments() {
     for arguments in cases {
         assert_eq!(code(&desk.run(&arguments)), 2, "{arguments:?}");
     }
-    for verb in
-        ["probe", "init-token", "set-pin", "keygen", "status", "acknowledge", "bench", "agent"]
-    {
+    for verb in [
+        "probe",
+        "init-token",
+        "set-pin",
+        "keygen",
+        "add-card",
+        "status",
+        "acknowledge",
+        "bench",
+        "agent",
+    ] {
         let help = stdout(&desk.run(&[verb, "--help"]));
         assert!(!help.contains("--pin ") && help.contains("vendor's"), "{verb}: {help}");
     }

@@ -76,6 +76,10 @@ fn slots_are_bounded_reserved_and_come_back_after_late_answers() {
     node.abandon(first);
     assert!(node.take(0).is_none(), "the answer may still come");
     let job = agent.next(SHORT, &mut body).unwrap().unwrap();
+    // An agent that writes anything else there keeps the slot and is late all the same.
+    let (words, state) = agent.exposed(&job);
+    words[state].store(99, Ordering::Release);
+    assert!(node.overdue_nanos(os::host_nanos()) > 0 && node.take(0).is_none());
     agent.answer(&job, AnswerHeader::DONE, b"late");
     assert_eq!(node.overdue_nanos(os::host_nanos()), 0);
     let again = node.take(0).unwrap();

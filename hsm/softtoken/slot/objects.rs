@@ -20,7 +20,7 @@ pub(crate) struct Found {
 }
 
 impl State {
-    fn is_user(&self) -> bool {
+    pub(super) fn is_user(&self) -> bool {
         matches!(self.login, Some((User::Normal, _)))
     }
 
@@ -95,7 +95,7 @@ impl Slot {
         session: &Session,
         mut objects: [Object; N],
     ) -> Answer<[CK_OBJECT_HANDLE; N]> {
-        let (mut state, _lock) = self.enter_to_write()?;
+        let (mut state, _lock) = self.enter_session(session)?;
         self.number(&state, &mut objects)?;
         let is_so = matches!(state.login, Some((User::So, _)));
         for object in &objects {
@@ -143,20 +143,14 @@ impl Slot {
     fn write(&self, state: &mut State, id: StoreId, object: &Object) -> Answer<()> {
         let header = *Self::header(state)?;
         let key = state.sealing_key(&header, object.is_closed())?;
-        self.store
-            .write_object(&header, &key, id, object)
-            .map_err(|error| self.shared.refuse(&error))?;
-        self.wrote(state);
-        Ok(())
+        self.alter(state, |store, _| store.write_object(&header, &key, id, object))
     }
 
     fn remove(&self, state: &mut State, handle: CK_OBJECT_HANDLE) -> Answer<()> {
         let entry = state.objects.get(&handle).ok_or(CKR_OBJECT_HANDLE_INVALID)?;
         if let Place::Token(id) = entry.place {
-            self.store
-                .remove_object(id, entry.object.is_closed())
-                .map_err(|error| self.shared.refuse(&error))?;
-            self.wrote(state);
+            let is_closed = entry.object.is_closed();
+            self.alter(state, |store, _| store.remove_object(id, is_closed))?;
         }
         state.objects.remove(&handle);
         Ok(())
@@ -209,7 +203,7 @@ impl Slot {
     /// # Errors
     /// As `C_DestroyObject`.
     pub(crate) fn destroy(&self, session: &Session, handle: CK_OBJECT_HANDLE) -> Answer<()> {
-        let (mut state, _lock) = self.enter_to_write()?;
+        let (mut state, _lock) = self.enter_session(session)?;
         let object = Arc::clone(&state.entry(handle, CKR_OBJECT_HANDLE_INVALID)?.object);
         Self::check_writable(&state, session, &object)?;
         if !object.flag(CKA_DESTROYABLE) {
@@ -228,7 +222,7 @@ impl Slot {
         handle: CK_OBJECT_HANDLE,
         template: &Template,
     ) -> Answer<()> {
-        let (mut state, _lock) = self.enter_to_write()?;
+        let (mut state, _lock) = self.enter_session(session)?;
         let is_so = matches!(state.login, Some((User::So, _)));
         let entry = state.entry(handle, CKR_OBJECT_HANDLE_INVALID)?;
         Self::check_writable(&state, session, &entry.object)?;
@@ -261,6 +255,16 @@ impl Slot {
         let seen = state.objects.iter().filter(|(_, entry)| state.sees(&entry.object));
         let found = seen.filter(|(_, entry)| entry.object.matches(template, dialect));
         Ok(found.map(|(handle, _)| *handle).collect())
+    }
+
+    /// Leaves the handles of objects that may be seen.
+    ///
+    /// # Errors
+    /// What keeps the token from being read.
+    pub(crate) fn retain_seen(&self, handles: &mut Vec<CK_OBJECT_HANDLE>) -> Answer<()> {
+        let state = self.enter()?;
+        handles.retain(|handle| state.entry(*handle, CKR_OBJECT_HANDLE_INVALID).is_ok());
+        Ok(())
     }
 
     /// Whether the user is logged in, and the session may write to the token.

@@ -19,6 +19,11 @@ pub(super) fn check(config: &NodeConfig, text: &str) -> Vec<Fault> {
     let mut faults = Vec::new();
     let passphrase = identity.passphrase.as_ref();
     let key = public_key("node.key", &identity.key, passphrase, &mut faults);
+    if let Ok(NodeKey::Card(in_card)) = keys_file::open(&identity.key)
+        && let Err(fault) = in_card.check_votes()
+    {
+        faults.push(named("node.key", &identity.key, &fault.to_string(), fault.remedy()));
+    }
     let link_key = config
         .peer
         .as_ref()

@@ -15,19 +15,20 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use hufu_crypto::{PublicKey, entropy};
 use zeroize::Zeroizing;
 
 use super::folder::failed;
-use crate::card_key;
-use crate::card_session::{CardSession, KeyPlace};
+use crate::card_key::{self, CardPlace};
 use crate::cli::CliError;
 use crate::data_key::{self, DATA_KEY_FILE};
 use crate::keys_file;
+use crate::opened_key::OpenedKey;
 
 /// Key file of a vote key in a card.
-pub(super) const KEY_FILE: &str = "vote.key";
+pub const KEY_FILE: &str = "vote.key";
 
 /// Whom the tokens imitate, one after the other.
 const VENDORS: [&str; 8] =
@@ -46,11 +47,22 @@ const CARD_FILE: &str = "card.toml";
 /// Digits of a PIN.
 const PIN_DIGITS: usize = 16;
 
-/// Makes a token with a vote key for the node of this number in its folder, and the node's data
-/// key, wrapped by another key of the token; the vote key's public key.
+/// Makes a token for the node of this number in its folder, with a vote key and a key that wraps
+/// data keys; the vote key's public key.
 pub(super) fn make(node: &Path, index: u16) -> Result<PublicKey, CliError> {
-    let vendor = VENDORS[usize::from(index) % VENDORS.len()];
-    let (module, tool) = (beside("libhufu_softtoken.so")?, beside("hufu-softtoken")?);
+    let own = std::env::current_exe();
+    let own = own.map_err(|cause| CliError::failed(cause, "this binary", "check /proc"))?;
+    make_with(&own, node, index)
+}
+
+/// As [`make`], with the module and the tool that lie beside `binary`.
+///
+/// # Errors
+/// What is not there, or what the tool refuses.
+pub fn make_with(binary: &Path, node: &Path, index: u16) -> Result<PublicKey, CliError> {
+    let vendor = vendor_of(index);
+    let module = beside(binary, "libhufu_softtoken.so")?;
+    let tool = beside(binary, "hufu-softtoken")?;
     let config = node.join("softtoken.toml");
     let store = node.join("token");
     let text = format!("store = {store:?}\nimitation = \"{vendor}\"\nmessages = true\n");
@@ -79,8 +91,12 @@ pub(super) fn make(node: &Path, index: u16) -> Result<PublicKey, CliError> {
     let key = node.join(KEY_FILE);
     let text = card_key::text(Path::new(CARD_FILE), &uri(vendor, VOTE_KEY), &public);
     keys_file::write_new(&key, text.as_bytes()).map_err(|error| CliError::key(&error, &key))?;
-    wrap_data_key(&node.join(DATA_KEY_FILE), &uri(vendor, DATA_KEY))?;
     Ok(public)
+}
+
+/// Whom the token of the node of this number imitates.
+fn vendor_of(index: u16) -> &'static str {
+    VENDORS[usize::from(index) % VENDORS.len()]
 }
 
 /// How a card in the manner of this vendor finds a key.
@@ -92,19 +108,28 @@ fn uri(vendor: &str, (label, number): (&str, u8)) -> String {
     }
 }
 
-/// Makes a data key that the card beside it wraps.
-fn wrap_data_key(path: &Path, uri: &str) -> Result<(), CliError> {
-    let key = uri.parse().map_err(|cause| CliError::failed(cause, uri, "report this"))?;
-    let by = KeyPlace { card: PathBuf::from(CARD_FILE), key };
-    let made = data_key::create_wrapped(path, &by, &CardSession::open);
-    made.map(|_| ()).map_err(|error| CliError::data_key(&error, path))
+/// Makes the data key of the node of this number, wrapped by the card in its folder.
+pub(super) fn wrap_data_key(node: &Path, index: u16) -> Result<(), CliError> {
+    let (path, uri) = (node.join(DATA_KEY_FILE), uri(vendor_of(index), DATA_KEY));
+    let key = uri.parse().map_err(|cause| CliError::failed(cause, &uri, "report this"))?;
+    let by = CardPlace { card: PathBuf::from(CARD_FILE), key };
+    let made = data_key::create_wrapped(&path, &by, &OpenedKey::alone);
+    made.map(drop).map_err(|error| CliError::data_key(&error, &path))
 }
 
-/// A file that was built with this binary.
-fn beside(name: &str) -> Result<PathBuf, CliError> {
+/// Takes the device of a node's soft token away for so long.
+pub(super) fn remove(node: &Path, span: Duration) -> Result<(), CliError> {
     let own = std::env::current_exe();
     let own = own.map_err(|cause| CliError::failed(cause, "this binary", "check /proc"))?;
-    let path = own.with_file_name(name);
+    let tool = beside(&own, "hufu-softtoken")?;
+    let (config, millis) = (node.join("softtoken.toml"), span.as_millis().to_string());
+    let arguments = ["fault", "removed", "--millis", &millis];
+    run(&tool, &config.display().to_string(), &arguments).map(drop)
+}
+
+/// A file that was built with the binary.
+fn beside(binary: &Path, name: &str) -> Result<PathBuf, CliError> {
+    let path = binary.with_file_name(name);
     if !path.exists() {
         let remedy = "build the whole workspace (`make build`), or leave --cards out";
         return Err(CliError::file("it is not there", &path, remedy));

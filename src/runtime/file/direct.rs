@@ -233,7 +233,12 @@ impl FileSystem {
         Ok(DirectFile { medium, path: path.to_path_buf(), direct, faults: self.clone() })
     }
 
-    fn open_medium(&self, path: &Path, access: Access) -> io::Result<Medium> {
+    /// The disk in memory, if it is not the host's.
+    pub(super) const fn disk(&self) -> Option<&SimDisk> {
+        self.disk.as_ref()
+    }
+
+    pub(super) fn open_medium(&self, path: &Path, access: Access) -> io::Result<Medium> {
         if let Some(disk) = &self.disk {
             let create = access == Access::Create;
             let file = if create { disk.create(path) } else { disk.open(path) };
@@ -248,7 +253,7 @@ impl FileSystem {
 
 /// What a file is opened for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Access {
+pub(super) enum Access {
     Read,
     /// And to read.
     Write,
@@ -258,13 +263,13 @@ enum Access {
 
 /// Where a file's bytes are.
 #[derive(Debug)]
-enum Medium {
+pub(super) enum Medium {
     Host(File),
     Simulated(SimFile),
 }
 
 impl Medium {
-    fn read_at(&self, target: &mut [u8], offset: u64) -> io::Result<usize> {
+    pub(super) fn read_at(&self, target: &mut [u8], offset: u64) -> io::Result<usize> {
         match self {
             Self::Host(file) => file.read_at(target, offset),
             Self::Simulated(file) => file.read_at(target, offset),
@@ -289,6 +294,11 @@ pub struct DirectFile {
 }
 
 impl DirectFile {
+    /// A file that is opened already, through the page cache.
+    pub(super) fn buffered(medium: Medium, path: &Path, system: &FileSystem) -> Self {
+        Self { medium, path: path.to_path_buf(), direct: false, faults: system.clone() }
+    }
+
     /// True when reads and writes bypass the page cache.
     #[must_use]
     pub fn is_direct(&self) -> bool {
@@ -439,7 +449,7 @@ impl DirectFile {
         self.write_bytes(offset + to_u64(done), rest)
     }
 
-    fn write_bytes(&self, offset: u64, bytes: &[u8]) -> Result<(), FileError> {
+    pub(super) fn write_bytes(&self, offset: u64, bytes: &[u8]) -> Result<(), FileError> {
         let mut done = 0;
         while let Some(rest) = bytes.get(done..).filter(|rest| !rest.is_empty()) {
             match self.medium.write_at(rest, offset + to_u64(done)) {

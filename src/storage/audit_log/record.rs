@@ -68,6 +68,12 @@ impl<'a> From<&'a str> for Detail<'a> {
     }
 }
 
+impl From<String> for Detail<'_> {
+    fn from(text: String) -> Self {
+        Self::Text(Cow::Owned(text))
+    }
+}
+
 /// What a record is to say.
 #[derive(Clone, Debug)]
 pub struct Event<'a> {
@@ -76,7 +82,7 @@ pub struct Event<'a> {
     /// What was done, `noun.verb`.
     pub action: &'a str,
     /// To what.
-    pub subject: &'a str,
+    pub subject: Cow<'a, str>,
     /// What became of it.
     pub outcome: Outcome,
     /// Names are unique; they are written in the order they were added in.
@@ -86,8 +92,9 @@ pub struct Event<'a> {
 impl<'a> Event<'a> {
     /// Something that was done.
     #[must_use]
-    pub const fn new(actor: &'a str, action: &'a str, subject: &'a str) -> Self {
-        Self { actor, action, subject, outcome: Outcome::Done, details: Vec::new() }
+    pub fn new(actor: &'a str, action: &'a str, subject: impl Into<Cow<'a, str>>) -> Self {
+        let (subject, outcome) = (subject.into(), Outcome::Done);
+        Self { actor, action, subject, outcome, details: Vec::new() }
     }
 
     /// With another outcome.
@@ -125,6 +132,8 @@ pub struct Record {
     /// Facts, in their order.
     #[serde(deserialize_with = "ordered")]
     pub details: Vec<(String, Detail<'static>)>,
+    /// The last record that was known to be on the disk when this one was written.
+    pub durable: u64,
     /// Digest of the record before, in hexadecimal.
     previous: String,
     /// Digest of this one.
@@ -136,6 +145,15 @@ impl Record {
     #[must_use]
     pub fn detail(&self, name: &str) -> Option<&Detail<'static>> {
         self.details.iter().find(|(other, _)| other == name).map(|(_, detail)| detail)
+    }
+
+    /// A detail that is a number.
+    #[must_use]
+    pub fn number(&self, name: &str) -> Option<u64> {
+        match self.detail(name)? {
+            Detail::Number(number) => Some(*number),
+            Detail::Text(_) | Detail::Flag(_) => None,
+        }
     }
 
     /// A detail that is a text.
@@ -177,6 +195,9 @@ pub enum RecordFault {
     /// Its bytes are not those it was written with.
     #[error("the record was changed: its digest differs")]
     Digest,
+    /// Its file is another one's.
+    #[error("the file belongs to another owner than the one before it")]
+    Owner,
     /// The seal is not of the audit key, or not over this chain.
     #[error("the seal is not valid: {0}")]
     Seal(&'static str),
@@ -187,13 +208,14 @@ pub(super) fn encode(
     sequence: u64,
     now: UnixNanos,
     event: &Event<'_>,
+    durable: u64,
     previous: &Digest,
 ) -> (String, Digest) {
     let mut line = String::with_capacity(512);
     // Writing to a string cannot fail.
     write!(line, "{{\"sequence\":{sequence},\"unix_nanos\":{}", now.as_nanos()).unwrap_or_default();
     for (name, text) in
-        [("actor", event.actor), ("action", event.action), ("subject", event.subject)]
+        [("actor", event.actor), ("action", event.action), ("subject", &*event.subject)]
     {
         write!(line, ",\"{name}\":").unwrap_or_default();
         write_text(&mut line, text);
@@ -211,7 +233,8 @@ pub(super) fn encode(
             Detail::Text(text) => write_text(&mut line, text),
         }
     }
-    write!(line, "}},\"previous\":\"{}\"", super::hex(&previous.0)).unwrap_or_default();
+    write!(line, "}},\"durable\":{durable},\"previous\":\"{}\"", super::hex(&previous.0))
+        .unwrap_or_default();
     let digest = Sm3::of(&[DOMAIN, line.as_bytes()]);
     line.push_str(DIGEST_FIELD);
     line.push_str(&super::hex(&digest.0));
@@ -238,19 +261,33 @@ fn write_text(line: &mut String, text: &str) {
     line.push('"');
 }
 
-/// Reads the record that follows `sequence` and `previous`; its digest too.
-pub(super) fn decode(
-    line: &[u8],
-    sequence: u64,
-    previous: &Digest,
-) -> Result<(Record, Digest), RecordFault> {
+/// A record with the digest that belongs to its bytes, wherever it stands; the digest too.
+pub(super) fn parse(line: &[u8]) -> Result<(Record, Digest), RecordFault> {
     let text = core::str::from_utf8(line).map_err(|_| RecordFault::Form)?;
+    if !text.ends_with('\n') {
+        return Err(RecordFault::CutOff);
+    }
     let record: Record = serde_json::from_str(text).map_err(|_| RecordFault::Form)?;
     let signed = text.rfind(DIGEST_FIELD).and_then(|at| text.get(..at)).ok_or(RecordFault::Form)?;
     let digest = Sm3::of(&[DOMAIN, signed.as_bytes()]);
     if record.digest != super::hex(&digest.0) {
         return Err(RecordFault::Digest);
     }
+    Ok((record, digest))
+}
+
+/// What a record says of the one before it: its number and digest.
+pub(super) fn before(record: &Record) -> Option<(u64, Digest)> {
+    Some((record.sequence.checked_sub(1)?, Digest::from_hex(&record.previous)?))
+}
+
+/// Reads the record that follows `sequence` and `previous`; its digest too.
+pub(super) fn decode(
+    line: &[u8],
+    sequence: u64,
+    previous: &Digest,
+) -> Result<(Record, Digest), RecordFault> {
+    let (record, digest) = parse(line)?;
     let expected = sequence + 1;
     if record.sequence != expected {
         return Err(RecordFault::Sequence { found: record.sequence, expected });
@@ -258,16 +295,19 @@ pub(super) fn decode(
     if record.previous != super::hex(&previous.0) {
         return Err(RecordFault::Previous);
     }
+    if record.durable > sequence {
+        return Err(RecordFault::Form);
+    }
     let details = record.details.iter().map(|(name, detail)| (name.as_str(), detail.clone()));
     let event = Event {
         actor: &record.actor,
         action: &record.action,
-        subject: &record.subject,
+        subject: Cow::Borrowed(&record.subject),
         outcome: record.outcome,
         details: details.collect(),
     };
     let now = UnixNanos::from_nanos(record.unix_nanos);
-    if encode(record.sequence, now, &event, previous).0 != text {
+    if encode(record.sequence, now, &event, record.durable, previous).0.as_bytes() != line {
         return Err(RecordFault::Spelling);
     }
     Ok((record, digest))

@@ -62,7 +62,7 @@ fn questions_and_small_buffers_leave_the_operation() {
     let parameter = Parameter::Bytes(vec![0; 16]);
     let pad = card.module.call(native::SM4_CBC_PAD, parameter).unwrap();
     card.module.begin_ciphering(session, &pad, secret, Kind::Encrypt).unwrap();
-    let encrypt = |room| card.module.cipher(session, &[1; 20], room, Kind::Encrypt);
+    let encrypt = |room| card.module.cipher(session, Some(&[1; 20]), room, Kind::Encrypt);
     assert_eq!(encrypt(None), Ok(Given::Size(32)));
     assert_eq!(encrypt(Some(31)), Ok(Given::TooSmall(32)));
     assert!(matches!(encrypt(Some(32)), Ok(Given::Bytes(_))));
@@ -147,7 +147,7 @@ fn wrapped_keys_come_back_sensitive() {
     let again = unwrap(&template, &wrapped).unwrap();
     let ecb = |key| {
         card.module.begin_ciphering(session, &card.call(native::SM4_ECB), key, Kind::Encrypt)?;
-        card.module.cipher(session, &[3; 16], Some(16), Kind::Encrypt)
+        card.module.cipher(session, Some(&[3; 16]), Some(16), Kind::Encrypt)
     };
     assert_eq!(ecb(again), ecb(key));
     let object = card.module.object(session, again).unwrap();
@@ -188,12 +188,13 @@ fn sm2_and_gcm_decrypt_what_they_encrypt() {
     let [public, private] = card.pair(session);
     let through = |call: &Call, from, to, data: &[u8]| {
         card.module.begin_ciphering(session, call, from, Kind::Encrypt)?;
-        let Given::Bytes(sealed) = card.module.cipher(session, data, Some(1024), Kind::Encrypt)?
+        let Given::Bytes(sealed) =
+            card.module.cipher(session, Some(data), Some(1024), Kind::Encrypt)?
         else {
             panic!("room")
         };
         card.module.begin_ciphering(session, call, to, Kind::Decrypt)?;
-        card.module.cipher(session, &sealed, Some(1024), Kind::Decrypt)
+        card.module.cipher(session, Some(&sealed), Some(1024), Kind::Decrypt)
     };
     for form in [CipherForm::Raw, CipherForm::Der] {
         let call = card.call(card.code(Algorithm::Sm2Encrypt(form)).unwrap());

@@ -13,6 +13,7 @@ use serde_json::json;
 use zeroize::Zeroizing;
 
 use super::super::CliError;
+use super::super::custodian::Key;
 use super::super::passphrase::PassphraseArguments;
 use super::files;
 use crate::output::Output;
@@ -104,8 +105,8 @@ pub(super) fn keygen(keygen: &Keygen, output: Output) -> Result<(), CliError> {
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Sign {
-    /// The private key's file.
-    #[arg(long, value_name = "PEM")]
+    /// The private key's file, or one of `hufu hsm keygen` that says which key of a card it is.
+    #[arg(long, value_name = "FILE")]
     key: PathBuf,
     #[command(flatten)]
     passphrase: PassphraseArguments,
@@ -127,23 +128,28 @@ pub(super) fn sign(sign: &Sign, output: Output) -> Result<(), CliError> {
         files::check_new(out, sign.force)?;
     }
     let identity = sign.identity.bytes()?;
-    let signer = load_private_key(&sign.key, &sign.passphrase)?;
-    let digest = digest_of_file(&identity_digest(&identity, signer.public_key()), &sign.file)?;
-    let signature = signer.sign(&digest).map_err(|error| {
-        CliError::file(error, &sign.key, "run `hufu crypto selftest`: this machine errs")
-    })?;
-    let der = der::write_signature(&signature);
+    let key = Key::open(&sign.key, &sign.passphrase)?;
+    // The file is read once, for every key that may sign it: e covers the key.
+    let keys = key.keys();
+    let starts: Vec<Digest> = keys.iter().map(|key| identity_digest(&identity, key)).collect();
+    let digests = digests_of_file(&starts, &sign.file)?;
+    let of = |wanted: &PublicKey| {
+        let pair = keys.iter().zip(&digests).find(|(key, _)| *key == wanted);
+        pair.map_or(Digest::ZERO, |(_, digest)| *digest)
+    };
+    let signed = key.sign(&of)?;
+    let der = der::write_signature(&signed.signature);
     if let Some(out) = &sign.out {
         files::write_new(out, &der, sign.force)?;
         if files::is_standard(out) {
             return Ok(());
         }
     }
-    let (r, s) = signature.0.split_at(32);
+    let (r, s) = signed.signature.0.split_at(32);
     let value = json!({
         "file": files::name(&sign.file),
-        "public_key": signer.public_key().to_string(),
-        "e": digest.to_string(),
+        "public_key": signed.key.to_string(),
+        "e": of(&signed.key).to_string(),
         "r": files::hex(r),
         "s": files::hex(s),
         "sig": files::hex(&der),
@@ -262,18 +268,34 @@ pub(super) fn load_public_key(path: &Path) -> Result<PublicKey, CliError> {
 
 /// e = SM3(ZA || file), read in pieces.
 pub(super) fn digest_of_file(identity: &Digest, path: &Path) -> Result<Digest, CliError> {
-    let mut hasher = Sm3::new();
-    hasher.update(&identity.0);
-    hash_stream(&mut *files::open(path)?, hasher).map_err(|cause| files::unreadable(&cause, path))
+    let digests = digests_of_file(core::slice::from_ref(identity), path)?;
+    Ok(digests.first().copied().unwrap_or(Digest::ZERO))
+}
+
+/// The same for several identities, the file read once.
+fn digests_of_file(identities: &[Digest], path: &Path) -> Result<Vec<Digest>, CliError> {
+    let begun = |identity: &Digest| {
+        let mut hasher = Sm3::new();
+        hasher.update(&identity.0);
+        hasher
+    };
+    let hashers = identities.iter().map(begun).collect();
+    let read = hash_stream_by(&mut *files::open(path)?, hashers);
+    read.map_err(|cause| files::unreadable(&cause, path))
 }
 
 /// The digest of what the hasher has seen and all that comes.
-pub(super) fn hash_stream(input: &mut dyn Read, mut hasher: Sm3) -> std::io::Result<Digest> {
+pub(super) fn hash_stream(input: &mut dyn Read, hasher: Sm3) -> std::io::Result<Digest> {
+    let digests = hash_stream_by(input, vec![hasher])?;
+    Ok(digests.first().copied().unwrap_or(Digest::ZERO))
+}
+
+fn hash_stream_by(input: &mut dyn Read, mut hashers: Vec<Sm3>) -> std::io::Result<Vec<Digest>> {
     let mut buffer = Zeroizing::new(vec![0; READ_BYTES]);
     loop {
         match input.read(&mut buffer) {
-            Ok(0) => return Ok(hasher.finish()),
-            Ok(size) => hasher.update(&buffer[..size]),
+            Ok(0) => return Ok(hashers.into_iter().map(Sm3::finish).collect()),
+            Ok(size) => hashers.iter_mut().for_each(|hasher| hasher.update(&buffer[..size])),
             Err(cause) if cause.kind() == std::io::ErrorKind::Interrupted => {}
             Err(cause) => return Err(cause),
         }

@@ -94,7 +94,7 @@ impl KnownCard {
 }
 
 /// A key's URI may say on which token it is; that must be the card's.
-pub(super) fn check_token(key: &KeyUri, card: &CardIdentity) -> Result<(), CliError> {
+pub(in crate::cli) fn check_token(key: &KeyUri, card: &CardIdentity) -> Result<(), CliError> {
     let label = &card.token_label;
     match &key.token {
         Some(wanted) if wanted != label => Err(CliError::usage(

@@ -8,9 +8,10 @@ use hufu_storage::keyring::show_id;
 use serde_json::json;
 
 use super::super::{CliError, hsm};
-use crate::card_session::{CardSession, KeyPlace};
+use crate::card_key::CardPlace;
 use crate::data_key::replace::{self, Keeping};
 use crate::data_key::{self, DataKeyError};
+use crate::opened_key::OpenedKey;
 use crate::output::Output;
 
 /// The key of a card that wraps.
@@ -28,11 +29,11 @@ struct Wrapper {
 
 impl Wrapper {
     /// The place as it is written into the file: a path that holds wherever a node is started.
-    fn place(&self) -> Result<Option<KeyPlace>, CliError> {
+    fn place(&self) -> Result<Option<CardPlace>, CliError> {
         let (Some(card), Some(key)) = (&self.card, &self.key) else { return Ok(None) };
         let card = std::path::absolute(card)
             .map_err(|cause| CliError::file(cause, card, "name the card's file"))?;
-        Ok(Some(KeyPlace { card, key: key.clone() }))
+        Ok(Some(CardPlace { card, key: key.clone() }))
     }
 }
 
@@ -94,7 +95,7 @@ pub(super) fn new(new: &NewData, output: Output) -> Result<(), CliError> {
     let path = &new.out;
     match new.wrapper.place()? {
         None => data_key::create(path).map_err(|error| CliError::key(&error, path))?,
-        Some(by) => data_key::create_wrapped(path, &by, &CardSession::open)
+        Some(by) => data_key::create_wrapped(path, &by, &OpenedKey::alone)
             .map_err(|error| CliError::data_key(&error, path))?,
     };
     show_file(path, output)
@@ -110,14 +111,14 @@ pub(super) fn rewrap(rewrap: &RewrapData, output: Output) -> Result<(), CliError
     // The place in the file may be relative to its folder; what is given here is not.
     let moved = rewrap.from_card.as_deref().map(std::path::absolute).transpose();
     let moved = moved.map_err(|cause| CliError::failed(cause, "--from-card", "name its file"))?;
-    replace::rewrap(path, &keeping, moved.as_deref(), &CardSession::open)
+    replace::rewrap(path, &keeping, moved.as_deref(), &OpenedKey::alone)
         .map_err(|error| CliError::data_key(&error, path))?;
     show_file(path, output)
 }
 
 pub(super) fn rotate(rotate: &RotateData, output: Output) -> Result<(), CliError> {
     let path = &rotate.file;
-    let made = replace::rotate(path, &CardSession::open);
+    let made = replace::rotate(path, &OpenedKey::alone);
     made.map_err(|error: DataKeyError| CliError::data_key(&error, path))?;
     show_file(path, output)
 }
