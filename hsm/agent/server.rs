@@ -39,6 +39,9 @@ pub const WORKERS_COUNT_MAX: usize = 64;
 /// How long an agent waits for the node's welcome.
 const WELCOME_TIME: Duration = Duration::from_secs(10);
 
+/// How long somebody who is turned away is listened to.
+const STRANGER_TIME: Duration = Duration::from_millis(50);
+
 /// How long the card may take to say who it is, when everything else is ready.
 const IDENTITY_TIME: Duration = Duration::from_secs(30);
 
@@ -98,13 +101,11 @@ impl Listener {
             }
             let socket = os::accept(self.socket.as_fd()).map_err(host)?;
             let Ok((process, found)) = os::peer(socket.as_fd()) else { continue };
-            let Ok(endpoint) = Endpoint::welcomed(socket, process) else { continue };
-            if found == user {
+            if found != user {
+                turn_away(&socket, user, found);
+            } else if let Ok(endpoint) = Endpoint::welcomed(socket, process) {
                 return Ok(endpoint);
             }
-            let reason = format!("it serves nodes of user {user}, and this one is of user {found}");
-            // One that has gone away already needs no answer.
-            drop(endpoint.refuse(&host(reason)));
         }
     }
 }
@@ -114,6 +115,20 @@ impl Drop for Listener {
         // Somebody may have taken it away already.
         drop(std::fs::remove_file(&self.path));
     }
+}
+
+/// Tells a node of another user why it is not served. It gets little time: whoever is no node of
+/// ours must not keep those that are waiting.
+fn turn_away(socket: &OwnedFd, user: u32, found: u32) {
+    // What it has sent is read, or the kernel would throw our answer away with it.
+    if matches!(os::wait_readable(socket.as_fd(), STRANGER_TIME), Ok(true)) {
+        let (mut bytes, mut fds) = (vec![0; MESSAGE_BYTES_MAX], Vec::new());
+        drop(os::receive(socket.as_fd(), &mut bytes, &mut fds));
+    }
+    let reason = format!("it serves nodes of user {user}, and this one is of user {found}");
+    let refusal = Message::Refusal(errors::to_bytes(&host(reason)));
+    // One that has gone away already needs no answer.
+    drop(os::send(socket.as_fd(), &refusal.to_bytes(), &[]));
 }
 
 /// The connection to the node, before the card is open. Made first of all in an agent's process.

@@ -136,6 +136,17 @@ fn run_agent(mode: &str) -> Result<(), Error> {
         }
         ("absent", _) => endpoint
             .refuse(&Error::TokenMissing { wanted: "serial 1".into(), found: "nothing".into() }),
+        ("lost", marker) => {
+            // Away the second and the third time.
+            let starts_count = std::fs::read(marker).map_or(0, |bytes| bytes.len());
+            std::fs::write(marker, vec![0; starts_count + 1]).unwrap();
+            if (1..=2).contains(&starts_count) {
+                let (wanted, found) = ("serial 1".into(), "nothing".into());
+                return endpoint.refuse(&Error::TokenMissing { wanted, found });
+            }
+            let card: Arc<dyn Keystore> = Arc::new(SoftCard::new(""));
+            endpoint.serve(&card, 3, Vec::new()).map(drop)
+        }
         ("throttled", _) => endpoint.refuse(&Error::QueueFull { waiting_count: 1 }),
         ("crash", _) => std::process::abort(),
         ("loud", _) => {

@@ -399,7 +399,7 @@ impl Signers {
         }
     }
 
-    /// Takes note that a card failed, and of why if it was asked for what is asked for now.
+    /// Takes note that a card failed, and of why if somebody waits for that very signature.
     fn failed(&mut self, place: usize, error: Error, is_current: bool, now: Nanos) {
         let member = &mut self.members[place];
         member.counts.failed.fetch_add(1, Ordering::Relaxed);

@@ -62,7 +62,7 @@ const fn sessions_count_max() -> u32 {
 }
 
 const fn pin_rounds() -> u32 {
-    100_000
+    600_000
 }
 
 const fn pin_tries_max() -> u32 {

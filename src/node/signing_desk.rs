@@ -68,7 +68,7 @@ pub struct CardDesk {
     signers: Signers,
     public: PublicKey,
     /// Keeps the agents; dropped after what asks them.
-    _cards: Vec<Arc<NodeCard>>,
+    cards: Vec<Arc<NodeCard>>,
 }
 
 impl SigningDesk {
@@ -125,7 +125,7 @@ impl SigningDesk {
             return Err(error.into());
         }
         let signers = Signers::new(candidates, deadline);
-        Ok(Self::Card(Box::new(CardDesk { signers, public: key.public, _cards: users })))
+        Ok(Self::Card(Box::new(CardDesk { signers, public: key.public, cards: users })))
     }
 
     /// What the cards of the key did; nothing for a key in software.
@@ -168,7 +168,11 @@ impl SigningDesk {
             Self::Software { made, .. } => made.take().map(Ok),
             Self::Card(desk) => {
                 let found = desk.signers.poll(monotonic());
-                desk.signers.take_changes().iter().for_each(report_change);
+                let changes = desk.signers.take_changes();
+                // Of a card alone the sign tile says what it means for the validator.
+                if desk.cards.len() > 1 {
+                    changes.iter().for_each(report_change);
+                }
                 found.map(|result| result.map_err(|error| CardError::Card(error).into()))
             }
         }

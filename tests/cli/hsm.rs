@@ -186,6 +186,26 @@ fn a_card_is_prepared_filled_looked_at_and_measured() {
 }
 
 #[test]
+fn a_library_finds_what_the_cards_file_puts_into_its_environment() {
+    let desk = Desk::prepared("native", "");
+    let status = |variable: Option<&str>| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hufu"));
+        command.current_dir(desk.folder.path()).arg("hsm").args(STATUS);
+        command.env_remove("HUFU_SOFTTOKEN_CONF");
+        command.envs(variable.map(|value| ("HUFU_SOFTTOKEN_CONF", value)));
+        command.stdin(Stdio::null()).output().unwrap()
+    };
+    let alone = status(None);
+    assert_eq!(code(&alone), 1, "the soft token has no configuration: {}", stdout(&alone));
+    desk.write_card("[sandbox]\nenvironment = { HUFU_SOFTTOKEN_CONF = \"FOLDER/softtoken.toml\" }");
+    for variable in [None, Some("/nowhere")] {
+        let output = status(variable);
+        assert_eq!(code(&output), 0, "{}", stderr(&output));
+        assert!(stdout(&output).contains("\"hufu\""), "{}", stdout(&output));
+    }
+}
+
+#[test]
 fn a_token_loses_its_keys_only_by_command_and_its_pin_is_changed() {
     let desk = Desk::prepared("native", "");
     desk.keygen("pkcs11:object=vote", "sign");

@@ -81,3 +81,19 @@ fn an_agent_whose_key_is_another_than_expected_never_serves() {
     child.kill().unwrap();
     child.wait().unwrap();
 }
+
+#[test]
+fn a_token_that_is_away_when_its_agent_comes_again_is_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let (agent, _submitter) = start(&format!("lost:{}", folder.path().join("starts").display()));
+    let client = agent.client();
+    let key = open(client);
+    sign(client, key, &digest("DIE!", 0)).unwrap_err();
+    until("it is back", || {
+        let signed = sign(client, key, &digest("again", 1));
+        // What may pass, all the time: a node that waits for its card must not stop.
+        assert!(signed.as_ref().err().is_none_or(|error| error.class() == ErrorClass::TokenLost));
+        signed.is_ok()
+    });
+    assert_eq!(client.status().starts_count, 4);
+}

@@ -178,3 +178,28 @@ fn sizes_of_keys_have_their_units() {
     assert_eq!(sizes(CKM_AES_KEY_GEN), (16, 32));
     assert_eq!(sizes(native::SM4_KEY_GEN), (16, 16));
 }
+
+/// PKCS#11 2.40 5.4, C_Finalize: who waits for an event is told, even if all begins again at once.
+#[test]
+fn who_waits_for_an_event_is_told_of_the_end() {
+    let client = Client::new();
+    let waits = || {
+        let mut slot = 7;
+        (call!(C_WaitForSlotEvent, 0, &raw mut slot, null_mut()), slot)
+    };
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(waits);
+        // Once more if it had not come to wait yet.
+        while !waiting.is_finished() {
+            assert_eq!(call!(C_Finalize, null_mut()), CKR_OK);
+            start(config(&client.folder)).unwrap();
+            crate::faults::sleep_micros(1_000);
+        }
+        assert_eq!(waiting.join().unwrap(), (CKR_CRYPTOKI_NOT_INITIALIZED, 7));
+        let faults = crate::faults::Faults::open(client.folder.path(), 0).unwrap();
+        let waiting = scope.spawn(waits);
+        faults.set(crate::faults::Fault::Removed { millis: 60_000 });
+        assert_eq!(waiting.join().unwrap(), (CKR_OK, 0));
+        faults.clear();
+    });
+}

@@ -102,7 +102,11 @@ fn listen(agent: &Agent, path: &Path, user: u32) -> Result<(), CliError> {
     let listener = Listener::bind(path).map_err(|error| at_socket(&error))?;
     let permissions = Permissions::from_mode(SOCKET_MODE);
     std::fs::set_permissions(path, permissions).map_err(|error| at_socket(&error))?;
-    let (card, notes) = opened(&config, None).map_err(|error| fault(&error, &place))?;
+    let (card, notes) = opened(&config, None).map_err(|error| match error {
+        // Nobody has tried the PIN: whoever runs this may start it again until the card is there.
+        Error::TokenMissing { .. } => CliError::failed(error, &place, "insert the card"),
+        error => fault(&error, &place),
+    })?;
     let workers_count = workers_count(&card);
     let card: Arc<dyn Keystore> = Arc::new(card);
     for note in &notes {
