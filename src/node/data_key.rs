@@ -22,13 +22,13 @@ use std::path::Path;
 
 use hufu_crypto::{Drbg, Provider};
 use hufu_hsm::keystore::WRAPPED_BYTES_MAX;
-use hufu_hsm::{Keystore, Usage};
 use hufu_storage::keyring::{DataKey, Keyring, show_id};
 
-use crate::card_session::{CardSession, KeyPlace, OpenCard};
+use crate::card_key::CardPlace;
 use crate::cards::CardError;
 use crate::kernels;
 use crate::keys_file::{KeyFileError, read_private, write_new};
+use crate::opened_key::{OpenKey, OpenedKey};
 use stored::{Secret, Stored, Wrapped, WrappedKey};
 
 /// Name of the file where the configuration names no other.
@@ -48,7 +48,7 @@ pub enum DataKeyError {
     #[error("data keys are wrapped by {by}: {cause}")]
     Card {
         /// By which key they are, or were to be.
-        by: Box<KeyPlace>,
+        by: Box<CardPlace>,
         /// What is wrong.
         cause: CardError,
     },
@@ -58,7 +58,7 @@ pub enum DataKeyError {
         /// Its id.
         id: String,
         /// What was to open it.
-        by: Box<KeyPlace>,
+        by: Box<CardPlace>,
         /// What the card layer says.
         cause: hufu_hsm::Error,
     },
@@ -68,7 +68,7 @@ pub enum DataKeyError {
         /// Its id.
         id: String,
         /// What opened it.
-        by: Box<KeyPlace>,
+        by: Box<CardPlace>,
         /// The id of what came out.
         found: String,
     },
@@ -118,7 +118,7 @@ pub struct Description {
     /// The ids of its keys, the current one's first.
     pub ids: Vec<u64>,
     /// Which key wraps them; none where they are in clear.
-    pub wrapped_by: Option<KeyPlace>,
+    pub wrapped_by: Option<CardPlace>,
 }
 
 impl Description {
@@ -147,7 +147,7 @@ pub fn create(path: &Path) -> Result<u64, KeyFileError> {
 ///
 /// # Errors
 /// If the card does not wrap it, or as [`create`]; a file that was begun is removed.
-pub fn create_wrapped(path: &Path, by: &KeyPlace, open: OpenCard<'_>) -> Result<u64, DataKeyError> {
+pub fn create_wrapped(path: &Path, by: &CardPlace, open: OpenKey<'_>) -> Result<u64, DataKeyError> {
     let secret = fresh()?;
     let (id, secrets) = (secret.id(), [secret]);
     let card = Unwrapper::open(path, by, open)?;
@@ -172,7 +172,7 @@ fn fresh() -> Result<Secret, KeyFileError> {
 /// If the file is not safe to use or holds no keys of this build, or what keeps the card from
 /// opening them.
 pub fn load(path: &Path, provider: &Provider) -> Result<Keyring, DataKeyError> {
-    load_by(path, provider, &CardSession::open)
+    load_by(path, provider, &OpenedKey::alone)
 }
 
 /// As [`load`], with cards that `open` opens.
@@ -182,7 +182,7 @@ pub fn load(path: &Path, provider: &Provider) -> Result<Keyring, DataKeyError> {
 pub fn load_by(
     path: &Path,
     provider: &Provider,
-    open: OpenCard<'_>,
+    open: OpenKey<'_>,
 ) -> Result<Keyring, DataKeyError> {
     let secrets = secrets(path, read(path)?, open)?;
     let mut keys = secrets.iter().map(|secret| DataKey::new(secret.bytes()));
@@ -212,7 +212,7 @@ fn read(path: &Path) -> Result<Stored, KeyFileError> {
 }
 
 /// The keys themselves.
-fn secrets(path: &Path, stored: Stored, open: OpenCard<'_>) -> Result<Vec<Secret>, DataKeyError> {
+fn secrets(path: &Path, stored: Stored, open: OpenKey<'_>) -> Result<Vec<Secret>, DataKeyError> {
     match stored {
         Stored::Clear(secrets) => Ok(secrets),
         Stored::Wrapped(wrapped) => Unwrapper::open(path, &wrapped.by, open)?.unwrap(&wrapped),
@@ -221,24 +221,19 @@ fn secrets(path: &Path, stored: Stored, open: OpenCard<'_>) -> Result<Vec<Secret
 
 /// A card that wraps and unwraps data keys by one of its keys.
 struct Unwrapper {
-    card: CardSession,
-    key: hufu_hsm::KeyHandle,
-    by: KeyPlace,
+    key: OpenedKey,
+    by: CardPlace,
 }
 
 impl Unwrapper {
     /// Opens the card that the data key file at `path` names, and finds the key.
-    fn open(path: &Path, by: &KeyPlace, open: OpenCard<'_>) -> Result<Self, DataKeyError> {
+    fn open(path: &Path, by: &CardPlace, open: OpenKey<'_>) -> Result<Self, DataKeyError> {
         let folder = path.parent().unwrap_or_else(|| Path::new(""));
-        let by = KeyPlace { card: folder.join(&by.card), key: by.key.clone() };
-        let failed = |cause| DataKeyError::Card { by: Box::new(by.clone()), cause };
-        let card = open(&by.card).map_err(failed)?;
-        let key = card.key(&by.key, Usage::Wrap).map_err(failed)?;
-        Ok(Self { card, key, by })
-    }
-
-    fn keystore(&self) -> &dyn Keystore {
-        self.card.keystore()
+        let by = CardPlace { card: folder.join(&by.card), key: by.key.clone() };
+        match open(&by) {
+            Ok(key) => Ok(Self { key, by }),
+            Err(cause) => Err(DataKeyError::Card { by: Box::new(by), cause }),
+        }
     }
 
     fn failed(&self, cause: hufu_hsm::Error) -> DataKeyError {
@@ -247,12 +242,13 @@ impl Unwrapper {
 
     /// The file of these keys, which says that they are wrapped by `by`: this card's key, by the
     /// path that is to be written.
-    fn wrap(&self, by: &KeyPlace, secrets: &[Secret]) -> Result<Vec<u8>, DataKeyError> {
+    fn wrap(&self, by: &CardPlace, secrets: &[Secret]) -> Result<Vec<u8>, DataKeyError> {
         let mut keys = Vec::with_capacity(secrets.len());
         for secret in secrets {
             let mut wrapped = [0; WRAPPED_BYTES_MAX];
-            let deadline = CardSession::deadline();
-            let size = self.keystore().wrap(self.key, secret.bytes(), &mut wrapped, deadline);
+            let deadline = OpenedKey::deadline();
+            let size =
+                self.key.keystore().wrap(self.key.handle(), secret.bytes(), &mut wrapped, deadline);
             let size = size.map_err(|cause| self.failed(cause))?;
             let wrapped = wrapped.get(..size).unwrap_or_default().to_vec();
             keys.push(WrappedKey { id: secret.id(), wrapped });
@@ -267,9 +263,9 @@ impl Unwrapper {
 
     fn unwrap_one(&self, key: &WrappedKey) -> Result<Secret, DataKeyError> {
         let (id, by) = (show_id(key.id), Box::new(self.by.clone()));
-        let deadline = CardSession::deadline();
+        let deadline = OpenedKey::deadline();
         let unwrapped = Secret::filled(|secret| {
-            self.keystore().unwrap(self.key, &key.wrapped, secret, deadline)
+            self.key.keystore().unwrap(self.key.handle(), &key.wrapped, secret, deadline)
         });
         match unwrapped {
             Ok(secret) if secret.id() == key.id => Ok(secret),

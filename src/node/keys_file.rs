@@ -126,9 +126,6 @@ impl KeyFileError {
             }
             Self::CardKey { .. } => "name a file made by `hufu keys new` or `hufu hsm keygen`",
             Self::InCard => "name a file made by `hufu keys new`",
-            Self::StandIn => {
-                "take custody = \"hsm-preferred\" and its stand-in out of the key file"
-            }
             Self::Encrypted => {
                 "say where the passphrase is: --passphrase-file of a command, \
                  node.passphrase_file of a configuration"
@@ -139,6 +136,9 @@ impl KeyFileError {
             Self::Passphrase => "give the passphrase of this very file, or put a copy of it back",
             Self::PublicMissing => "run `hufu keys encrypt` on it, which adds the public key",
             Self::OtherKey => "put a copy of the file back, and find out who changed it",
+            Self::StandIn => {
+                "take custody = \"hsm-preferred\" and its stand-in out of the key file"
+            }
             Self::Exists { .. } => "choose another name, or move the old key away",
             Self::Write { .. } => "check the folder, its permissions and the free space",
         }
@@ -223,22 +223,6 @@ pub(crate) fn write_new(path: &Path, content: &[u8]) -> Result<(), KeyFileError>
         drop(std::fs::remove_file(path));
         failed(cause)
     })
-}
-
-/// Puts other content in the place of a file that has no secret, durably and whole: it is as before
-/// or as after, whenever the power goes.
-///
-/// # Errors
-/// If it cannot be made durable; the file is then as it was.
-pub(crate) fn replace(path: &Path, content: &[u8]) -> Result<(), KeyFileError> {
-    let mut fresh = path.as_os_str().to_owned();
-    fresh.push(".new");
-    let fresh = PathBuf::from(fresh);
-    // One that was begun and never finished is in nobody's use.
-    drop(std::fs::remove_file(&fresh));
-    write_new(&fresh, content)?;
-    let renamed = std::fs::rename(&fresh, path).and_then(|()| sync_folder_of(path));
-    renamed.map_err(|cause| KeyFileError::Write { path: path.to_owned(), cause })
 }
 
 /// A key by its file: in software, in clear or under a passphrase, or in a card.

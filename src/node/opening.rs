@@ -21,7 +21,7 @@ use hufu_types::Genesis;
 
 use crate::audit::events::{self, Started};
 use crate::audit::{self, NodeAudit};
-use crate::card_session::CardSession;
+use crate::card_key::CardPlace;
 use crate::cards::Cards;
 use crate::config::NodeConfig;
 use crate::data_key;
@@ -30,6 +30,7 @@ use crate::host_check;
 use crate::kernels;
 use crate::keys_file::{self, KeyFileError, NodeKey};
 use crate::log;
+use crate::opened_key::OpenedKey;
 use crate::run::RunError;
 use crate::signing_desk::SigningDesk;
 
@@ -194,7 +195,7 @@ fn load_data_keys(
         return Ok(None);
     };
     let cards = RefCell::new(cards);
-    let open = |file: &Path| CardSession::of(&mut cards.borrow_mut(), file);
+    let open = |place: &CardPlace| OpenedKey::among(&mut cards.borrow_mut(), place);
     let keys = audit.opening(data_key::load_by(path, provider, &open), |keys| match keys {
         Ok(keys) => events::data_keys_opened(keys.ids()),
         Err(fault) => events::data_keys_not_opened(events::reason(fault)),

@@ -25,10 +25,10 @@ mod audit;
 mod cards;
 #[path = "data_keys.rs"]
 mod data_keys;
-#[path = "hsm/shares.rs"]
-mod shares;
 #[path = "secrets.rs"]
 mod secrets;
+#[path = "hsm/shares.rs"]
+mod shares;
 
 const PIN: &str = "12345678";
 const OFFICER_PIN: &str = "87654321";

@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use hufu_crypto::{Signer, SoftwareSigner, software_provider};
 use hufu_network::client::{Client, ClientConfig, TransactionResult};
 use hufu_network::message::WaitFor;
-use hufu_node::card_session::CardSession;
 use hufu_node::data_key::{self, DATA_KEY_FILE};
 use hufu_node::recovery::StorageOptions;
 use hufu_node::{genesis_file, keys_file};
@@ -20,7 +19,7 @@ use hufu_types::{
 use tempfile::TempDir;
 use zerocopy::little_endian::U128;
 
-use crate::node::{PATIENCE, TestNode, binary};
+use crate::node::{PATIENCE, TestNode};
 
 /// Accounts that hold the asset, count.
 pub(crate) const ACCOUNTS_COUNT: u8 = 8;
@@ -115,8 +114,7 @@ impl Chain {
         let provider = software_provider();
         let files = folders.map(|folder| folder.join(DATA_KEY_FILE)).filter(|file| file.exists());
         let mut opened = files.filter_map(|file| {
-            let open = |card: &Path| CardSession::open_with(&binary(), card);
-            let keys = data_key::load_by(&file, &provider, &open).unwrap();
+            let keys = data_key::load(&file, &provider).unwrap();
             let options = StorageOptions::new(data, self.id(), &provider).with_keys(Some(keys));
             options.check_keys().is_ok().then_some((file, options))
         });

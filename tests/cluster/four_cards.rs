@@ -1,10 +1,9 @@
-//! Validators of four whose vote keys and data keys live in cards that come and go, under load.
+//! Validators of four whose vote keys live in cards that come and go, under load.
 
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use hufu_node::data_key::DATA_KEY_FILE;
 use hufu_node::localnet::cards;
 use hufu_types::PublicKey;
 
@@ -28,8 +27,6 @@ fn vote_key(folder: &Path, index: usize) -> Option<PublicKey> {
         return None;
     }
     let number = u16::try_from(index).unwrap();
-    // The card wraps a data key of its own.
-    fs::remove_file(folder.join(DATA_KEY_FILE)).unwrap();
     let key = cards::make_with(&binary(), folder, number).unwrap();
     fs::rename(folder.join(cards::KEY_FILE), folder.join("vote.pem")).unwrap();
     Some(key)

@@ -12,8 +12,9 @@ use std::path::Path;
 
 use super::stored::{self, Secret, Stored};
 use super::{DataKeyError, KEYS_COUNT_MAX, Unwrapper, fresh, read, secrets};
-use crate::card_session::{KeyPlace, OpenCard};
+use crate::card_key::CardPlace;
 use crate::keys_file::KeyFileError;
+use crate::opened_key::OpenKey;
 use crate::replace_file::{self, Old};
 
 /// How the keys of a file are to be kept.
@@ -22,7 +23,7 @@ pub enum Keeping {
     /// In clear.
     Clear,
     /// Wrapped by this key. A relative path of the card is relative to the folder of the file.
-    Wrapped(KeyPlace),
+    Wrapped(CardPlace),
 }
 
 /// Keeps the keys of the file at `path` in another way. `moved` is where the file of the card that
@@ -34,7 +35,7 @@ pub fn rewrap(
     path: &Path,
     keeping: &Keeping,
     moved: Option<&Path>,
-    open: OpenCard<'_>,
+    open: OpenKey<'_>,
 ) -> Result<(), DataKeyError> {
     let mut stored = read(path)?;
     if let (Stored::Wrapped(wrapped), Some(moved)) = (&mut stored, moved) {
@@ -50,7 +51,7 @@ pub fn rewrap(
 ///
 /// # Errors
 /// As [`rewrap`], and [`DataKeyError::Full`].
-pub fn rotate(path: &Path, open: OpenCard<'_>) -> Result<u64, DataKeyError> {
+pub fn rotate(path: &Path, open: OpenKey<'_>) -> Result<u64, DataKeyError> {
     let stored = read(path)?;
     let most = usize::try_from(KEYS_COUNT_MAX).unwrap_or(usize::MAX);
     if stored.ids().len() >= most {
@@ -74,7 +75,7 @@ fn replace(
     keeping: &Keeping,
     secrets: &[Secret],
     was_clear: bool,
-    open: OpenCard<'_>,
+    open: OpenKey<'_>,
 ) -> Result<(), DataKeyError> {
     match keeping {
         Keeping::Clear => {

@@ -29,7 +29,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use zeroize::{Zeroize, Zeroizing};
 
 use super::KEYS_COUNT_MAX;
-use crate::card_session::KeyPlace;
+use crate::card_key::CardPlace;
 use crate::keys_file::KEY_FILE_SIZE_MAX;
 
 const MAGIC: [u8; 8] = *b"HUFUDKEY";
@@ -138,7 +138,7 @@ pub(super) enum Stored {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Wrapped {
     /// By which; the card's path is as the file has it.
-    pub(super) by: KeyPlace,
+    pub(super) by: CardPlace,
     pub(super) keys: Vec<WrappedKey>,
 }
 
@@ -304,5 +304,5 @@ fn wrapped(body: &[u8], count: usize) -> Result<Wrapped, &'static str> {
         let (id, wrapped) = key.split_first_chunk()?;
         Some(WrappedKey { id: u64::from_le_bytes(*id), wrapped: wrapped.to_vec() })
     });
-    Ok(Wrapped { by: KeyPlace { card: PathBuf::from(card), key }, keys: keys.collect() })
+    Ok(Wrapped { by: CardPlace { card: PathBuf::from(card), key }, keys: keys.collect() })
 }

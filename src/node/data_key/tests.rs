@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use hufu_crypto::{Digest, PublicKey, Signature, Sm3, software_provider};
-use hufu_hsm::{CardIdentity, Error, KeyHandle, KeyReference};
+use hufu_hsm::{CardIdentity, Error, KeyHandle, KeyReference, Keystore, Usage};
 use hufu_runtime::clock::Nanos;
 
 use super::replace::Keeping;
@@ -21,17 +21,7 @@ struct Fake {
 
 impl Keystore for Fake {
     fn identity(&self, _: Nanos) -> Result<CardIdentity, Error> {
-        let text = || "fake".to_owned();
-        Ok(CardIdentity {
-            library_manufacturer: text(),
-            library_version: (1, 0),
-            token_label: text(),
-            token_manufacturer: text(),
-            token_model: text(),
-            token_serial: text(),
-            firmware_version: (1, 0),
-            hardware_version: (1, 0),
-        })
+        unreachable!("nobody asks for it")
     }
 
     fn open_key(&self, key: &KeyReference, usage: Usage, _: Nanos) -> Result<KeyHandle, Error> {
@@ -110,9 +100,9 @@ impl Drawer {
         Self { opened: Mutex::new(Vec::new()) }
     }
 
-    fn open(&self, file: &Path) -> Result<CardSession, CardError> {
-        self.opened.lock().unwrap().push(file.to_owned());
-        let fake = match file.file_name().unwrap().to_str().unwrap() {
+    fn open(&self, place: &CardPlace) -> Result<OpenedKey, CardError> {
+        self.opened.lock().unwrap().push(place.card.clone());
+        let fake = match place.card.file_name().unwrap().to_str().unwrap() {
             "one.toml" => Fake { pad: 1, is_lying: false },
             "two.toml" => Fake { pad: 2, is_lying: false },
             "lying.toml" => Fake { pad: 1, is_lying: true },
@@ -121,15 +111,16 @@ impl Drawer {
                 return Err(Error::Agent { reason }.into());
             }
         };
-        Ok(CardSession::on(Arc::new(fake)))
+        let handle = fake.open_key(&place.key.key, Usage::Wrap, OpenedKey::deadline())?;
+        Ok(OpenedKey::on(Arc::new(fake), handle))
     }
 }
 
-fn place(card: &str, key: &str) -> KeyPlace {
-    KeyPlace { card: PathBuf::from(card), key: key.parse().unwrap() }
+fn place(card: &str, key: &str) -> CardPlace {
+    CardPlace { card: PathBuf::from(card), key: key.parse().unwrap() }
 }
 
-fn one() -> KeyPlace {
+fn one() -> CardPlace {
     place("one.toml", "pkcs11:object=data")
 }
 
@@ -252,7 +243,7 @@ const GOLDEN: [&str; 2] = [
 fn a_card_opens_what_it_wrapped_and_nothing_else_does() {
     let folder = tempfile::tempdir().unwrap();
     let (path, drawer) = (folder.path().join("data.key"), Drawer::new());
-    let open = |file: &Path| drawer.open(file);
+    let open = |place: &CardPlace| drawer.open(place);
     let provider = software_provider();
     let id = create_wrapped(&path, &one(), &open).unwrap();
     assert_eq!(load_by(&path, &provider, &open).unwrap().current(), id);
@@ -263,7 +254,9 @@ fn a_card_opens_what_it_wrapped_and_nothing_else_does() {
 
     let content = fs::read(&path).unwrap();
     let card = |name: &str| {
-        let named = |file: &Path| drawer.open(&file.with_file_name(name));
+        let named = |place: &CardPlace| {
+            drawer.open(&CardPlace { card: place.card.with_file_name(name), ..place.clone() })
+        };
         load_by(&path, &provider, &named).unwrap_err()
     };
     let refused = card("two.toml");
@@ -292,11 +285,10 @@ fn a_card_opens_what_it_wrapped_and_nothing_else_does() {
 fn what_a_card_does_not_wrap_is_not_made() {
     let folder = tempfile::tempdir().unwrap();
     let (path, drawer) = (folder.path().join("data.key"), Drawer::new());
-    let open = |file: &Path| drawer.open(file);
+    let open = |place: &CardPlace| drawer.open(place);
     let cases = [
         (place("gone.toml", "pkcs11:object=data"), "it is away"),
         (place("one.toml", "pkcs11:object=other"), "no key with label"),
-        (place("one.toml", "pkcs11:token=foreign;object=data"), "no token fits"),
         (place("lying.toml", "pkcs11:object=data"), "makes another key of it"),
     ];
     for (by, reason) in cases {
@@ -310,7 +302,7 @@ fn what_a_card_does_not_wrap_is_not_made() {
 fn the_keys_stay_the_same_however_they_are_kept() {
     let folder = tempfile::tempdir().unwrap();
     let (path, drawer) = (folder.path().join("data.key"), Drawer::new());
-    let open = |file: &Path| drawer.open(file);
+    let open = |place: &CardPlace| drawer.open(place);
     let provider = software_provider();
     let first = create(&path).unwrap();
     let old = fs::File::open(&path).unwrap();
@@ -343,7 +335,7 @@ fn the_keys_stay_the_same_however_they_are_kept() {
 fn a_failing_card_leaves_the_old_file_and_the_last_place_is_told() {
     let folder = tempfile::tempdir().unwrap();
     let (path, drawer) = (folder.path().join("data.key"), Drawer::new());
-    let open = |file: &Path| drawer.open(file);
+    let open = |place: &CardPlace| drawer.open(place);
     create(&path).unwrap();
     let before = fs::read(&path).unwrap();
     let lying = Keeping::Wrapped(place("lying.toml", "pkcs11:object=data"));

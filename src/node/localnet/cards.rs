@@ -21,11 +21,11 @@ use hufu_crypto::{PublicKey, entropy};
 use zeroize::Zeroizing;
 
 use super::folder::failed;
-use crate::card_key;
-use crate::card_session::{CardSession, KeyPlace};
+use crate::card_key::{self, CardPlace};
 use crate::cli::CliError;
 use crate::data_key::{self, DATA_KEY_FILE};
 use crate::keys_file;
+use crate::opened_key::OpenedKey;
 
 /// Key file of a vote key in a card.
 pub const KEY_FILE: &str = "vote.key";
@@ -47,8 +47,8 @@ const CARD_FILE: &str = "card.toml";
 /// Digits of a PIN.
 const PIN_DIGITS: usize = 16;
 
-/// Makes a token with a vote key for the node of this number in its folder, and the node's data
-/// key, wrapped by another key of the token; the vote key's public key.
+/// Makes a token for the node of this number in its folder, with a vote key and a key that wraps
+/// data keys; the vote key's public key.
 pub(super) fn make(node: &Path, index: u16) -> Result<PublicKey, CliError> {
     let own = std::env::current_exe();
     let own = own.map_err(|cause| CliError::failed(cause, "this binary", "check /proc"))?;
@@ -60,7 +60,7 @@ pub(super) fn make(node: &Path, index: u16) -> Result<PublicKey, CliError> {
 /// # Errors
 /// What is not there, or what the tool refuses.
 pub fn make_with(binary: &Path, node: &Path, index: u16) -> Result<PublicKey, CliError> {
-    let vendor = VENDORS[usize::from(index) % VENDORS.len()];
+    let vendor = vendor_of(index);
     let module = beside(binary, "libhufu_softtoken.so")?;
     let tool = beside(binary, "hufu-softtoken")?;
     let config = node.join("softtoken.toml");
@@ -91,8 +91,12 @@ pub fn make_with(binary: &Path, node: &Path, index: u16) -> Result<PublicKey, Cl
     let key = node.join(KEY_FILE);
     let text = card_key::text(Path::new(CARD_FILE), &uri(vendor, VOTE_KEY), &public);
     keys_file::write_new(&key, text.as_bytes()).map_err(|error| CliError::key(&error, &key))?;
-    wrap_data_key(binary, &node.join(DATA_KEY_FILE), &uri(vendor, DATA_KEY))?;
     Ok(public)
+}
+
+/// Whom the token of the node of this number imitates.
+fn vendor_of(index: u16) -> &'static str {
+    VENDORS[usize::from(index) % VENDORS.len()]
 }
 
 /// How a card in the manner of this vendor finds a key.
@@ -104,12 +108,13 @@ fn uri(vendor: &str, (label, number): (&str, u8)) -> String {
     }
 }
 
-/// Makes a data key that the card beside it wraps.
-fn wrap_data_key(binary: &Path, path: &Path, uri: &str) -> Result<(), CliError> {
-    let key = uri.parse().map_err(|cause| CliError::failed(cause, uri, "report this"))?;
-    let by = KeyPlace { card: PathBuf::from(CARD_FILE), key };
-    let made = data_key::create_wrapped(path, &by, &|card| CardSession::open_with(binary, card));
-    made.map(|_| ()).map_err(|error| CliError::data_key(&error, path))
+/// Makes the data key of the node of this number, wrapped by the card in its folder.
+pub(super) fn wrap_data_key(node: &Path, index: u16) -> Result<(), CliError> {
+    let (path, uri) = (node.join(DATA_KEY_FILE), uri(vendor_of(index), DATA_KEY));
+    let key = uri.parse().map_err(|cause| CliError::failed(cause, &uri, "report this"))?;
+    let by = CardPlace { card: PathBuf::from(CARD_FILE), key };
+    let made = data_key::create_wrapped(&path, &by, &OpenedKey::alone);
+    made.map(drop).map_err(|error| CliError::data_key(&error, &path))
 }
 
 /// Takes the device of a node's soft token away for so long.

@@ -105,7 +105,9 @@ impl Folder {
             data_key::create(&path).map_err(|error| CliError::key(&error, &path))?;
             key(KEY_FILE)?
         } else {
-            cards::make(&node, index)?
+            let key = cards::make(&node, index)?;
+            cards::wrap_data_key(&node, index)?;
+            key
         };
         let path = node.join("hufu.toml");
         fs::write(&path, configuration).map_err(|cause| failed(cause, &path))?;

@@ -10,9 +10,10 @@ use serde_json::json;
 use super::super::audit::AuditTo;
 use super::super::{CliError, hsm};
 use crate::audit::events::file_name;
-use crate::card_session::{CardSession, KeyPlace};
+use crate::card_key::CardPlace;
 use crate::data_key::replace::{self, Keeping};
 use crate::data_key::{self, DataKeyError};
+use crate::opened_key::OpenedKey;
 use crate::output::Output;
 
 /// The key of a card that wraps.
@@ -30,11 +31,11 @@ struct Wrapper {
 
 impl Wrapper {
     /// The place as it is written into the file: a path that holds wherever a node is started.
-    fn place(&self) -> Result<Option<KeyPlace>, CliError> {
+    fn place(&self) -> Result<Option<CardPlace>, CliError> {
         let (Some(card), Some(key)) = (&self.card, &self.key) else { return Ok(None) };
         let card = std::path::absolute(card)
             .map_err(|cause| CliError::file(cause, card, "name the card's file"))?;
-        Ok(Some(KeyPlace { card, key: key.clone() }))
+        Ok(Some(CardPlace { card, key: key.clone() }))
     }
 }
 
@@ -103,7 +104,7 @@ pub(super) fn new(new: &NewData, output: Output) -> Result<(), CliError> {
     let by = new.wrapper.place()?;
     let make = || match &by {
         None => data_key::create(path).map_err(|error| CliError::key(&error, path)),
-        Some(by) => data_key::create_wrapped(path, by, &CardSession::open)
+        Some(by) => data_key::create_wrapped(path, by, &OpenedKey::alone)
             .map_err(|error| CliError::data_key(&error, path)),
     };
     new.audit.record("data_key.generated", file_name(path), make, |id| id_facts(*id))?;
@@ -125,7 +126,7 @@ pub(super) fn rewrap(rewrap: &RewrapData, output: Output) -> Result<(), CliError
     let moved = rewrap.from_card.as_deref().map(std::path::absolute).transpose();
     let moved = moved.map_err(|cause| CliError::failed(cause, "--from-card", "name its file"))?;
     let work = || {
-        let done = replace::rewrap(path, &keeping, moved.as_deref(), &CardSession::open);
+        let done = replace::rewrap(path, &keeping, moved.as_deref(), &OpenedKey::alone);
         done.map_err(|error| CliError::data_key(&error, path))
     };
     rewrap.audit.record("data_key.rewrapped", file_name(path), work, |_| Vec::new())?;
@@ -135,7 +136,7 @@ pub(super) fn rewrap(rewrap: &RewrapData, output: Output) -> Result<(), CliError
 pub(super) fn rotate(rotate: &RotateData, output: Output) -> Result<(), CliError> {
     let path = &rotate.file;
     let work = || {
-        let made = replace::rotate(path, &CardSession::open);
+        let made = replace::rotate(path, &OpenedKey::alone);
         made.map_err(|error: DataKeyError| CliError::data_key(&error, path))
     };
     rotate.audit.record("data_key.rotated", file_name(path), work, |_| Vec::new())?;
