@@ -29,13 +29,11 @@ use crate::agent::sandbox::SandboxConfig;
 use crate::agent::{AgentConfig, AgentSource};
 use crate::pin::PinSource;
 use crate::pool::TokenSelector;
+use crate::profile::PROFILE_BYTES_MAX;
 use crate::{Error, Profile};
 
 /// Bytes of a card's file at most.
 const FILE_BYTES_MAX: usize = 64 << 10;
-
-/// Bytes of a profile's file at most.
-const PROFILE_BYTES_MAX: usize = 256 << 10;
 
 /// Sessions of one card at most, count.
 const SESSIONS_MAX: u32 = 1_024;

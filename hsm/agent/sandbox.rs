@@ -40,7 +40,7 @@ pub struct SandboxConfig {
     /// Devices that may be used in every way, `/dev/...`.
     pub devices: Vec<PathBuf>,
     /// TCP ports that may be connected to, for cards in the network: with none of them there is no
-    /// socket of the network at all, with some there is UDP for names too; `None` restricts nothing.
+    /// socket of the network at all, with some there is UDP for names too; `None` restricts none.
     pub tcp_ports: Option<Vec<u16>>,
     /// Whether sockets with abstract names may be connected to.
     pub may_use_abstract_sockets: bool,

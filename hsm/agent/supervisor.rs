@@ -321,6 +321,8 @@ impl Supervisor {
             let fds = [line.descriptor(), their_waker.as_fd()];
             os::send(socket.as_fd(), &welcome.to_bytes(), &fds)
         })?;
+        // An older kernel leaves it to who receives them to close them.
+        let _is_refused = [&waker, &socket].map(|end| os::refuse_descriptors(end.as_fd()));
         Ok(Process {
             peer,
             socket,

@@ -216,6 +216,18 @@ fn an_agent_that_ends_while_it_tries_a_pin_is_not_followed_by_another_attempt() 
 }
 
 #[test]
+fn the_kernel_ends_an_agent_before_its_node_where_memory_is_short() {
+    let (agent, _submitter) = start("soft");
+    let points = |process: String| -> i32 {
+        let text = std::fs::read_to_string(format!("/proc/{process}/oom_score_adj")).unwrap();
+        text.trim().parse().unwrap()
+    };
+    let process = agent.client().status().process.unwrap().to_string();
+    assert_eq!(points(process), (points("self".to_owned()) + 500).min(1_000));
+    agent.stop().unwrap();
+}
+
+#[test]
 fn an_agent_has_no_hold_of_its_node_s_log() {
     let output = node("loud").output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));

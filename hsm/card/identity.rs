@@ -4,8 +4,8 @@
 //! should have decided. The first card that is met is written down; another one is refused until
 //! an operator takes the file away or runs `hufu hsm acknowledge`.
 //!
-//! An agent makes the file, empty, before it enters its sandbox ([`place`]), so that the library may
-//! write to this one file and not to the folder, in which the node's own configuration may lie.
+//! An agent makes the file, empty, before it enters its sandbox ([`place`]), so that the library
+//! may write to this one file and not to the folder, in which the node's configuration may lie.
 
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Read, Write};

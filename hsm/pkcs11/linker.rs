@@ -48,6 +48,9 @@ pub(super) fn link(path: &Path, unload: Unload) -> Result<Linked, Error> {
         Unload::Unmap => 0,
         Unload::KeepMapped => libc::RTLD_NODELETE,
     };
+    if let Some(why) = super::elf::unloadable(path) {
+        return Err(load(why));
+    }
     let flags = RTLD_NOW | RTLD_LOCAL | keep;
     // SAFETY: running a library's constructors is what the operator asks for by naming it; that it
     // behaves is the operator's to know, and what the agent process shields the node from.

@@ -117,9 +117,12 @@ impl Source for TokenSource {
         let (mut wanted, mut found) = (Vec::new(), Vec::new());
         for slot in library.slots()? {
             // A slot whose token cannot be read must not hide the others.
-            let Ok(info) = library.token_info(slot) else {
-                found.push(format!("slot {slot} (unreadable)"));
-                continue;
+            let info = match library.token_info(slot) {
+                Ok(info) => info,
+                Err(error) => {
+                    found.push(format!("slot {slot} (unreadable: {error})"));
+                    continue;
+                }
             };
             if self.is_wanted(slot, &info) {
                 wanted.push(slot);

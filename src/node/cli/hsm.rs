@@ -29,8 +29,8 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use hufu_hsm::uri::KeyUri;
 
-pub(super) use card::check_token;
-pub(super) use error::{fault, refused_file};
+pub(super) use card::{check_token, load as load_card};
+pub(super) use error::fault;
 
 use super::CliError;
 use crate::output::Output;
@@ -41,7 +41,7 @@ card.toml says which card and how it is used; paths are relative to its folder:
   name = \"card-0\"                    # for logs and metrics
   module = \"/usr/lib/libvendor.so\"   # the vendor's PKCS#11 library
   token_label = \"hufu\"               # or token_serial = \"...\", or slot = 0
-  pin_file = \"card-0.pin\"            # mode 0600; or pin_credential, pin_descriptor, or pin_pad = true
+  pin_file = \"card-0.pin\"            # mode 0600; or pin_credential, pin_descriptor, pin_pad
   profile = \"matching\"               # or a name, or profile_file = \"my.toml\"
   mode = \"agent\"                     # a process of the node's; or \"connect\", with socket and
                                      # socket_user, to `hufu hsm agent --listen`; or \"in-process\"
@@ -106,7 +106,7 @@ pub(super) fn run(verb: Verb, output: Output) -> Result<(), CliError> {
 }
 
 /// A key of the command line. The error shows no value, since somebody may have put a PIN there.
-fn key(text: &str) -> Result<KeyUri, String> {
+pub(super) fn key(text: &str) -> Result<KeyUri, String> {
     let said = |error: hufu_hsm::uri::UriError| format!("{error}; write pkcs11:object=LABEL");
     text.parse().map_err(said)
 }
