@@ -347,7 +347,7 @@ impl Cards {
         self.find(file, true)
     }
 
-    /// Ends the agents of cards that nobody keeps: those whose keys were needed for the start alone.
+    /// Ends the agents of cards that nobody keeps: their keys were needed for the start alone.
     pub fn let_go(&mut self) {
         self.open.retain(|card| Arc::strong_count(card) > 1);
     }
