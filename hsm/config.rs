@@ -99,6 +99,9 @@ pub struct CardConfig {
     pub sandbox: SandboxConfig,
     /// The whole environment of its agent.
     pub environment: BTreeMap<String, String>,
+    /// Whether a token that is not there is waited for instead of being an error for good. Not in
+    /// the file: whoever has another card with the same key sets it.
+    pub waits_for_token: bool,
 }
 
 /// The file, as it is written.
@@ -166,15 +169,20 @@ impl CardConfig {
     /// `file`; or where it is reached, if others run it.
     #[must_use]
     pub fn agent(&self, program: PathBuf, file: &Path) -> AgentConfig {
-        if let CardMode::Connect { socket, user } = &self.mode {
-            let source = AgentSource::Connect { path: socket.clone(), user: *user };
-            return AgentConfig::new(&self.name, source);
-        }
         let arguments = ["hsm", "agent", "--card"].map(OsString::from);
         let arguments = arguments.into_iter().chain([file.as_os_str().to_owned()]).collect();
         let environment = self.environment.iter();
         let environment = environment.map(|(name, value)| (name.into(), value.into())).collect();
-        AgentConfig::new(&self.name, AgentSource::Start { program, arguments, environment })
+        let source = match &self.mode {
+            CardMode::Connect { socket, user } => {
+                AgentSource::Connect { path: socket.clone(), user: *user }
+            }
+            CardMode::Agent | CardMode::InProcess => {
+                AgentSource::Start { program, arguments, environment }
+            }
+        };
+        let waits_for_token = self.waits_for_token;
+        AgentConfig { waits_for_token, ..AgentConfig::new(&self.name, source) }
     }
 
     /// Reads the file at `path`.
@@ -307,6 +315,7 @@ impl Written {
             identity_file: folder.join(identity_file),
             sandbox,
             environment,
+            waits_for_token: false,
             name: self.name,
         })
     }

@@ -28,7 +28,7 @@ use crate::config::CardConfig;
 use crate::group::Line;
 use crate::keystore::WRAPPED_BYTES_MAX;
 use crate::pool::CardReport;
-use crate::{CardIdentity, Error, ErrorClass, KeyHandle, KeyReference, Keystore, Usage};
+use crate::{CardIdentity, Error, ErrorClass, KeyHandle, KeyReference, Keystore, Rv, Usage};
 
 /// Calls of one [`CallQueue`] that may be under way at once, count.
 const CALLS_COUNT_MAX: usize = 32;
@@ -169,7 +169,14 @@ impl InProcessCard {
     }
 
     fn open(&self) -> Result<Card, Error> {
-        let card = Card::open(&self.config, Arc::clone(&self.verifier))?;
+        let opened = Card::open(&self.config, Arc::clone(&self.verifier));
+        let card = opened.map_err(|error| match error {
+            Error::TokenMissing { .. } if self.config.waits_for_token => {
+                let (rv, class) = (Rv(0xe0), ErrorClass::TokenLost);
+                Error::Call { function: "C_GetSlotList", rv, class }
+            }
+            error => error,
+        })?;
         let count = usize::try_from(self.config.sessions_max).unwrap_or(1);
         card.warm_up(count, monotonic().after(OPEN_TIME))?;
         Ok(card)

@@ -77,6 +77,9 @@ pub struct AgentConfig {
     pub restart_wait_min: Duration,
     /// The longest wait before a restart.
     pub restart_wait_max: Duration,
+    /// Whether a token that is not there at the first start is waited for, because another card
+    /// does its work meanwhile. At later starts it always is.
+    pub waits_for_token: bool,
     /// How long an agent must have served for its end to be the first one again.
     pub health_time: Duration,
 }
@@ -100,6 +103,7 @@ impl AgentConfig {
             call_time_max: Duration::from_secs(60),
             restart_wait_min: Duration::from_millis(100),
             restart_wait_max: Duration::from_secs(10),
+            waits_for_token: false,
             health_time: Duration::from_secs(60),
         }
     }

@@ -411,9 +411,10 @@ impl Supervisor {
             (Message::Refusal(bytes), Stage::Starting) => {
                 let error = errors::from_bytes(&bytes);
                 let error = error.map_err(|Malformed(what)| Trouble::protocol(what))?;
-                // A token that was there is away now, and nobody has tried its PIN.
-                let is_known = locked(&self.shared.status).identity.is_some();
-                if is_known && matches!(error, Error::TokenMissing { .. }) {
+                // Nobody has tried the PIN of a token that is not there.
+                let is_awaited = self.shared.config.waits_for_token
+                    || locked(&self.shared.status).identity.is_some();
+                if is_awaited && matches!(error, Error::TokenMissing { .. }) {
                     return Err(Trouble::passing(error.to_string()));
                 }
                 let is_final = error.class() == ErrorClass::Permanent;

@@ -319,12 +319,16 @@ impl Cards {
     /// # Errors
     /// If its file is at fault, or the host has no room for an agent.
     pub fn card(&mut self, file: &Path) -> Result<Arc<NodeCard>, CardError> {
+        self.find(file, false)
+    }
+
+    fn find(&mut self, file: &Path, waits_for_token: bool) -> Result<Arc<NodeCard>, CardError> {
         // A file that is not there is told of by whoever reads it.
         let file = file.canonicalize().or_else(|_| std::path::absolute(file))?;
         if let Some(card) = self.open.iter().find(|card| card.file == file) {
             return Ok(Arc::clone(card));
         }
-        let config = CardConfig::load(&file)?;
+        let config = CardConfig { waits_for_token, ..CardConfig::load(&file)? };
         if let Some(other) = self.open.iter().find(|card| card.config.name == config.name) {
             let (name, first) = (config.name, other.file.clone());
             return Err(CardError::SameName { name, first, second: file });
@@ -334,7 +338,16 @@ impl Cards {
         Ok(card)
     }
 
-    /// Ends the agents of cards that nobody keeps: those whose keys were needed for the start alone.
+    /// The same for a card beside others with the same key: its token is waited for if it is not
+    /// there, unless the card was asked for alone before.
+    ///
+    /// # Errors
+    /// As [`Cards::card`].
+    pub fn card_of_several(&mut self, file: &Path) -> Result<Arc<NodeCard>, CardError> {
+        self.find(file, true)
+    }
+
+    /// Ends the agents of cards that nobody keeps: their keys were needed for the start alone.
     pub fn let_go(&mut self) {
         self.open.retain(|card| Arc::strong_count(card) > 1);
     }

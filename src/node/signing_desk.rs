@@ -106,7 +106,10 @@ impl SigningDesk {
     /// is refused, another key, another token.
     pub fn card(cards: &mut Cards, key: &CardKey) -> Result<Self, DeskError> {
         let places = key.places();
-        let opened = places.iter().map(|place| cards.card(&place.card));
+        let opened = places.iter().map(|place| match places.len() {
+            1 => cards.card(&place.card),
+            _ => cards.card_of_several(&place.card),
+        });
         let opened = opened.collect::<Result<Vec<_>, _>>()?;
         let mut ready = wait_for_one(&opened);
         if opened.len() > 1 {
@@ -116,7 +119,7 @@ impl SigningDesk {
         let mut deadline = Duration::ZERO;
         let (mut candidates, mut users, mut failure) = (Vec::new(), Vec::new(), None);
         let mut facts = Vec::new();
-        let mut joined_count = 0;
+        let mut joined_count = 0_u32;
         for ((card, place), ready) in opened.into_iter().zip(&places).zip(ready) {
             let found = ready.and_then(|()| card.open_pair(&place.key, Usage::Sign, &key.public));
             let (handle, gate) = match found {
@@ -148,6 +151,9 @@ impl SigningDesk {
         if let Some(error) = failure.filter(|_| joined_count == 0) {
             return Err(error.into());
         }
+        let names: Vec<&str> = users.iter().map(|card| card.config().name.as_str()).collect();
+        let fields = [("cards", names.join(",")), ("ready", joined_count.to_string())];
+        log::info("the vote key is in cards", &fields);
         let signers = Signers::new(candidates, deadline);
         Ok(Self::Card(Box::new(CardDesk { signers, public: key.public, cards: users, facts })))
     }

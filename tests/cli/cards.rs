@@ -186,8 +186,8 @@ fn run_node(desk: &Desk, key: &Path) -> (i32, String) {
     let text = fs::read_to_string(&genesis).unwrap();
     fs::write(&genesis, text.replace(&public, &key_of(key).public.to_string())).unwrap();
     let text = format!(
-        "[node]\nname = \"node-0\"\ndata_dir = \"data\"\ngenesis = \"genesis.toml\"\nkey = {key:?}\n\
-         [client]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n\
+        "[node]\nname = \"node-0\"\ndata_dir = \"data\"\ngenesis = \"genesis.toml\"\n\
+         key = {key:?}\n[client]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n\
          [placement]\ncores = \"none\"\n"
     );
     fs::write(folder.path().join("hufu.toml"), text).unwrap();
@@ -227,6 +227,28 @@ fn a_node_refuses_another_token_and_another_key_for_good() {
     desk.write("good.key", &good.replace("pkcs11:", "pkcs11:token=hufu;"));
     let mut signs = SigningDesk::card(&mut cards(), &key_of(&desk.path("good.key"))).unwrap();
     sign(&mut signs, 1).unwrap();
+}
+
+#[test]
+fn a_token_that_is_away_when_the_node_starts_joins_when_it_is_there() {
+    let first = with_key("native");
+    let second = copy_of(&first, "card-1", "");
+    let key_file = first.path("vote.key");
+    second.json(&add(key_file.to_str().unwrap()));
+    let faults = Faults::open(&first.path("store"), 0).unwrap();
+    faults.set(Fault::Removed { millis: 600_000 });
+    let key = key_of(&key_file);
+    let mut desk = SigningDesk::card(&mut cards(), &key).unwrap();
+    assert_eq!(desk.card_counts()[0].standing(), Standing::Away);
+    sign(&mut desk, 1).unwrap();
+    faults.clear();
+    sign_until(&mut desk, 0, Standing::Serving);
+    drop(desk);
+    // Alone it is what keeps the node from starting.
+    faults.set(Fault::Removed { millis: 600_000 });
+    let alone = CardKey { copies: Vec::new(), ..key };
+    let error = refused(&alone);
+    assert!(matches!(error, CardError::Card(Error::TokenMissing { .. })), "{error}");
 }
 
 /// The agent of a card's file, run by somebody else than the node.

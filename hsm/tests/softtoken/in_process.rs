@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hufu_crypto::{Digest, PublicKey, Signature, Sm3, Verdict, VerifyItem, software_provider};
+use hufu_hsm::config::CardConfig;
 use hufu_hsm::group::{Candidate, Line, Signers};
 use hufu_hsm::in_process::{CallQueue, InProcess};
 use hufu_hsm::pool::CardReport;
@@ -100,6 +101,23 @@ fn a_card_in_this_process_signs_for_a_tile_and_survives_its_absence() {
         let report = report(&**card);
         assert!(report.tokens_lost_total >= 1 && report.sessions_open > 0, "{report:?}");
         assert!(report.return_values.iter().any(|(rv, _)| rv.name().is_some()), "{report:?}");
+    });
+}
+
+#[test]
+fn a_token_that_is_missing_is_waited_for_where_that_is_asked_for() {
+    let test = "in_process::a_token_that_is_missing_is_waited_for_where_that_is_asked_for";
+    with_each(test, &["native"], |token| {
+        for waits_for_token in [false, true] {
+            token.faults().set(Fault::Removed { millis: 600_000 });
+            let config = CardConfig { waits_for_token, ..token.config("") };
+            let (process, _queue) = InProcess::start(config, software_provider().verifier).unwrap();
+            let refused = process.card().wait_ready(monotonic()).unwrap_err();
+            let is_final = refused.class() == ErrorClass::Permanent;
+            assert_eq!(is_final, !waits_for_token, "{refused}");
+            token.faults().clear();
+            assert_eq!(process.card().wait_ready(soon()).is_ok(), waits_for_token);
+        }
     });
 }
 
