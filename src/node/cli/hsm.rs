@@ -41,7 +41,7 @@ card.toml says which card and how it is used; paths are relative to its folder:
   name = \"card-0\"                    # for logs and metrics
   module = \"/usr/lib/libvendor.so\"   # the vendor's PKCS#11 library
   token_label = \"hufu\"               # or token_serial = \"...\", or slot = 0
-  pin_file = \"card-0.pin\"            # mode 0600; or pin_credential, pin_descriptor, or pin_pad = true
+  pin_file = \"card-0.pin\"            # mode 0600; or pin_credential, pin_descriptor, pin_pad
   profile = \"matching\"               # or a name, or profile_file = \"my.toml\"
   mode = \"agent\"                     # a process of the node's; or \"connect\", with socket and
                                      # socket_user, to `hufu hsm agent --listen`; or \"in-process\"
