@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! export   fresh secret --derive--> transport key --as the officer--> card: wraps the key
-//!             `--split m of n--> shares, each sealed to one custodian     `--> the wrapped key, a file
+//!             `--split m of n--> shares, each sealed to a custodian  `--> the wrapped key, a file
 //! import   m custodians open their shares --join--> secret --derive--> transport key --> card
 //!             the wrapped key --unwrapped in the card--> the same public key? --> done
 //! ```
@@ -92,6 +92,12 @@ pub enum CloneError {
     Custodians {
         /// How many.
         count: usize,
+    },
+    /// One custodian with two shares is two custodians fewer who must agree.
+    #[error("one custodian is there twice, with the key {key}: each has one share")]
+    SameCustodian {
+        /// His public key.
+        key: Box<PublicKey>,
     },
     /// A file is none of ours, or was cut.
     #[error("it is no {what}: {reason}")]

@@ -98,8 +98,10 @@ impl Pin {
         self.page.is_none()
     }
 
-    /// The bytes, for the library alone; none with a pad.
-    pub(crate) fn bytes(&self) -> &[u8] {
+    /// The bytes: for the library, or for deriving the key of what a passphrase opens; none with a
+    /// pad.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
         self.page.as_ref().and_then(|page| page.bytes().get(..self.size)).unwrap_or(&[])
     }
 }

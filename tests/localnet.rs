@@ -123,7 +123,7 @@ fn settle(nodes_count: usize, more: &[&str]) -> Value {
     assert_eq!(result["passed"], true, "{text}");
     assert_eq!(result["load"]["counts"]["committed"], EVENTS_COUNT, "{text}");
     let checks = result["checks"].as_array().unwrap();
-    assert_eq!(checks.len(), 8 + nodes_count, "the log of each node has one of its own: {text}");
+    assert_eq!(checks.len(), 8 + 2 * nodes_count, "the logs of each node have their own: {text}");
     assert!(checks.iter().all(|check| check["holds"] == true), "{text}");
     assert_eq!(leftovers(folder.path()), Vec::<String>::new());
     result

@@ -18,8 +18,9 @@ use crate::keystore::{
 use crate::pool::CardReport;
 use crate::pool::report::NUMBERS_COUNT_MAX;
 
-/// Version of everything in this module. Both sides are one binary, so none is translated.
-pub(crate) const VERSION: u16 = 1;
+/// Version of everything in this module. Both sides are one binary, so none is translated; an agent
+/// that others run must be started anew with the node's, and is refused until it is.
+pub(crate) const VERSION: u16 = 2;
 
 /// First bytes of every message on the socket.
 const MAGIC: [u8; 4] = *b"HFAG";

@@ -17,8 +17,9 @@ use hufu_crypto::{
 use hufu_runtime::clock::{self, Nanos};
 
 use super::config::AgentConfig;
+use super::pace::Pace;
 use super::protocol::{self, AnswerHeader, Malformed, Op, RequestHeader};
-use super::ring::{Body, NodeEnd, Nonsense, Place, Waited};
+use super::ring::{Body, Habit, NodeEnd, Nonsense, Place, Waited};
 use super::status::AgentStatus;
 use super::{errors, os};
 use crate::error::Error;
@@ -35,6 +36,8 @@ pub(crate) const UNVERIFIED: &str = "Sign: a signature that does not verify";
 #[derive(Debug)]
 pub(crate) struct Generation {
     pub(crate) line: NodeEnd,
+    /// How long its answers take.
+    pace: Pace,
     /// Becomes readable when the agent has answered a polled call.
     pub(crate) waker: OwnedFd,
     /// By key handle of ours: the agent's own number, or why there is none.
@@ -45,9 +48,10 @@ pub(crate) struct Generation {
 }
 
 impl Generation {
-    pub(crate) const fn new(line: NodeEnd, waker: OwnedFd) -> Self {
+    pub(crate) fn new(line: NodeEnd, waker: OwnedFd) -> Self {
         Self {
             line,
+            pace: Pace::default(),
             waker,
             handles: Mutex::new(Vec::new()),
             asked_count: AtomicU64::new(0),
@@ -245,7 +249,8 @@ impl Shared {
             return Err(Error::QueueFull { waiting_count: line.open_count() });
         };
         line.request(&place, header(op, key, latest, false), request);
-        match line.wait(&place, latest, self.config.spin) {
+        let habit = Habit { op, pace: &generation.pace, spin: self.config.spin };
+        match line.wait(&place, latest, &habit) {
             Waited::Late => {
                 line.abandon(place);
                 Err(LATE)

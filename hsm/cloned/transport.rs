@@ -105,6 +105,20 @@ impl Drop for Transport<'_> {
     }
 }
 
+/// Every key is one custodian's; passphrases are not compared.
+fn check_different(custodians: &[Custodian<'_>]) -> Result<(), CloneError> {
+    let key_of = |custodian: &Custodian<'_>| match custodian {
+        Custodian::Key(key) => Some(*key),
+        Custodian::Passphrase(_) => None,
+    };
+    let keys: Vec<PublicKey> = custodians.iter().filter_map(key_of).collect();
+    let twice = (1..keys.len()).find(|place| keys[..*place].contains(&keys[*place]));
+    match twice.and_then(|place| keys.get(place)) {
+        Some(key) => Err(CloneError::SameCustodian { key: Box::new(*key) }),
+        None => Ok(()),
+    }
+}
+
 /// Which way a transport key works; never both.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Way {
@@ -125,6 +139,7 @@ impl<'a> Ceremony<'a> {
         let custodians = order.custodians.len();
         let count = u8::try_from(custodians).ok().filter(|_| custodians <= CUSTODIANS_MAX);
         let count = count.ok_or(CloneError::Custodians { count: custodians })?;
+        check_different(order.custodians)?;
         if order.needed < 2 || order.needed > count {
             let needed = order.needed;
             return Err(shamir::ShamirError::Counts { needed, count }.into());

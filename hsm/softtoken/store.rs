@@ -3,6 +3,7 @@
 //! ```text
 //! slot-00/token      label, serial number, PINs (as wrapped keys), counters of wrong PINs
 //! slot-00/objects/   one file an object, sealed with SM4-GCM under the token's key
+//! slot-00/together   names of objects that are being written together; there for that time only
 //! slot-00/lock       held while something is changed, between processes
 //! slot-00/control    a page of memory that processes share: generation of the content, faults
 //! ```
@@ -10,8 +11,8 @@
 //! A file is written whole beside its name, synced, and renamed; then its folder is synced. So each
 //! is there as it was before or as it is after, whenever the power goes. A token that begins anew
 //! says so in its file first, and whoever reads that takes the old objects away. A cut or changed
-//! file is found by its checksum or tag, named, and nothing is read from it. Links are not followed,
-//! and a folder that others may write to is refused.
+//! file is found by its checksum or tag, named, and nothing is read from it. Links are not
+//! followed, and a folder that others may write to is refused.
 //!
 //! The token's key is wrapped by a key derived from each PIN (PBKDF2-HMAC-SM3). It seals what is
 //! closed: private objects, and everything that holds a secret, whatever its `CKA_PRIVATE` says.
@@ -39,6 +40,8 @@ use power::step;
 const TOKEN: &str = "token";
 const OBJECTS: &str = "objects";
 const LOCK: &str = "lock";
+/// Names of objects that are being written and belong together.
+const TOGETHER: &str = "together";
 /// The shared page.
 pub(crate) const CONTROL: &str = "control";
 
@@ -180,6 +183,7 @@ impl Store {
     /// is locked.
     pub(crate) fn settled_header(&self) -> Result<Header, StoreError> {
         let header = self.read_header()?;
+        self.undo_together()?;
         if header.is_settled() { Ok(header) } else { self.settle(header) }
     }
 
@@ -188,6 +192,39 @@ impl Store {
         debug_assert!(!header.is_settled(), "the objects of the old life are there");
         self.write_header(&header)?;
         self.settle(header)
+    }
+
+    /// Says which objects are to be written together: until [`Store::end_together`] none of them
+    /// is there for whoever reads the store after this process has ended.
+    pub(crate) fn begin_together(&self, objects: &[(StoreId, bool)]) -> Result<(), StoreError> {
+        let names = objects.iter().map(|(id, is_closed)| object_name(*id, *is_closed) + "\n");
+        write_file(&self.folder, TOGETHER, names.collect::<String>().as_bytes())
+    }
+
+    /// All of them are written.
+    pub(crate) fn end_together(&self) -> Result<(), StoreError> {
+        let path = self.folder.join(TOGETHER);
+        step()
+            .and_then(|()| std::fs::remove_file(&path))
+            .map_err(io_error(&path, "cannot remove"))?;
+        sync_folder(&self.folder)
+    }
+
+    /// Removes what of them was written by a process that did not come to the end.
+    fn undo_together(&self) -> Result<(), StoreError> {
+        let path = self.folder.join(TOGETHER);
+        if std::fs::symlink_metadata(&path).is_err() {
+            return Ok(());
+        }
+        let names = read_file(&path)?;
+        let there = self.list()?;
+        let listed = names.split(|byte| *byte == b'\n');
+        for name in listed.filter_map(|name| std::str::from_utf8(name).ok()) {
+            if let Some((id, is_closed)) = parse_name(name).filter(|it| there.contains(it)) {
+                self.remove_object(id, is_closed)?;
+            }
+        }
+        self.end_together()
     }
 
     fn settle(&self, header: Header) -> Result<Header, StoreError> {

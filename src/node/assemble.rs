@@ -20,6 +20,7 @@ use hufu_storage::vote_log::VoteLog;
 use hufu_types::codec::index;
 use hufu_types::{Address, Batch, BatchDigest, BlockDigest, Genesis, TxDigest};
 
+use crate::audit::{NodeAudit, SignAudit};
 use crate::config::{NodeConfig, ReactorChoice};
 use crate::executor::Executor;
 use crate::explain::Explanation;
@@ -33,6 +34,7 @@ use crate::messages::{
 use crate::metrics::Metrics;
 use crate::recovery::Recovered;
 use crate::signing_desk::SigningDesk;
+use crate::tiles::audit::{AuditSource, AuditTile};
 use crate::tiles::consensus::{ConsensusLinks, ConsensusTile, PeerEnds};
 use crate::tiles::execute::{ExecuteLinks, ExecuteTile, WorkerLink, WorkerTile};
 use crate::tiles::ingress::{IngressConfig, IngressLinks, IngressTile, SPARE_CONNECTIONS};
@@ -55,6 +57,8 @@ pub struct Parts<'a> {
     pub address: Address,
     /// Signs its votes.
     pub desk: SigningDesk,
+    /// Keeps what was done with its keys.
+    pub audit: NodeAudit,
     /// Proves who it is to its peers; nothing where it has none.
     pub link_signer: Option<Box<dyn Signer>>,
     /// Verifies and hashes.
@@ -224,7 +228,7 @@ impl PeerJoints {
 /// # Errors
 /// What the host refuses: an address, a thread, memory or entropy.
 pub fn assemble(group: &mut Group, parts: Parts<'_>) -> io::Result<Assembled> {
-    let Parts { config, genesis, address, desk, link_signer, .. } = parts;
+    let Parts { config, genesis, address, desk, audit, link_signer, .. } = parts;
     let Parts { provider, metrics, explanation, probation, recovered, .. } = parts;
     let has_peers = genesis.validators.count() > 1;
     let threads = Threads::plan(group, &config.placement, has_peers)?;
@@ -276,8 +280,7 @@ pub fn assemble(group: &mut Group, parts: Parts<'_>) -> io::Result<Assembled> {
         probation,
     };
     shared.add_consensus(group, &threads, start, explanation, core.consensus);
-    let tile = SignTile::new(desk, metrics(), core.sign.0, core.sign.1);
-    group.add(threads.sign, rank::DURABLE, Box::new(tile));
+    shared.add_sign(group, &mut links, &threads, (desk, audit, core.sign));
     let votes = (recovered.vote_log, core.vote);
     shared.add_logs(group, &threads, votes, (recovered.log, recovered.unordered, core.log));
 
@@ -324,6 +327,9 @@ type MempoolEnds = (Consumer<FromVerify>, Producer<TxDigest>, Producer<JudgeChun
 type AllMempoolEnds =
     (Vec<Consumer<FromVerify>>, Vec<Producer<TxDigest>>, Vec<Producer<JudgeChunk>>);
 
+/// What signs, what keeps that, and the ends of the tile that does.
+type Signing = (SigningDesk, NodeAudit, (Consumer<SignRequest>, Producer<Signed>));
+
 /// The vote log and the ends of its tile.
 type Votes = (VoteLog, (Consumer<VoteLogCommand>, Producer<LogTicket>));
 
@@ -343,6 +349,28 @@ impl Shared<'_> {
         group.add(threads.persist_vote, rank::DURABLE, Box::new(tile));
         let tile = PersistLogTile::new(log, unordered, metrics(), links);
         group.add(threads.persist_log, rank::DURABLE, Box::new(tile));
+    }
+
+    /// Adds the tile that signs and the one that keeps what it did.
+    fn add_sign(
+        &self,
+        group: &mut Group,
+        links: &mut Links,
+        threads: &Threads,
+        (desk, audit, (requests, signatures)): Signing,
+    ) {
+        let (events, incoming) =
+            links.join(group, topology::SIGN_AUDIT, None, threads.sign, threads.query);
+        let (config, recorded) = (&self.config.audit, Arc::default());
+        let metrics = || Arc::clone(&self.metrics);
+        let source = AuditSource { incoming, recorded: Arc::clone(&recorded) };
+        let name = self.config.node.name.clone();
+        let tile = AuditTile::new(audit, name, config.seal_interval, vec![source], metrics());
+        group.add(threads.query, rank::LAST, Box::new(tile));
+        let interval = config.signatures_interval;
+        let audit = SignAudit::new(self.address, interval, metrics(), events, recorded);
+        let tile = SignTile::new(desk, audit, metrics(), requests, signatures);
+        group.add(threads.sign, rank::DURABLE, Box::new(tile));
     }
 
     /// Adds all verify tiles; returns the mempool's ends, in their order.

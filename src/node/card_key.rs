@@ -68,6 +68,12 @@ pub struct StandInKey {
     pub public: PublicKey,
 }
 
+impl std::fmt::Display for CardPlace {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{} of card {}", self.key, self.card.display())
+    }
+}
+
 impl CardKey {
     /// All cards that hold the key, in the order of the file.
     #[must_use]

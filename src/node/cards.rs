@@ -23,7 +23,7 @@ use hufu_hsm::group::Line;
 use hufu_hsm::in_process::{InProcess, InProcessCard};
 use hufu_hsm::pool::CardReport;
 use hufu_hsm::uri::KeyUri;
-use hufu_hsm::{Error, ErrorClass, KeyHandle, Keystore, Usage};
+use hufu_hsm::{CardIdentity, Error, ErrorClass, KeyHandle, Keystore, Usage};
 use hufu_runtime::clock::Nanos;
 
 use crate::kernels;
@@ -205,14 +205,19 @@ impl NodeCard {
     /// The label of its token, once it serves. Never waits.
     #[must_use]
     pub fn token_label(&self) -> Option<String> {
-        let identity = match &self.service {
+        self.identity().map(|identity| identity.token_label)
+    }
+
+    /// Who it is, once it serves. Never waits.
+    #[must_use]
+    pub fn identity(&self) -> Option<CardIdentity> {
+        match &self.service {
             Service::Agent(agent) => {
                 let status = agent.client().status();
                 status.identity.filter(|_| status.state == AgentState::Serving)
             }
             Service::InProcess(process) => process.card().known_identity(),
-        };
-        identity.map(|identity| identity.token_label)
+        }
     }
 
     /// How it does now, as far as that is known without waiting.
@@ -329,7 +334,12 @@ impl Cards {
         Ok(card)
     }
 
-    /// All cards that were asked for, in their order.
+    /// Ends the agents of cards that nobody keeps: those whose keys were needed for the start alone.
+    pub fn let_go(&mut self) {
+        self.open.retain(|card| Arc::strong_count(card) > 1);
+    }
+
+    /// All cards that were asked for and not let go of, in their order.
     #[must_use]
     pub fn all(&self) -> &[Arc<NodeCard>] {
         &self.open

@@ -8,6 +8,7 @@
 //! prints JSON with `--json`; errors go to standard error and say what, where and what to do.
 
 mod account;
+mod audit;
 mod config;
 mod consensus;
 mod crypto;
@@ -20,6 +21,7 @@ mod keys;
 mod ledger;
 mod localnet;
 mod node;
+mod passphrase;
 mod query;
 mod receipt;
 mod remote;
@@ -68,6 +70,9 @@ enum Noun {
     /// Verify accounts offline, from the genesis alone.
     #[command(subcommand)]
     Account(account::Verb),
+    /// Verify and show audit logs: what keys did, and who did what to them.
+    #[command(subcommand)]
+    Audit(audit::Verb),
     /// Check, show and describe node configurations.
     #[command(subcommand)]
     Config(config::Verb),
@@ -153,9 +158,10 @@ fn run(noun: Noun, output: Output) -> Result<(), CliError> {
     forbid_core_dumps(&noun)?;
     match noun {
         Noun::Account(verb) => account::run(&verb, output),
+        Noun::Audit(verb) => audit::run(&verb, output),
         Noun::Config(verb) => config::run(verb, output),
         Noun::Genesis(verb) => genesis::run(verb, output),
-        Noun::Keys(verb) => keys::run(verb, output),
+        Noun::Keys(verb) => keys::run(&verb, output),
         Noun::Consensus(verb) => consensus::run(&verb, output),
         Noun::Crypto(verb) => crypto::run(*verb, output),
         Noun::Hsm(verb) => hsm::run(*verb, output),

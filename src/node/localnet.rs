@@ -213,6 +213,9 @@ fn verify(
         let arguments = folder.ledger_verify_arguments(index);
         let what = format!("ledger verify --level replay of {}", folder::name(index));
         checks.verifier(&what, folder, &arguments, signals)?;
+        let arguments = folder.audit_verify_arguments(index)?;
+        let what = format!("audit verify of {}, against its vote log", folder::name(index));
+        checks.verifier(&what, folder, &arguments, signals)?;
     }
     if let Some(receipts) = folder.receipts() {
         let count = result.tasks_count;

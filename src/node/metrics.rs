@@ -174,6 +174,10 @@ metrics! {
         peer_dials: "hufu_peer_connections_dialled", "Connections begun to other validators.";
         peer_dials_failed: "hufu_peer_dials_failed", "Connections to other validators that could not be made.";
         peer_heights_served: "hufu_peer_heights_served", "Decided heights and sets of bodies sent to validators that asked.";
+        audit_records: "hufu_audit_records_written", "Records written to the audit log by the tiles, its own not counted.";
+        audit_seals: "hufu_audit_seals_written", "Seals written to the audit log.";
+        audit_bytes: "hufu_audit_bytes_written", "Bytes written to the audit log.";
+        audit_pushed_back: "hufu_audit_senders_pushed_back", "Times a record found no room on its way to the audit log; whoever sent it does nothing until there is.";
         queries_answered: "hufu_query_requests_answered", "Queries answered to clients, by whichever tile.";
     }
     gauges {
@@ -188,6 +192,8 @@ metrics! {
         execute_cache_bytes: "hufu_execute_cache_bytes", "Bytes of state values in the cache.";
         peer_links: "hufu_peer_links", "Links to other validators that are open.";
         peer_round_trip_nanos: "hufu_peer_round_trip_nanoseconds", "Longest time of a ping there and back on an open link.";
+        audit_unsealed: "hufu_audit_unsealed_records", "Records of the audit log that no seal covers yet.";
+        audit_seal_age_millis: "hufu_audit_seal_age_milliseconds", "Time since the last seal of the audit log was written, or since the start.";
         is_ready: "hufu_node_ready", "1 while the node takes transactions.";
     }
 }

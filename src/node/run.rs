@@ -2,7 +2,8 @@
 //! them in order.
 //!
 //! ```text
-//! self-test -> config, genesis, key -> data folder (locked) -> recovery -> tiles -> ready file
+//! self-test -> config, genesis -> data folder (locked) -> audit log -> keys -> recovery -> tiles
+//!   -> ready file
 //!   -> SIGTERM or SIGINT -> drain -> end, or at once when the same signal comes again
 //! ```
 
@@ -11,27 +12,26 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use hufu_crypto::{Backend, Provider, Signer, selftest};
+use hufu_crypto::{Backend, Provider, selftest};
 use hufu_runtime::process::{self, Signal, Signals};
 use hufu_runtime::thread::{Failure, Group, abort_process};
-use hufu_storage::data_dir::{DataDir, Identity};
-use hufu_storage::keyring::Keyring;
+use hufu_storage::audit_log::AuditError;
+use hufu_storage::data_dir::DataDir;
 use hufu_types::Genesis;
 
 use crate::admin::Admin;
 use crate::assemble::{self, Parts};
 use crate::cards::Cards;
 use crate::config::NodeConfig;
-use crate::data_key;
+use crate::data_key::DataKeyError;
 use crate::explain::Explanation;
 use crate::genesis_copy;
 use crate::genesis_file;
 use crate::health::{Health, NodeState};
-use crate::host_check;
 use crate::kernels;
-use crate::keys_file::{self, NodeKey};
 use crate::log;
 use crate::metrics::Metrics;
+use crate::opening::{self, Opened};
 use crate::ready::Ready;
 use crate::recovery::{self, RecoverError, StorageOptions};
 use crate::signing_desk::{DeskError, SigningDesk};
@@ -68,6 +68,17 @@ pub enum RunError {
     /// The card with the vote key cannot be used.
     #[error("node.key: {0}")]
     Card(DeskError),
+    /// The data keys cannot be read, or their card does not unwrap them.
+    #[error("storage.key_file {path}: {cause}; {}", cause.remedy())]
+    DataKey {
+        /// The file.
+        path: String,
+        /// What is wrong.
+        cause: Box<DataKeyError>,
+    },
+    /// The audit log cannot be written.
+    #[error("audit log: {0}")]
+    Audit(#[from] AuditError),
     /// A tile failed.
     #[error(transparent)]
     Tile(#[from] Failure),
@@ -88,6 +99,8 @@ impl RunError {
             Self::Configuration(_) => return true,
             // A PIN that was refused must not be tried again by whoever starts services.
             Self::Card(error) => return !error.may_pass(),
+            Self::DataKey { cause, .. } => return cause.is_permanent(),
+            Self::Audit(error) => return matches!(error, AuditError::OtherOwner { .. }),
             Self::DataFolder(error) | Self::Recover(RecoverError::Storage(error)) => error,
             _ => return false,
         };
@@ -142,17 +155,8 @@ fn run_with(config: &NodeConfig, provider: Proven) -> Result<(), RunError> {
     process::forbid_core_dumps().map_err(RunError::host("core dumps"))?;
     let genesis = genesis_file::load(&config.node.genesis)
         .map_err(|fault| RunError::Configuration(fault.to_string()))?;
-    let mut cards = Cards::new().map_err(|error| RunError::Card(error.into()))?;
-    let (desk, link_signer) = load_keys(config, &provider, &mut cards)?;
-    let broken = host_check::broken_configuration(config, &genesis);
-    if !broken.is_empty() {
-        let lines: Vec<String> = broken.iter().map(ToString::to_string).collect();
-        return Err(RunError::Configuration(lines.join("\n")));
-    }
-    let keys = load_data_keys(config, &provider)?;
-    let address = desk.public_key().address();
-    let identity = Identity { chain: genesis.chain_id().0, node: address };
-    let folder = DataDir::open(&config.node.data_dir, &identity)?;
+    let Opened { address, folder, audit, cards, desk, link_signer, data_keys } =
+        opening::open(config, &genesis, &provider)?;
     genesis_copy::keep(folder.path(), &genesis).map_err(RunError::host("copy of the genesis"))?;
     remove_ready(folder.path());
     let (metrics, health) = (metrics_with(&cards, &desk), Arc::new(Health::default()));
@@ -161,7 +165,7 @@ fn run_with(config: &NodeConfig, provider: Proven) -> Result<(), RunError> {
     let admin = Admin::start(config.admin.listen, shared.0, shared.1, shared.2)
         .map_err(RunError::host(format!("admin.listen {}", config.admin.listen)))?;
     health.set(NodeState::Recovering);
-    let options = storage_options(config, &folder, &genesis, &provider).with_keys(keys);
+    let options = storage_options(config, &folder, &genesis, &provider).with_keys(data_keys);
     let mut go_on = |_| !matches!(next_stop(&signals), Ok(Some(_)));
     let recovered = recovery::recover(&genesis, &provider, &metrics, options, &mut go_on);
     let recovered = match recovered {
@@ -178,6 +182,7 @@ fn run_with(config: &NodeConfig, provider: Proven) -> Result<(), RunError> {
         genesis: &genesis,
         address,
         desk,
+        audit,
         link_signer,
         provider,
         metrics: Arc::clone(&metrics),
@@ -215,50 +220,6 @@ fn metrics_with(cards: &Cards, desk: &SigningDesk) -> Arc<Metrics> {
     let metrics = Arc::new(Metrics::default());
     metrics.publish_cards(cards.all().to_vec(), desk.card_counts());
     metrics
-}
-
-/// The desk that signs votes and proposals, and the signer of links where there are any.
-fn load_keys(
-    config: &NodeConfig,
-    provider: &Provider,
-    cards: &mut Cards,
-) -> Result<(SigningDesk, Option<Box<dyn Signer>>), RunError> {
-    let link = config.peer.as_ref().map(|peer| load_key(&peer.key_file, provider)).transpose()?;
-    let key = keys_file::open(&config.node.key);
-    let desk = match key.map_err(|fault| RunError::Configuration(fault.to_string()))? {
-        NodeKey::Software(signer) => {
-            let signer = signer.seeded_by(Arc::clone(&provider.entropy));
-            SigningDesk::software(Box::new(signer))
-        }
-        NodeKey::Card(key) => {
-            let checked = key.check_votes();
-            checked.map_err(|fault| RunError::Configuration(fault.to_string()))?;
-            SigningDesk::card(cards, &key).map_err(RunError::Card)?
-        }
-    };
-    Ok((desk, link))
-}
-
-/// The signer of a key file, the seeds of its nonces from the provider.
-fn load_key(path: &Path, provider: &Provider) -> Result<Box<dyn Signer>, RunError> {
-    let signer = keys_file::load(path);
-    let signer = signer.map_err(|fault| RunError::Configuration(fault.to_string()))?;
-    Ok(Box::new(signer.seeded_by(Arc::clone(&provider.entropy))))
-}
-
-/// The keys that the data folder is encrypted with; none where it is stored in clear.
-fn load_data_keys(config: &NodeConfig, provider: &Provider) -> Result<Option<Keyring>, RunError> {
-    let Some(path) = config.storage.key_file() else {
-        let reason = "storage.encryption is \"none\"";
-        log::warn("the data folder is not encrypted", &[("reason", reason)]);
-        return Ok(None);
-    };
-    let keys = data_key::load(path, provider);
-    let keys = keys.map_err(|fault| {
-        let (path, remedy) = (path.display(), fault.remedy());
-        RunError::Configuration(format!("storage.key_file {path}: {fault}; {remedy}"))
-    })?;
-    Ok(Some(keys))
 }
 
 /// The storage options that the configuration asks for, but for the keys.
@@ -367,7 +328,7 @@ fn remove_ready(data_dir: &Path) {
 mod tests {
     use std::sync::Arc;
 
-    use hufu_crypto::{Digest, Entropy, Verdict, Verifier, VerifyItem};
+    use hufu_crypto::{Verdict, Verifier, VerifyItem};
 
     use super::*;
 
@@ -392,26 +353,5 @@ mod tests {
             assert!(text.contains("SM2 verification") && text.contains(backend.name()), "{text}");
             assert!(Proven::new(good, backend).is_ok());
         }
-    }
-
-    /// A source that has nothing.
-    struct Empty;
-
-    impl Entropy for Empty {
-        fn fill(&self, _: &mut [u8]) -> Result<(), hufu_crypto::Error> {
-            Err(hufu_crypto::Error::Entropy { cause: "empty".to_owned() })
-        }
-    }
-
-    #[test]
-    fn signers_take_their_seeds_from_the_provider() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("vote.pem");
-        keys_file::create(&path).unwrap();
-        let good = kernels::provider();
-        let empty = Provider { entropy: Arc::new(Empty), ..good.clone() };
-        let sign = |provider| load_key(&path, provider).unwrap().sign(&Digest([3; 32]));
-        assert!(sign(&good).is_ok());
-        assert!(matches!(sign(&empty), Err(hufu_crypto::Error::Entropy { .. })));
     }
 }

@@ -14,11 +14,14 @@ use std::time::Duration;
 
 use hufu_crypto::{Digest, PublicKey, Signature, Signer};
 use hufu_hsm::card::deadline_in;
+use hufu_hsm::custody::Custody;
 use hufu_hsm::group::{Candidate, Change, MemberCounts, Signers, Standing};
-use hufu_hsm::{Error, Usage};
+use hufu_hsm::{CardIdentity, Error, Usage};
 use hufu_runtime::clock::{Nanos, monotonic};
 use hufu_runtime::wake::PollSet;
+use hufu_storage::audit_log::Outcome;
 
+use crate::audit::events::outcome_of;
 use crate::card_key::{CardKey, CardPlace};
 use crate::cards::{CardError, Cards, NodeCard, START_TIME};
 use crate::log;
@@ -39,6 +42,18 @@ pub enum DeskError {
 }
 
 impl DeskError {
+    /// What it means for an audit.
+    #[must_use]
+    pub const fn outcome(&self) -> Outcome {
+        match self {
+            Self::Card(CardError::Card(error)) => outcome_of(error),
+            Self::Card(CardError::OtherKey { .. } | CardError::OtherToken { .. }) => {
+                Outcome::Refused
+            }
+            Self::Card(_) | Self::Software(_) => Outcome::Failed,
+        }
+    }
+
     /// Whether the same signature may be asked for again: the card is away or busy. Anything else
     /// must stop the node.
     #[must_use]
@@ -63,12 +78,16 @@ pub enum SigningDesk {
     Card(Box<CardDesk>),
 }
 
+/// What an audit says of a key's place, by name.
+pub type Facts = Vec<(&'static str, String)>;
+
 /// A key in one card or several.
 pub struct CardDesk {
     signers: Signers,
     public: PublicKey,
     /// Keeps the agents; dropped after what asks them.
     cards: Vec<Arc<NodeCard>>,
+    facts: Vec<Facts>,
 }
 
 impl SigningDesk {
@@ -96,12 +115,17 @@ impl SigningDesk {
         }
         let mut deadline = Duration::ZERO;
         let (mut candidates, mut users, mut failure) = (Vec::new(), Vec::new(), None);
+        let mut facts = Vec::new();
         let mut joined_count = 0;
         for ((card, place), ready) in opened.into_iter().zip(&places).zip(ready) {
             let found = ready.and_then(|()| card.open_pair(&place.key, Usage::Sign, &key.public));
             let (handle, gate) = match found {
                 Ok(handle) => {
                     joined_count += 1;
+                    if let Some(identity) = card.identity() {
+                        let (name, key) = (&card.config().name, place.key.to_string());
+                        facts.push(card_facts(name, &identity, &key));
+                    }
                     (handle, None)
                 }
                 Err(error) if error.is_setup() || places.len() == 1 => return Err(error.into()),
@@ -125,7 +149,7 @@ impl SigningDesk {
             return Err(error.into());
         }
         let signers = Signers::new(candidates, deadline);
-        Ok(Self::Card(Box::new(CardDesk { signers, public: key.public, cards: users })))
+        Ok(Self::Card(Box::new(CardDesk { signers, public: key.public, cards: users, facts })))
     }
 
     /// What the cards of the key did; nothing for a key in software.
@@ -134,6 +158,15 @@ impl SigningDesk {
         match self {
             Self::Software { .. } => Vec::new(),
             Self::Card(desk) => desk.signers.counts(),
+        }
+    }
+
+    /// Where the key is, for the audit: each place that is known by now.
+    #[must_use]
+    pub fn facts(&self) -> Vec<Facts> {
+        match self {
+            Self::Software { .. } => vec![vec![("custody", Custody::Software.name().to_owned())]],
+            Self::Card(desk) => desk.facts.clone(),
         }
     }
 
@@ -241,4 +274,19 @@ fn report_change(change: &Change) {
         Standing::Away => log::warn("a card gives no signatures", &fields),
         Standing::Out => log::error("a card is out until the node starts anew", &fields),
     }
+}
+
+/// Which card and key it is, for the audit; a key's name has no PIN.
+fn card_facts(card: &str, identity: &CardIdentity, key: &str) -> Facts {
+    let version = |(major, minor): (u8, u8)| format!("{major}.{minor}");
+    vec![
+        ("custody", Custody::HsmOnly.name().to_owned()),
+        ("card", card.to_owned()),
+        ("token", identity.token_label.clone()),
+        ("serial", identity.token_serial.clone()),
+        ("model", identity.token_model.clone()),
+        ("firmware", version(identity.firmware_version)),
+        ("library", version(identity.library_version)),
+        ("key", key.to_owned()),
+    ]
 }

@@ -1,6 +1,7 @@
 //! Tiles: one job, one file. What each owns and which links join them stands in
 //! [`crate::topology`].
 
+pub mod audit;
 pub mod consensus;
 pub mod execute;
 pub mod ingress;

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! ingress[i] -> verify[j] -> mempool -> persist-log -> execute -> ingress[i]
-//!                   \-> ingress[i]   |-> consensus <-> persist-vote, sign
+//!                   \-> ingress[i]   |-> consensus <-> persist-vote, sign -> audit
 //!                                    \-> verify[j] (what was admitted)
 //! ```
 //!
@@ -76,6 +76,7 @@ links! {
     PEER_VERIFY: "peer-verify", 64, "Batches of peers; more waits in the peer tile, counted in bytes.";
     PEER_QUERY: "peer-query", 64, "Decided heights that peers ask for, some ranges deep.";
     QUERY_PEER: "query-peer", 64, "As many answers as questions.";
+    SIGN_AUDIT: "sign-audit", 64, "One tally a second and what a card's absence brings; a minute of a disk that hangs.";
     EXECUTE_WORKER: "execute-worker", 1, "A block gives each worker one portion.";
     WORKER_EXECUTE: "worker-execute", 1, "A block gives each worker one portion.";
 }
@@ -124,7 +125,7 @@ pub struct Threads {
     pub persist_log: ThreadId,
     /// The vote log's; never shared, since it waits for the disk.
     pub persist_vote: ThreadId,
-    /// Queries'; never shared, since it waits for the disk.
+    /// Queries' and the audit log's; both wait for the disk, and nobody who must not shares it.
     pub query: ThreadId,
     /// Whether the service tiles share a thread.
     pub is_merged: bool,

@@ -5,6 +5,7 @@
 //! probation   since when the folder is there, until the node may vote; see [`DataDir::probation`]
 //! lock        held by the process that has the folder open
 //! log/        block log         votes/   vote log         state/   state store
+//! audit/      audit log, unless the configuration names another place
 //! ```
 //!
 //! `node` opens it before anything else. It never changes an identity, and refuses a folder of
@@ -36,6 +37,9 @@ pub const BLOCKS: &str = "log";
 pub const VOTES: &str = "votes";
 /// Folder of the state store.
 pub const STATE: &str = "state";
+
+/// Folder of the audit log.
+pub const AUDIT: &str = "audit";
 
 /// Whose data a folder holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -192,6 +196,12 @@ impl DataDir {
     #[must_use]
     pub fn vote_log_in(path: &Path) -> PathBuf {
         path.join(VOTES)
+    }
+
+    /// Folder of the audit log in a data folder that is not opened.
+    #[must_use]
+    pub fn audit_in(path: &Path) -> PathBuf {
+        path.join(AUDIT)
     }
 
     /// Folder of the state store in a data folder that is not opened.

@@ -54,7 +54,7 @@ fn add(key_file: &str) -> [&str; 7] {
 fn key_of(path: &Path) -> CardKey {
     match keys_file::open(path).unwrap() {
         NodeKey::Card(key) => key,
-        NodeKey::Software(_) => unreachable!("{} is a key in software", path.display()),
+        _ => unreachable!("{} is a key in software", path.display()),
     }
 }
 

@@ -20,10 +20,15 @@ use serde_json::Value;
 
 use super::{code, folder, stderr, stdout};
 
+mod audit;
 #[path = "cards.rs"]
 mod cards;
+#[path = "data_keys.rs"]
+mod data_keys;
 #[path = "secrets.rs"]
 mod secrets;
+#[path = "hsm/shares.rs"]
+mod shares;
 
 const PIN: &str = "12345678";
 const OFFICER_PIN: &str = "87654321";

@@ -213,10 +213,11 @@ impl Chain {
     }
 }
 
-/// Makes the vote key, the link key and the data key of a validator in a folder.
+/// Makes the vote key, the link key, the audit key and the data key of a validator in a folder.
 pub(crate) fn make_keys(folder: &Path, name: &str) -> Validator {
     let make = |file| *keys_file::create(&folder.join(file)).unwrap().public_key();
     let (key, link_key) = (make("vote.pem"), make("link.pem"));
+    make("audit.pem");
     data_key::create(&folder.join(DATA_KEY_FILE)).unwrap();
     Validator { name: name.to_owned(), key, link_key, power: 1 }
 }

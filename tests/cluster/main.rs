@@ -19,6 +19,8 @@
 #[cfg(test)]
 mod account_proofs;
 #[cfg(test)]
+mod audit;
+#[cfg(test)]
 mod bad_frames;
 #[cfg(test)]
 mod bad_transactions;

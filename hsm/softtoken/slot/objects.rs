@@ -1,6 +1,6 @@
 //! The objects of a token and of its sessions.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use cryptoki_sys::*;
@@ -104,9 +104,20 @@ impl Slot {
                 return Err(CKR_ATTRIBUTE_READ_ONLY);
             }
         }
+        let mut ids = [const { None }; N];
+        for (id, object) in ids.iter_mut().zip(&objects).filter(|(_, it)| it.flag(CKA_TOKEN)) {
+            let new = StoreId::new().map_err(|error| self.shared.refuse(&error))?;
+            *id = Some((new, object.is_closed()));
+        }
+        // A pair is there or it is not, wherever the power goes.
+        let kept: Vec<_> = ids.iter().flatten().copied().collect();
+        if kept.len() > 1 {
+            self.alter(&mut state, |store, _| store.begin_together(&kept))?;
+        }
         let mut handles = [0; N];
         for place in 0..N {
-            let made = self.insert_one(&mut state, session, &mut objects[place]);
+            let id = ids[place].map(|(id, _)| id);
+            let made = self.insert_one(&mut state, session, &mut objects[place], id);
             match made {
                 Ok(handle) => handles[place] = handle,
                 Err(refused) => {
@@ -117,6 +128,10 @@ impl Slot {
                 }
             }
         }
+        if kept.len() > 1 {
+            // If this fails, so did all of it: what was written is undone at the next look.
+            self.alter(&mut state, |store, _| store.end_together())?;
+        }
         Ok(handles)
     }
 
@@ -125,15 +140,20 @@ impl Slot {
         state: &mut State,
         session: &Session,
         object: &mut Object,
+        id: Option<StoreId>,
     ) -> Answer<CK_OBJECT_HANDLE> {
-        let id = StoreId::new().map_err(|error| self.shared.refuse(&error))?;
-        object.set(CKA_UNIQUE_ID, id.text().as_bytes());
+        let unique = match id {
+            Some(id) => id,
+            None => StoreId::new().map_err(|error| self.shared.refuse(&error))?,
+        };
+        object.set(CKA_UNIQUE_ID, unique.text().as_bytes());
         let object = std::mem::replace(object, Object::new(BTreeMap::new()));
-        let place = if object.flag(CKA_TOKEN) {
-            self.write(state, id, &object)?;
-            Place::Token(id)
-        } else {
-            Place::Session(session.handle)
+        let place = match id {
+            Some(id) => {
+                self.write(state, id, &object)?;
+                Place::Token(id)
+            }
+            None => Place::Session(session.handle),
         };
         let handle = self.shared.handle();
         state.objects.insert(handle, Entry { object: Arc::new(object), place });
@@ -168,8 +188,11 @@ impl Slot {
             let id = object.get(CKA_ID)?.try_into().ok()?;
             Some(u32::from_le_bytes(id))
         };
-        let taken = state.objects.values().filter_map(|entry| number(&entry.object)).max();
-        let next = taken.unwrap_or(0).checked_add(1).ok_or(CKR_DEVICE_MEMORY)?;
+        // The first that is free: a client may have chosen the last there is.
+        let taken: BTreeSet<_> =
+            state.objects.values().filter_map(|entry| number(&entry.object)).collect();
+        let next =
+            (1..=u32::MAX).find(|number| !taken.contains(number)).ok_or(CKR_DEVICE_MEMORY)?;
         for object in objects.iter_mut().filter(|object| is_key(object)) {
             object.set(CKA_LABEL, b"");
             let number = number(object).unwrap_or(next);

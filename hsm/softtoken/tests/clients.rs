@@ -155,6 +155,35 @@ fn pkcs11_tool_begins_a_token_and_uses_it() {
     assert!(!done(&card.pkcs11_tool(&["--list-objects"])).contains("Private Key"));
 }
 
+/// A program with another group than its caller's would read and write files for him.
+#[test]
+fn privileged_programs_take_no_file_from_their_caller() {
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+
+    let program = Path::new("/usr/bin/pkcs11-tool");
+    if !program.exists() {
+        eprintln!("skipped: pkcs11-tool is not installed (.ci/deps test installs it)");
+        return;
+    }
+    let card = Card::initialised();
+    let copy = card.path("privileged");
+    std::fs::copy(program, &copy).unwrap();
+    let other = std::fs::metadata(&copy).unwrap().gid() + 1;
+    if std::os::unix::fs::chown(&copy, None, Some(other)).is_err() {
+        eprintln!("skipped: only root gives a file to another group");
+        return;
+    }
+    let list = || {
+        let mut command = card.command(&text(&copy));
+        command.arg("--module").arg(module()).arg("--list-slots").output().unwrap()
+    };
+    assert!(done(&list()).contains("demo"));
+    std::fs::set_permissions(&copy, std::fs::Permissions::from_mode(0o2755)).unwrap();
+    let refused = list();
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && said.contains("more rights"), "{said}");
+}
+
 #[test]
 fn pkcs11_tool_brings_objects_in_and_wraps_keys() {
     if !is_there("pkcs11-tool") || !is_there("openssl") {

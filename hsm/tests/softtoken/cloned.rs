@@ -80,7 +80,7 @@ fn a_cloned_key_leaves_in_shares_and_comes_into_another_card() {
         let text = exported[0].0.to_text().unwrap();
         let wanted = match token.imitation.as_str() {
             "native" | "koal" => "sm4-gcm",
-            "sansec" | "wosign" => "aes-key-wrap-pad",
+            "sansec" | "westone" | "wosign" => "aes-key-wrap-pad",
             _ => "sm4-cbc-pad",
         };
         assert!(text.contains(&format!("form = \"{wanted}\"")), "{text}");
@@ -116,6 +116,17 @@ fn a_key_that_was_made_to_stay_stays() {
         make(token, "vote", Usage::Sign, KeyClass::SingleCard);
         let refused = export(token, "vote", Usage::Sign).err().unwrap();
         assert!(matches!(refused, CloneError::SingleCard { .. }), "{refused}");
+        let (key, officer) = (token.key("vote"), pin(OFFICER_PIN));
+        let custodians = [1, 2, 1].map(|number| Custodian::Key(*custodian(number).public_key()));
+        let order = Order {
+            key: &key,
+            usage: Usage::Sign,
+            officer: &officer,
+            needed: 2,
+            custodians: &custodians,
+        };
+        let refused = ceremony(token, |ceremony| ceremony.export(&order)).err().unwrap();
+        assert!(matches!(refused, CloneError::SameCustodian { .. }), "{refused}");
         let refused = export(token, "nobody", Usage::Sign).err().unwrap();
         assert!(matches!(refused, CloneError::Card(Error::KeyMissing { .. })), "{refused}");
     });

@@ -59,8 +59,8 @@ fn the_field_is_that_of_aes() {
     }
 }
 
-/// f(x) = 0x2a + 0x8d x + 0x01 x^2 in the first byte, 0xff + 0x10 x + 0xc3 x^2 in the second, worked
-/// out with the tables of the test.
+/// f(x) = 0x2a + 0x8d x + 0x01 x^2 in the first byte, 0xff + 0x10 x + 0xc3 x^2 in the second,
+/// worked out with the tables of the test.
 #[test]
 fn known_polynomials_have_known_values() {
     let (secret, first, second) = ([0x2a, 0xff], [0x8d, 0x10], [0x01, 0xc3]);

@@ -11,6 +11,8 @@
 mod bench;
 mod files;
 mod keys;
+
+pub(super) use keys::load_public_key;
 mod selftest;
 mod sm3;
 mod sm4;

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! key file --PEM-----------> software
-//!          --names a card--> card in this process, hsm-only or hsm-preferred --> signature, its key
+//!          --names a card--> card in this process, hsm-only or hsm-preferred --> signature, key
 //! ```
 
 use std::path::{Path, PathBuf};
@@ -12,12 +12,13 @@ use std::time::Duration;
 
 use hufu_crypto::{Digest, PublicKey};
 use hufu_hsm::card::{Card, deadline_in};
-use hufu_hsm::config::CardConfig;
 use hufu_hsm::custody::{self, Custodian, CustodyError, Signed, StandIn, Witness};
+use hufu_hsm::pin::PinSource;
 use hufu_hsm::{Error, Keystore as _, Usage};
 
 use super::CliError;
-use super::hsm::{check_token, fault, refused_file};
+use super::hsm::{check_token, fault, load_card};
+use super::passphrase::PassphraseArguments;
 use crate::card_key::CardKey;
 use crate::keys_file::{self, NodeKey};
 use crate::{kernels, log};
@@ -51,13 +52,16 @@ impl Witness for Warning {
 
 impl Key {
     /// Reads the key file, and where it names a card, loads its library into this process.
-    pub(super) fn open(path: &Path) -> Result<Self, CliError> {
+    pub(super) fn open(path: &Path, passphrase: &PassphraseArguments) -> Result<Self, CliError> {
         let key = keys_file::open(path).map_err(|error| CliError::key(&error, path))?;
+        let source = passphrase.source();
         let (custodian, patience) = match key {
-            NodeKey::Software(signer) => {
+            NodeKey::Card(key) => in_card(&key, path, source.as_ref())?,
+            key => {
+                let signer = key.unlock(source.as_ref());
+                let signer = signer.map_err(|error| CliError::key(&error, path))?;
                 (Custodian::Software { signer: Box::new(signer) }, Duration::ZERO)
             }
-            NodeKey::Card(key) => in_card(&key, path)?,
         };
         Ok(Self { custodian, patience, path: path.to_owned() })
     }
@@ -86,8 +90,12 @@ impl Key {
     }
 }
 
-fn in_card(key: &CardKey, path: &Path) -> Result<(Custodian, Duration), CliError> {
-    let config = CardConfig::load(&key.card).map_err(|error| refused_file(&error))?;
+fn in_card(
+    key: &CardKey,
+    path: &Path,
+    passphrase: Option<&PinSource>,
+) -> Result<(Custodian, Duration), CliError> {
+    let config = load_card(&key.card)?;
     let told = |error: Error| fault(&error, key.card.display());
     let card = Arc::new(Card::open(&config, kernels::provider().verifier).map_err(told)?);
     let until = deadline_in(START_TIME);
@@ -105,8 +113,8 @@ fn in_card(key: &CardKey, path: &Path) -> Result<(Custodian, Duration), CliError
     let Some(other) = &key.stand_in else {
         return Ok((Custodian::HsmOnly { card: in_card }, config.deadline));
     };
-    let signer =
-        keys_file::load(&other.file).map_err(|error| CliError::key(&error, &other.file))?;
+    let signer = keys_file::open(&other.file).and_then(|key| key.unlock(passphrase));
+    let signer = signer.map_err(|error| CliError::key(&error, &other.file))?;
     let stand_in = StandIn::new(Box::new(signer), &[other.public], &in_card).map_err(|error| {
         let remedy = "name the file of the key that stand_in_public_key says";
         CliError::misconfigured(error, path.display(), remedy)

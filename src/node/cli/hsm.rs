@@ -29,8 +29,8 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use hufu_hsm::uri::KeyUri;
 
-pub(super) use card::check_token;
-pub(super) use error::{fault, refused_file};
+pub(super) use card::{check_token, load as load_card};
+pub(super) use error::fault;
 
 use super::CliError;
 use crate::output::Output;
@@ -106,7 +106,7 @@ pub(super) fn run(verb: Verb, output: Output) -> Result<(), CliError> {
 }
 
 /// A key of the command line. The error shows no value, since somebody may have put a PIN there.
-fn key(text: &str) -> Result<KeyUri, String> {
+pub(super) fn key(text: &str) -> Result<KeyUri, String> {
     let said = |error: hufu_hsm::uri::UriError| format!("{error}; write pkcs11:object=LABEL");
     text.parse().map_err(said)
 }

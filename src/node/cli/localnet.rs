@@ -77,7 +77,8 @@ pub(super) struct Run {
     #[arg(long)]
     raw_rate: bool,
     /// Keep each validator's vote key in a soft token of its own, each in the manner of another
-    /// vendor, behind an agent: as with real cards. The module is the one built beside this binary.
+    /// vendor, behind an agent, and let it wrap the data key: as with real cards. The module is the
+    /// one built beside this binary.
     #[arg(long)]
     cards: bool,
     /// Kill the agent of the third node's card so many seconds after the load began, and measure

@@ -13,6 +13,7 @@ fn node(folder: &Path, validators_count: u8, time_millis: u64) -> (NodeConfig, G
     let key = folder.join("vote.pem");
     let own = *keys_file::create(&key).unwrap().public_key();
     data_key::create(&folder.join(data_key::DATA_KEY_FILE)).unwrap();
+    keys_file::create(&folder.join("audit.pem")).unwrap();
     let public = |seed: u8| *SoftwareSigner::from_bytes(&[seed; 32]).unwrap().public_key();
     let others = (1..validators_count).map(public);
     let validators = (0..).zip(std::iter::once(own).chain(others));

@@ -1,7 +1,7 @@
 //! The folder of a local network: keys, genesis, configurations, logs, receipts.
 //!
 //! ```text
-//! D/genesis.toml  D/node-I/{hufu.toml, vote.pem or vote.key, link.pem, data.key, data/, log}
+//! D/genesis.toml  D/node-I/{hufu.toml, vote.pem or vote.key, link.pem, audit.pem, data.key, data/, log}
 //! D/receipts.bin  D/*.json
 //! ```
 
@@ -30,6 +30,9 @@ pub(super) const BLOCK_INTERVAL_MILLIS: u32 = 50;
 
 /// Key file of a vote key in software.
 const KEY_FILE: &str = "vote.pem";
+
+/// Key file of the key that seals the audit log.
+const AUDIT_KEY_FILE: &str = "audit.pem";
 
 /// Buckets of the state root, as a logarithm.
 const STATE_BUCKETS_LOG2: u8 = 16;
@@ -96,9 +99,16 @@ impl Folder {
             Ok::<_, CliError>(*made.public_key())
         };
         let link_key = key("link.pem")?;
-        let key = if key_file == KEY_FILE { key(KEY_FILE)? } else { cards::make(&node, index)? };
-        let path = self.data_key(index);
-        data_key::create(&path).map_err(|error| CliError::key(&error, &path))?;
+        key(AUDIT_KEY_FILE)?;
+        let key = if key_file == KEY_FILE {
+            let path = self.data_key(index);
+            data_key::create(&path).map_err(|error| CliError::key(&error, &path))?;
+            key(KEY_FILE)?
+        } else {
+            let key = cards::make(&node, index)?;
+            cards::wrap_data_key(&node, index)?;
+            key
+        };
         let path = node.join("hufu.toml");
         fs::write(&path, configuration).map_err(|cause| failed(cause, &path))?;
         Ok(Validator { name: name(index), key, link_key, power: 1 })
@@ -157,6 +167,17 @@ impl Folder {
             "--json",
         ];
         words.map(str::to_owned).to_vec()
+    }
+
+    /// Arguments of the process that holds a node's audit log against its vote log.
+    pub(super) fn audit_verify_arguments(&self, index: u16) -> Result<Vec<String>, CliError> {
+        let path = self.node(index).join(AUDIT_KEY_FILE);
+        let sealed_by = keys_file::open(&path).and_then(|key| key.public_key().copied());
+        let sealed_by = sealed_by.map_err(|error| CliError::key(&error, &path))?.to_string();
+        let data = self.data_dir(index).display().to_string();
+        let key = self.data_key(index).display().to_string();
+        let words = ["audit", "verify", &data, "--data-key", &key, "--key", &sealed_by, "--json"];
+        Ok(words.map(str::to_owned).to_vec())
     }
 
     /// Arguments of the process that verifies all receipts with nothing but the genesis.

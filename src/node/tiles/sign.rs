@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! consensus --Durable<SignIntent>--> sign --> desk (software key or card) --Signed--> consensus
+//!                                      '--Event--> audit: what was signed, what failed
 //! ```
 //!
 //! The type is the proof: only an intent whose record is on disk can come in here (design.md 3, "A
@@ -21,6 +22,7 @@ use hufu_runtime::tile::{Fatal, Progress, Tile};
 use hufu_runtime::wake::PollSet;
 use hufu_types::vote::signing_digest;
 
+use crate::audit::SignAudit;
 use crate::log;
 use crate::messages::{SignRequest, Signed};
 use crate::metrics::Metrics;
@@ -33,6 +35,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// See the module.
 pub struct SignTile {
     desk: SigningDesk,
+    audit: SignAudit,
     metrics: Arc<Metrics>,
     incoming: Consumer<SignRequest>,
     outgoing: Producer<Signed>,
@@ -52,22 +55,24 @@ struct Asked {
 }
 
 impl SignTile {
-    /// A tile that signs at `desk`.
+    /// A tile that signs at `desk` and tells `audit` about it.
     #[must_use]
     pub fn new(
         desk: SigningDesk,
+        audit: SignAudit,
         metrics: Arc<Metrics>,
         incoming: Consumer<SignRequest>,
         outgoing: Producer<Signed>,
     ) -> Self {
         let (held, asked, away) = (None, None, None);
-        Self { desk, metrics, incoming, outgoing, held, asked, away, is_stopping: false }
+        Self { desk, audit, metrics, incoming, outgoing, held, asked, away, is_stopping: false }
     }
 
     /// Takes the next request to the desk.
     fn ask(&mut self, now: Nanos) -> Result<Progress, Fatal> {
         let Some(request) = self.incoming.pop() else {
-            let is_finished = self.is_stopping && self.incoming.is_finished();
+            let is_finished =
+                self.is_stopping && self.incoming.is_finished() && self.audit.finish();
             return Ok(if is_finished { Progress::Done } else { Progress::Idle });
         };
         let digest = signing_digest(request.intent.get().bytes(), self.desk.public_key());
@@ -85,7 +90,8 @@ impl SignTile {
     /// The card failed to answer; it is asked again after a pause, or the node stops.
     fn failed(&mut self, error: DeskError, now: Nanos) -> Result<Progress, Fatal> {
         if !error.may_pass() {
-            return Err(error.into());
+            self.audit.refused(error, now);
+            return Ok(Progress::Busy);
         }
         self.metrics.sign_failures.add(1);
         let (since, pause) = match self.away {
@@ -97,6 +103,7 @@ impl SignTile {
                     &[("reason", reason)],
                 );
                 self.metrics.sign_is_card_away.set(1);
+                self.audit.away(&error);
                 (now, PAUSE_MIN)
             }
         };
@@ -109,6 +116,7 @@ impl SignTile {
 
     fn answered(&mut self, now: Nanos) {
         if let Some((since, _)) = self.away.take() {
+            self.audit.back(now.duration_since(since));
             let millis: &str = &now.duration_since(since).as_millis().to_string();
             log::info("the card signs again", &[("away_millis", millis)]);
             self.metrics.sign_is_card_away.set(0);
@@ -126,6 +134,9 @@ impl Tile for SignTile {
             && let Err(back) = self.outgoing.try_push(signed)
         {
             self.held = Some(back);
+            return Ok(Progress::PushedBack);
+        }
+        if !self.audit.poll(now)? {
             return Ok(Progress::PushedBack);
         }
         let Some(asked) = &mut self.asked else { return self.ask(now) };
@@ -149,6 +160,7 @@ impl Tile for SignTile {
                 self.answered(now);
                 if let Some(Asked { request, .. }) = self.asked.take() {
                     self.metrics.sign_signatures.add(1);
+                    self.audit.signed(request.intent.get(), now);
                     let signed = Signed { ticket: request.ticket, signature };
                     self.held = self.outgoing.try_push(signed).err();
                 }
@@ -158,8 +170,9 @@ impl Tile for SignTile {
     }
 
     fn deadline(&self) -> Option<Nanos> {
-        let asked = self.asked.as_ref()?;
-        asked.retry_at.or_else(|| self.desk.deadline())
+        let asked = self.asked.as_ref();
+        let asked = asked.and_then(|asked| asked.retry_at.or_else(|| self.desk.deadline()));
+        [asked, self.audit.deadline()].into_iter().flatten().min()
     }
 
     fn poll_fds<'a>(&'a self, fds: &mut PollSet<'_, 'a>) {

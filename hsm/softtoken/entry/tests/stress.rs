@@ -309,3 +309,43 @@ fn nothing_breaks_when_the_ground_is_pulled_away() {
     assert_eq!(call!(C_FindObjects, s, found.as_mut_ptr(), 10, &raw mut count), CKR_OK);
     assert_eq!(count, 0, "no object was left behind");
 }
+
+/// A process forks again and again while its threads compute, log in and write: each child makes a
+/// module of its own, and none of them waits for a lock that a thread of its parent held.
+#[test]
+fn children_of_a_busy_process_work() {
+    let client = Client::new();
+    let ends = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for number in 1..=4 {
+            let ends = &ends;
+            scope.spawn(move || {
+                let worker = Worker { session: open(CKF_RW_SESSION), number };
+                while !ends.load(Ordering::Acquire) {
+                    let (keys, key) = worker.pair();
+                    Worker::signs(keys, &key, worker.session, 1);
+                    for key in keys {
+                        assert_eq!(call!(C_DestroyObject, worker.session, key), CKR_OK);
+                    }
+                }
+            });
+        }
+        for _ in 0..16 {
+            // SAFETY: the child calls this module only and ends at once.
+            let child = unsafe { libc::fork() };
+            if child == 0 {
+                // SAFETY: ends a child that waits for ever.
+                unsafe { libc::alarm(60) };
+                let started = start(config(&client.folder)).is_ok();
+                let signed = (1..4).any(hurries);
+                // SAFETY: ends the child without running what belongs to the parent.
+                unsafe { libc::_exit(i32::from(!(started && signed))) };
+            }
+            let mut status = 0;
+            // SAFETY: our own child, and a status of ours.
+            let ended = unsafe { libc::waitpid(child, &raw mut status, 0) };
+            assert_eq!((ended, status), (child, 0));
+        }
+        ends.store(true, Ordering::Release);
+    });
+}

@@ -92,6 +92,59 @@ fn parts_and_whole_do_not_mix() {
     assert_eq!(refused, Err(CKR_FUNCTION_NOT_SUPPORTED));
 }
 
+/// Whatever is signed byte by byte verifies as a whole, and the other way round, for no byte, the
+/// sizes around a block of every digest, and more.
+#[test]
+fn signatures_are_the_same_in_parts() {
+    let card = Card::new("native");
+    let session = card.user();
+    let uses = new().flag(CKA_SIGN, true).flag(CKA_VERIFY, true);
+    let sm4 = secret_key(&card, session, &uses);
+    let generic = uses.number(CKA_VALUE_LEN, 33);
+    let code = card.call(CKM_GENERIC_SECRET_KEY_GEN);
+    let generic = card.module.generate_key(session, &code, &generic).unwrap();
+    let curve = new().bytes(CKA_EC_PARAMS, crate::keys::P256_CURVE).flag(CKA_VERIFY, true);
+    let (call, private) = (card.call(CKM_EC_KEY_PAIR_GEN), new().flag(CKA_SIGN, true));
+    let ec = card.module.generate_pair(session, &call, &curve, &private).unwrap();
+    let sm2 = card.pair(session);
+    for (code, [public, private]) in [
+        (native::SM2_SM3, sm2),
+        (native::SM2_SM3_DER, sm2),
+        (CKM_ECDSA_SHA1, ec),
+        (CKM_ECDSA_SHA256, ec),
+        (CKM_ECDSA_SHA384, ec),
+        (CKM_ECDSA_SHA512, ec),
+        (native::SM3_HMAC, [generic; 2]),
+        (native::SM4_MAC, [sm4; 2]),
+    ] {
+        let sizes = [0, 1, 55, 56, 63, 64, 65, 112, 127, 128, 129, 1_000];
+        let fits = |size: &usize| code != native::SM4_MAC || size.is_multiple_of(16) && *size > 0;
+        for size in sizes.into_iter().filter(fits) {
+            let text = vec![9; size];
+            let begin = |key, kind| {
+                card.module.begin_signing(session, &card.call(code), key, kind).unwrap();
+            };
+            let feed = |kind| {
+                for byte in &text {
+                    card.module.update_signing(session, &[*byte], kind).unwrap();
+                }
+            };
+            let whole = card.sign(session, code, private, &text).unwrap();
+            begin(public, Kind::Verify);
+            feed(Kind::Verify);
+            assert_eq!(card.module.verify(session, None, &whole), Ok(()), "{code:#x} {size}");
+            begin(private, Kind::Sign);
+            feed(Kind::Sign);
+            let Ok(Given::Bytes(parts)) = card.module.sign(session, None, Some(128)) else {
+                panic!("{code:#x} signs {size} bytes")
+            };
+            begin(public, Kind::Verify);
+            let answer = card.module.verify(session, Some(&text), &parts);
+            assert_eq!(answer, Ok(()), "{code:#x} {size}");
+        }
+    }
+}
+
 #[test]
 fn keys_do_what_they_may() {
     let card = Card::new("native");

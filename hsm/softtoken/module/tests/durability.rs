@@ -104,8 +104,9 @@ fn changes_are_whole_whenever_the_power_goes() {
             let answer = change(&card, session, key);
             let was_out = power::comes_back();
             let count = |module: &Module, session| {
-                let private = new().number(CKA_CLASS, CKO_PRIVATE_KEY);
-                [private, label()].map(|template| find(module, session, &template).len())
+                let class = |class| new().number(CKA_CLASS, class);
+                [class(CKO_PRIVATE_KEY), class(CKO_PUBLIC_KEY), label()]
+                    .map(|template| find(module, session, &template).len())
             };
             // Before anybody else changes anything, which would tell them to look.
             let counts = [count(&card.module, session), count(&others, elsewhere)];
@@ -114,6 +115,10 @@ fn changes_are_whole_whenever_the_power_goes() {
             let pins = [PIN, b"5678"].map(|pin| third.login(fresh, CKU_USER, pin));
             assert!(pins.contains(&Ok(())), "{name} {step}: {pins:x?}");
             assert_eq!(counts, [count(&third, fresh); 2], "{name} {step}");
+            if name == "generate" {
+                assert_eq!(counts[0][0], counts[0][1], "{step}: half a pair");
+                assert!(!card.token().join("together").exists());
+            }
             if !was_out {
                 assert_eq!(answer, Ok(()), "{name}");
                 assert!(step > 1, "{name}: {step} steps were tried");

@@ -14,6 +14,7 @@ use zeroize::Zeroizing;
 
 use super::super::CliError;
 use super::super::custodian::Key;
+use super::super::passphrase::PassphraseArguments;
 use super::files;
 use crate::output::Output;
 use crate::{kernels, keys_file};
@@ -108,6 +109,8 @@ pub(in crate::cli) struct Sign {
     #[arg(long, value_name = "FILE")]
     key: PathBuf,
     #[command(flatten)]
+    passphrase: PassphraseArguments,
+    #[command(flatten)]
     identity: IdentityArguments,
     /// Write the DER of the signature to this new file; `-` is standard output. Else its
     /// hexadecimal digits are printed.
@@ -125,7 +128,7 @@ pub(super) fn sign(sign: &Sign, output: Output) -> Result<(), CliError> {
         files::check_new(out, sign.force)?;
     }
     let identity = sign.identity.bytes()?;
-    let key = Key::open(&sign.key)?;
+    let key = Key::open(&sign.key, &sign.passphrase)?;
     // The file is read once, for every key that may sign it: e covers the key.
     let keys = key.keys();
     let starts: Vec<Digest> = keys.iter().map(|key| identity_digest(&identity, key)).collect();
@@ -197,6 +200,8 @@ pub(in crate::cli) struct Decrypt {
     /// The private key's file.
     #[arg(long, value_name = "PEM")]
     key: PathBuf,
+    #[command(flatten)]
+    passphrase: PassphraseArguments,
     /// Read 04 || C1 || C3 || C2 instead of the DER form of GM/T 0009.
     #[arg(long)]
     raw: bool,
@@ -212,7 +217,7 @@ pub(in crate::cli) struct Decrypt {
 
 pub(super) fn decrypt(decrypt: &Decrypt, output: Output) -> Result<(), CliError> {
     files::check_new(&decrypt.out, decrypt.force)?;
-    let signer = load_private_key(&decrypt.key)?;
+    let signer = load_private_key(&decrypt.key, &decrypt.passphrase)?;
     let limit = bytes_max(PLAINTEXT_SIZE_MAX + CIPHERTEXT_EXTRA_BYTES);
     let bytes = files::read_all(&decrypt.file, limit)?;
     let read = if decrypt.raw { Ciphertext::from_bytes } else { Ciphertext::from_der };
@@ -243,12 +248,16 @@ fn bytes_max(size: usize) -> u64 {
     u64::try_from(size).unwrap_or(u64::MAX)
 }
 
-fn load_private_key(path: &Path) -> Result<SoftwareSigner, CliError> {
-    keys_file::load(path).map_err(|error| CliError::key(&error, path))
+fn load_private_key(
+    path: &Path,
+    passphrase: &PassphraseArguments,
+) -> Result<SoftwareSigner, CliError> {
+    let key = keys_file::open(path).and_then(|key| key.unlock(passphrase.source().as_ref()));
+    key.map_err(|error| CliError::key(&error, path))
 }
 
 /// The key of a public key file.
-pub(super) fn load_public_key(path: &Path) -> Result<PublicKey, CliError> {
+pub(in crate::cli) fn load_public_key(path: &Path) -> Result<PublicKey, CliError> {
     let bytes = files::read_all(path, PUBLIC_KEY_BYTES_MAX)?;
     let text = std::str::from_utf8(&bytes).map_err(|_| Error::PublicKeyEncoding);
     text.and_then(PublicKey::from_pem).map_err(|error| {

@@ -6,8 +6,9 @@ use hufu_hsm::card::identity;
 use serde_json::{Value, json};
 
 use super::super::CliError;
+use super::super::audit::AuditTo;
 use super::CardFile;
-use super::card::{Token, identity_text, load};
+use super::card::{Token, card_facts, identity_text, load};
 use super::error::fault;
 use crate::output::Output;
 
@@ -24,6 +25,8 @@ pub(in crate::cli) struct Acknowledge {
     /// Write it down.
     #[arg(long)]
     yes: bool,
+    #[command(flatten)]
+    audit: AuditTo,
 }
 
 pub(super) fn run(acknowledge: &Acknowledge, output: Output) -> Result<(), CliError> {
@@ -39,7 +42,9 @@ pub(super) fn run(acknowledge: &Acknowledge, output: Output) -> Result<(), CliEr
     };
     let is_written = acknowledge.yes && !changes.is_empty();
     if is_written {
-        identity::acknowledge(file, &found).map_err(|error| fault(&error, &place))?;
+        let write = || identity::acknowledge(file, &found).map_err(|error| fault(&error, &place));
+        let facts = |_: &()| [card_facts(&found), vec![("changes", changes.join("; "))]].concat();
+        acknowledge.audit.record("card.acknowledged", config.name.clone(), write, facts)?;
     }
     let value = json!({
         "card": config.name,

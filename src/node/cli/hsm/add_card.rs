@@ -1,6 +1,6 @@
 //! `hufu hsm add-card`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use hufu_hsm::card::keys;
@@ -15,6 +15,7 @@ use crate::card_key;
 use crate::kernels;
 use crate::keys_file::{self, NodeKey};
 use crate::output::Output;
+use crate::replace_file::{self, Old};
 
 #[derive(Debug, Args)]
 #[command(
@@ -72,7 +73,8 @@ pub(super) fn run(add: &AddCard, output: Output) -> Result<(), CliError> {
         ),
         error => card.fault(&error),
     })?;
-    keys_file::replace(path, text.as_bytes()).map_err(faulty)?;
+    let read = |fresh: &Path| keys_file::open(fresh).map(drop);
+    replace_file::replace(path, text.as_bytes(), Old::Dropped, read).map_err(faulty)?;
     let count = known.places().len() + 1;
     let value = json!({ "card": card.config.name, "cards": count });
     let text = format!(

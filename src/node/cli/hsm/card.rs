@@ -54,7 +54,7 @@ impl Token {
 
 /// Reads a card's file, and gives this process the environment that the library would have in an
 /// agent.
-pub(super) fn load(path: &Path) -> Result<CardConfig, CliError> {
+pub(in crate::cli) fn load(path: &Path) -> Result<CardConfig, CliError> {
     let config = CardConfig::load(path).map_err(|error| refused_file(&error))?;
     take_environment(&config, path)?;
     Ok(config)
@@ -159,6 +159,18 @@ pub(super) fn identity_text(card: &CardIdentity) -> String {
         card.library_manufacturer,
         version(card.library_version),
     )
+}
+
+/// Who a card is, for the audit.
+pub(super) fn card_facts(card: &CardIdentity) -> Vec<(&'static str, String)> {
+    let version = |(major, minor): (u8, u8)| format!("{major}.{minor}");
+    vec![
+        ("token", card.token_label.clone()),
+        ("serial", card.token_serial.clone()),
+        ("model", card.token_model.clone()),
+        ("firmware", version(card.firmware_version)),
+        ("library", version(card.library_version)),
+    ]
 }
 
 /// A public key as `hufu keys show` prints it.

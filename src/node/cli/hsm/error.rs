@@ -20,7 +20,7 @@ pub(in crate::cli) fn fault(error: &Error, place: impl fmt::Display) -> CliError
 }
 
 /// A card's file that is refused, all faults at once.
-pub(in crate::cli) fn refused_file(error: &ConfigError) -> CliError {
+pub(super) fn refused_file(error: &ConfigError) -> CliError {
     CliError::misconfigured(
         error.faults.join("; "),
         error.path.display(),

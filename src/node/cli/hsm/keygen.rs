@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use clap::builder::PossibleValue;
 use clap::{Args, ValueEnum};
 use hufu_crypto::PublicKey;
 use hufu_hsm::card::{FoundKey, KeyClass, KeyName, keys};
@@ -11,8 +12,9 @@ use hufu_hsm::{Error, KeyReference, Profile, Rv, Usage, probe};
 use serde_json::json;
 
 use super::super::CliError;
+use super::super::audit::AuditTo;
 use super::CardFile;
-use super::card::{KnownCard, check_token, public_key_text, with_public_key};
+use super::card::{KnownCard, card_facts, check_token, public_key_text, with_public_key};
 use crate::keys_file::{self, KeyFileError};
 use crate::output::Output;
 use crate::{card_key, kernels};
@@ -40,6 +42,8 @@ pub(in crate::cli) struct Keygen {
     /// stands where a key file stands (node.key).
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
+    #[command(flatten)]
+    audit: AuditTo,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -88,12 +92,41 @@ pub(super) fn run(keygen: &Keygen, output: Output) -> Result<(), CliError> {
     let reference = &keygen.key.key;
     check_token(&keygen.key, &card.token.identity)?;
     let profile = &card.profile;
-    let (label, id) = keys::name_of(profile, reference).map_err(|error| card.fault(&error))?;
+    let name = keys::name_of(profile, reference).map_err(|error| card.fault(&error))?;
+    let facts = |key: &FoundKey| {
+        let word = |value: Option<PossibleValue>| value.map(|it| it.get_name().to_owned());
+        let mut facts = card_facts(&card.token.identity);
+        facts.push(("class", word(keygen.class.to_possible_value()).unwrap_or_default()));
+        facts.push(("usage", word(keygen.usage.to_possible_value()).unwrap_or_default()));
+        facts.extend(key.public.map(|public| ("address", public.address().to_string())));
+        facts
+    };
+    let made = || make_and_try(keygen, &card, &name);
+    let key = keygen.audit.record("key.generated", keygen.key.to_string(), made, facts)?;
+    if let (Some(out), Some(public)) = (&keygen.out, &key.public) {
+        write_key_file(out, &keygen.card.path, &keygen.key, public)?;
+    }
+    let value = json!({ "key": reference.to_string(), "card": card.config.name });
+    let text = match &key.public {
+        Some(public) => public_key_text(public),
+        None => format!("the key with {reference} wraps; it has no public key"),
+    };
+    output.result(&with_public_key(value, key.public.as_ref()), text);
+    Ok(())
+}
+
+/// Makes the key and tries it.
+fn make_and_try(
+    keygen: &Keygen,
+    card: &KnownCard,
+    (label, id): &(String, Vec<u8>),
+) -> Result<FoundKey, CliError> {
+    let (reference, profile) = (&keygen.key.key, &card.profile);
     let (session, pin) = card.log_in()?;
-    refuse_existing(&session, profile, reference, &card)?;
+    refuse_existing(&session, profile, reference, card)?;
     let (class, usage) = (KeyClass::from(keygen.class), Usage::from(keygen.usage));
     let made = || -> Result<FoundKey, Error> {
-        let name = KeyName { label: &label, id: &id, is_kept: true };
+        let name = KeyName { label, id, is_kept: true };
         let key = make(&session, profile, &name, usage, class)?;
         // Found again by its name, as the node will find it.
         let found = keys::find(&session, profile, reference, usage)?;
@@ -109,17 +142,7 @@ pub(super) fn run(keygen: &Keygen, output: Output) -> Result<(), CliError> {
         }
         Ok(FoundKey { public: found.public, ..key })
     };
-    let key = made().map_err(|error| card.fault(&error))?;
-    if let (Some(out), Some(public)) = (&keygen.out, &key.public) {
-        write_key_file(out, &keygen.card.path, &keygen.key, public)?;
-    }
-    let value = json!({ "key": reference.to_string(), "card": card.config.name });
-    let text = match &key.public {
-        Some(public) => public_key_text(public),
-        None => format!("the key with {reference} wraps; it has no public key"),
-    };
-    output.result(&with_public_key(value, key.public.as_ref()), text);
-    Ok(())
+    made().map_err(|error| card.fault(&error))
 }
 
 /// Writes the key file that says which key of which card it is.

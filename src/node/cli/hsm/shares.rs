@@ -270,6 +270,7 @@ fn told(error: &CloneError, place: impl std::fmt::Display) -> CliError {
     let remedy = match error {
         CloneError::Card(error) => return fault(error, place),
         CloneError::Crypto(_) => "try again; if it stays, this host gives no entropy",
+        CloneError::SameCustodian { .. } => "name every custodian once",
         CloneError::Shares(_) | CloneError::Custodians { .. } => {
             "give as many different shares as are needed, 2 at least"
         }

@@ -4,14 +4,17 @@ use std::path::PathBuf;
 
 use clap::Args;
 use hufu_hsm::Error;
-use hufu_hsm::pkcs11::{User, codes};
+use hufu_hsm::pin::Pin;
+use hufu_hsm::pkcs11::{TokenInfo, User, codes};
 use hufu_hsm::pool::TokenSelector;
 use serde_json::json;
 
 use super::super::CliError;
+use super::super::audit::AuditTo;
 use super::CardFile;
-use super::card::{KnownCard, Token, pin_of};
+use super::card::{KnownCard, Token, card_facts, pin_of};
 use super::error::fault;
+use crate::audit::events::file_name;
 use crate::output::Output;
 
 /// Bytes of a token's label (PKCS#11 3.1 `C_InitToken`).
@@ -40,6 +43,8 @@ pub(in crate::cli) struct InitToken {
     /// Destroy what an initialised token holds.
     #[arg(long)]
     yes: bool,
+    #[command(flatten)]
+    audit: AuditTo,
 }
 
 #[derive(Debug, Args)]
@@ -54,6 +59,8 @@ pub(in crate::cli) struct SetPin {
     /// File with the new PIN.
     #[arg(long, value_name = "FILE")]
     new_pin_file: PathBuf,
+    #[command(flatten)]
+    audit: AuditTo,
 }
 
 fn label(text: &str) -> Result<String, String> {
@@ -80,30 +87,50 @@ pub(super) fn init(init: &InitToken, output: Output) -> Result<(), CliError> {
             "take another slot, or --yes to destroy what is on it",
         ));
     }
-    token.library.init_token(token.slot, &so_pin, &init.label).map_err(told)?;
-    // Some libraries give an initialised token another slot.
-    let mut slot = token.slot;
-    if token.library.token_info(slot).map_or(true, |info| info.label != init.label) {
-        let label = TokenSelector::Label(init.label.clone());
-        slot = Token::find(&init.module, label).map_err(told)?.slot;
-    }
-    let session = token.library.open_session(slot, true).map_err(told)?;
-    session.login(User::SecurityOfficer, &so_pin).map_err(told)?;
-    session.init_pin(&pin).map_err(told)?;
-    session.logout().map_err(told)?;
-    let info = token.library.token_info(slot).map_err(told)?;
+    let (slot, info) = init.audit.record(
+        "token.initialised",
+        init.label.clone(),
+        || initialise(init, &token, (&so_pin, &pin)).map_err(told),
+        |(slot, info)| vec![("slot", slot.to_string()), ("serial", info.serial.clone())],
+    )?;
     let value = json!({ "slot": slot, "label": info.label, "serial": info.serial });
     let text = format!("slot   = {slot}\nlabel  = {:?}\nserial = {:?}", info.label, info.serial);
     output.result(&value, text);
     Ok(())
 }
 
+/// Initialises the token and sets its user's PIN; where it is then, and what it says of itself.
+fn initialise(
+    init: &InitToken,
+    token: &Token,
+    (so_pin, pin): (&Pin, &Pin),
+) -> Result<(u64, TokenInfo), Error> {
+    token.library.init_token(token.slot, so_pin, &init.label)?;
+    // Some libraries give an initialised token another slot.
+    let mut slot = token.slot;
+    if token.library.token_info(slot).map_or(true, |info| info.label != init.label) {
+        let label = TokenSelector::Label(init.label.clone());
+        slot = Token::find(&init.module, label)?.slot;
+    }
+    let session = token.library.open_session(slot, true)?;
+    session.login(User::SecurityOfficer, so_pin)?;
+    session.init_pin(pin)?;
+    session.logout()?;
+    Ok((slot, token.library.token_info(slot)?))
+}
+
 pub(super) fn set_pin(set: &SetPin, output: Output) -> Result<(), CliError> {
     let new = pin_of(&set.new_pin_file)?;
-    let card = KnownCard::open(&set.card.path)?;
-    let old = card.config.pin.read().map_err(|error| card.fault(&error))?;
-    let session = card.token.session(Some(&card.profile)).map_err(|error| card.fault(&error))?;
-    session.set_pin(&old, &new).map_err(|error| card.fault(&error))?;
+    let change = || {
+        let card = KnownCard::open(&set.card.path)?;
+        let old = card.config.pin.read().map_err(|error| card.fault(&error))?;
+        let session = card.token.session(Some(&card.profile));
+        let changed = session.and_then(|session| session.set_pin(&old, &new));
+        changed.map_err(|error| card.fault(&error))?;
+        Ok(card)
+    };
+    let facts = |card: &KnownCard| card_facts(&card.token.identity);
+    let card = set.audit.record("pin.changed", file_name(&set.card.path), change, facts)?;
     let (label, source) = (&card.token.identity.token_label, &card.config.pin);
     let value = json!({ "label": label, "pin_from": source.to_string() });
     let text = format!("the PIN of {label:?} is changed; put the new one into {source} now");
