@@ -78,14 +78,23 @@ impl Listener {
     /// Listens at `path`, in place of a socket that an agent before left there.
     ///
     /// # Errors
-    /// If something else is there, or the host refuses.
+    /// If another agent listens there, something else is there, or the host refuses.
     pub fn bind(path: &Path) -> Result<Self, Error> {
         use std::os::unix::fs::FileTypeExt;
         let about = std::fs::symlink_metadata(path);
-        if about.is_ok_and(|about| about.file_type().is_socket()) {
-            std::fs::remove_file(path).map_err(host)?;
-        }
         let told = |error| host(format!("{}: {error}", path.display()));
+        if about.is_ok_and(|about| about.file_type().is_socket()) {
+            // Two agents of one card would try its PIN twice, and the node would lose the first.
+            match os::connect(path) {
+                Err(error) if error.kind() == ErrorKind::ConnectionRefused => {}
+                Err(error) => return Err(told(error)),
+                Ok(_) => {
+                    let reason = format!("{}: another agent listens there", path.display());
+                    return Err(host(reason));
+                }
+            }
+            std::fs::remove_file(path).map_err(told)?;
+        }
         let socket = os::listen(path).map_err(told)?;
         Ok(Self { socket, path: path.to_owned() })
     }

@@ -576,9 +576,13 @@ fn an_agent_that_others_run_is_reached_by_its_socket() {
     client.wait_ready(patience()).unwrap();
     sign(client, open(client), &digest("later", 0)).unwrap();
     assert_eq!(client.status().process, Some(second.id()));
+    // A third one does not push it aside.
+    let refused = Listener::bind(&path).unwrap_err().to_string();
+    assert!(refused.contains("another agent listens there"), "{refused}");
     agent.stop().unwrap();
     second.kill().unwrap();
     second.wait().unwrap();
+    assert!(Listener::bind(&path).is_ok(), "what a killed one left behind is taken over");
 }
 
 #[test]
