@@ -318,7 +318,7 @@ fn load_data_keys(
         return Ok(None);
     };
     let keys = audit.opening(data_key::load(path, provider), |keys| match keys {
-        Ok(keys) => events::data_keys_opened(keys.ids()),
+        Ok(keys) => events::data_keys_opened(keys.ids(), Custody::Software.name()),
         Err(fault) => events::data_keys_not_opened(events::reason(fault)),
     });
     let keys = keys?.map_err(|fault| {
