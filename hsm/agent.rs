@@ -17,9 +17,10 @@
 
 mod client;
 mod config;
-mod errors;
+pub(crate) mod errors;
 mod memory;
 mod os;
+mod pace;
 mod peer;
 mod protocol;
 mod ring;
@@ -31,8 +32,9 @@ mod submitter;
 mod supervisor;
 
 pub use client::AgentClient;
-pub use config::{AgentConfig, AgentSource};
+pub use config::{AgentConfig, AgentSource, SPIN_SHORT};
 pub use server::{Endpoint, Listener, ServeEnd, WORKERS_COUNT_MAX};
+pub(crate) use shared::Event;
 pub use shared::KEYS_COUNT_MAX;
 pub use status::{AgentState, AgentStatus};
 pub use submitter::{Full, Submitter};

@@ -15,6 +15,7 @@ pub mod operations;
 
 pub use keys::{FoundKey, KeyClass, KeyName};
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -27,8 +28,8 @@ use crate::keystore::{BULK_BYTES_MAX, SIGN_MANY_MAX, WRAPPED_BYTES_MAX};
 use crate::pin::Pin;
 use crate::pkcs11::{CallStyle, Session, Unload};
 use crate::pool::{
-    CardPool, Handles, KEYS_MAX, KeyObjects, Metrics, Operation, PoolOptions, PoolStatus,
-    TokenOptions, TokenSource,
+    CardPool, CardReport, Handles, KEYS_MAX, KeyObjects, Metrics, Operation, PoolOptions,
+    PoolStatus, TokenOptions, TokenSource,
 };
 use crate::probe;
 use crate::profile::{Decrypt, LengthQuery, Profile, Sign};
@@ -43,6 +44,8 @@ pub struct Card {
     keys: RwLock<Vec<Arc<OpenKey>>>,
     /// Signatures that were read leniently, count, and the last oddity.
     oddities: Mutex<(u64, Option<Oddity>)>,
+    /// When idle sessions were used last, nanoseconds.
+    tended: AtomicU64,
 }
 
 /// A key that was found, judged and proven.
@@ -99,7 +102,8 @@ impl Card {
         let pool = CardPool::new(TokenSource::new(token, Some(config.pin.read()?)), options);
         let name = config.name.clone();
         let (keys, oddities) = (RwLock::default(), Mutex::default());
-        Ok(Self { name, profile, pool, verifier, keys, oddities })
+        let tended = AtomicU64::new(monotonic().as_nanos());
+        Ok(Self { name, profile, pool, verifier, keys, oddities, tended })
     }
 
     /// Logs in and opens sessions until there are as many as may be, at most `count`.
@@ -120,6 +124,12 @@ impl Card {
     #[must_use]
     pub const fn profile(&self) -> &Profile {
         &self.profile
+    }
+
+    /// Which card it was when it was last reached, or is to be.
+    #[must_use]
+    pub fn known_identity(&self) -> Option<CardIdentity> {
+        self.pool.known_identity()
     }
 
     /// What its pool is like now.
@@ -334,6 +344,26 @@ impl Keystore for Card {
     fn random(&self, bytes: &mut [u8], deadline: Nanos) -> Result<(), Error> {
         assert!(bytes.len() <= BULK_BYTES_MAX, "no more than the agent's slots hold");
         self.pool.with_session_for(Operation::Random, deadline, |session, _| session.random(bytes))
+    }
+
+    fn report(&self) -> Option<CardReport> {
+        Some(CardReport::new(&self.pool.status(), self.pool.metrics(), self.oddities().0))
+    }
+
+    fn tend(&self) {
+        let pause = Duration::from_secs(self.profile.quirks.keep_alive_seconds.into());
+        if pause.is_zero() {
+            return;
+        }
+        let (now, before) = (monotonic(), self.tended.load(Ordering::Relaxed));
+        if now < Nanos::from_nanos(before).after(pause) {
+            return;
+        }
+        let relaxed = Ordering::Relaxed;
+        // One of the threads that ask at once does it.
+        if self.tended.compare_exchange(before, now.as_nanos(), relaxed, relaxed).is_ok() {
+            self.pool.keep_alive();
+        }
     }
 }
 

@@ -5,16 +5,21 @@
 //! name = "card-0"
 //! module = "/usr/lib/libvendor.so"
 //! token_label = "hufu"             # or token_serial = "...", or slot = 0
-//! pin_file = "card-0.pin"          # or pin_credential = "...", or pin_descriptor = 3
+//! pin_file = "card-0.pin"          # or pin_credential = "...", or pin_descriptor = 3, or
+//!                                  # pin_pad = true: somebody types it at the card
 //! ```
 //!
 //! Relative paths are relative to the folder of the file; a table `[sandbox]` says what the library
-//! needs beside its card where an agent loads it. Every fault is told at once.
+//! needs beside its card where an agent loads it. `mode` says in which process that is: in an agent
+//! that the node starts, in one that others run (`connect`), or in the node's own (`in-process`).
+//! Every fault is told at once.
 
 mod sandbox;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -24,6 +29,7 @@ use crate::agent::sandbox::SandboxConfig;
 use crate::agent::{AgentConfig, AgentSource};
 use crate::pin::PinSource;
 use crate::pool::TokenSelector;
+use crate::profile::PROFILE_BYTES_MAX;
 use crate::{Error, Profile};
 
 /// Bytes of a card's file at most.
@@ -46,6 +52,22 @@ pub enum ProfileChoice {
     File(PathBuf),
 }
 
+/// In which process a card's library runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CardMode {
+    /// In an agent that the node starts and ends.
+    Agent,
+    /// In an agent that others run, systemd before all: `hufu hsm agent --listen`.
+    Connect {
+        /// Its socket.
+        socket: PathBuf,
+        /// The user it runs as; another one is not believed.
+        user: u32,
+    },
+    /// In the process of the node itself, which then crashes and hangs with it.
+    InProcess,
+}
+
 /// One card.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CardConfig {
@@ -53,6 +75,8 @@ pub struct CardConfig {
     pub name: String,
     /// The vendor's library.
     pub module: PathBuf,
+    /// In which process it runs.
+    pub mode: CardMode,
     /// Which of its tokens.
     pub token: TokenSelector,
     /// Which profile.
@@ -83,6 +107,9 @@ pub struct CardConfig {
 struct Written {
     name: String,
     module: PathBuf,
+    mode: Option<String>,
+    socket: Option<PathBuf>,
+    socket_user: Option<u32>,
     token_label: Option<String>,
     token_serial: Option<String>,
     slot: Option<u64>,
@@ -91,6 +118,8 @@ struct Written {
     pin_file: Option<PathBuf>,
     pin_credential: Option<String>,
     pin_descriptor: Option<i32>,
+    #[serde(default)]
+    pin_pad: bool,
     #[serde(default = "four")]
     sessions_max: u32,
     #[serde(default = "two_hundred_and_fifty_six")]
@@ -134,9 +163,13 @@ pub struct ConfigError {
 
 impl CardConfig {
     /// How the agent for this card is started: `program`, which is told to serve the card of
-    /// `file`.
+    /// `file`; or where it is reached, if others run it.
     #[must_use]
     pub fn agent(&self, program: PathBuf, file: &Path) -> AgentConfig {
+        if let CardMode::Connect { socket, user } = &self.mode {
+            let source = AgentSource::Connect { path: socket.clone(), user: *user };
+            return AgentConfig::new(&self.name, source);
+        }
         let arguments = ["hsm", "agent", "--card"].map(OsString::from);
         let arguments = arguments.into_iter().chain([file.as_os_str().to_owned()]).collect();
         let environment = self.environment.iter();
@@ -151,7 +184,7 @@ impl CardConfig {
     /// first.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let refused = |fault: String| ConfigError { path: path.to_owned(), faults: vec![fault] };
-        let text = std::fs::read_to_string(path).map_err(|cause| refused(cause.to_string()))?;
+        let text = read_text(path, FILE_BYTES_MAX).map_err(|cause| refused(cause.to_string()))?;
         Self::parse(&text, path)
     }
 
@@ -168,7 +201,7 @@ impl CardConfig {
         let written: Written = toml::from_str(text).map_err(|cause| {
             let before = cause.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
             let line = before.matches('\n').count() + 1;
-            refused(vec![format!("line {line}: {}", cause.message())])
+            refused(vec![format!("line {line}: {}", without_value(cause.message()))])
         })?;
         let folder = path.parent().unwrap_or_else(|| Path::new(""));
         let mut faults = Vec::new();
@@ -199,7 +232,7 @@ impl CardConfig {
             }
             ProfileChoice::File(path) => {
                 let name = path.display().to_string();
-                let text = std::fs::read_to_string(path).map_err(|cause| {
+                let text = read_text(path, PROFILE_BYTES_MAX).map_err(|cause| {
                     Error::ProfileInvalid { name: name.clone(), reason: cause.to_string() }
                 })?;
                 Ok(vec![Profile::parse(&name, &text)?])
@@ -223,6 +256,7 @@ impl Written {
             self.pin_file.map(|file| PinSource::File(folder.join(file))),
             self.pin_credential.map(PinSource::Credential),
             self.pin_descriptor.map(PinSource::Descriptor),
+            self.pin_pad.then_some(PinSource::Pad),
         ];
         let profiles = [
             self.profile.map(|name| match name.as_str() {
@@ -231,8 +265,14 @@ impl Written {
             }),
             self.profile_file.map(|file| ProfileChoice::File(folder.join(file))),
         ];
+        let mode = self.mode.as_deref();
+        let mode = mode_of(mode, self.socket.map(|path| folder.join(path)), self.socket_user);
+        let mode = mode.map_err(|fault| faults.push(fault)).ok();
+        if mode == Some(CardMode::InProcess) && self.sandbox != sandbox::Written::default() {
+            faults.push("sandbox: no library in the node's own process has one".to_owned());
+        }
         let token = one_of(tokens, "token_label, token_serial or slot", faults);
-        let pin = one_of(pins, "pin_file, pin_credential or pin_descriptor", faults);
+        let pin = one_of(pins, "pin_file, pin_credential, pin_descriptor or pin_pad", faults);
         let profile = match profiles {
             [None, None] => Some(ProfileChoice::Matching),
             some => one_of(some, "profile or profile_file", faults),
@@ -255,6 +295,7 @@ impl Written {
         let sandbox = self.sandbox.check(folder, faults);
         Some(CardConfig {
             module: folder.join(self.module),
+            mode: mode?,
             token: token?,
             profile: profile?,
             pin: pin?,
@@ -269,6 +310,54 @@ impl Written {
             name: self.name,
         })
     }
+}
+
+/// The text of a file, of which no more is read than it may have: whatever the path leads to.
+fn read_text(path: &Path, bytes_max: usize) -> io::Result<String> {
+    let mut text = String::new();
+    let most = u64::try_from(bytes_max).unwrap_or(u64::MAX).saturating_add(1);
+    File::open(path)?.take(most).read_to_string(&mut text)?;
+    if text.len() > bytes_max {
+        return Err(io::Error::other(format!("it is longer than {bytes_max} bytes")));
+    }
+    Ok(text)
+}
+
+/// What serde says of a value of the wrong kind, without the value: somebody may have put a PIN
+/// where its file's name should be.
+fn without_value(message: &str) -> String {
+    let kind = |found: &str| found.split([' ', '`', '"']).next().unwrap_or_default().to_owned();
+    for said in ["invalid type: ", "invalid value: "] {
+        if let Some((found, expected)) =
+            message.strip_prefix(said).and_then(|rest| rest.rsplit_once(", expected "))
+        {
+            return format!("{said}{}, expected {expected}", kind(found));
+        }
+    }
+    message.to_owned()
+}
+
+/// What `mode` means, and that the keys of a socket are there where it has one.
+fn mode_of(
+    mode: Option<&str>,
+    socket: Option<PathBuf>,
+    user: Option<u32>,
+) -> Result<CardMode, String> {
+    let plain = match mode.unwrap_or("agent") {
+        "agent" => CardMode::Agent,
+        "in-process" => CardMode::InProcess,
+        "connect" => {
+            return match (socket, user) {
+                (Some(socket), Some(user)) => Ok(CardMode::Connect { socket, user }),
+                _ => Err("mode = \"connect\": needs socket and socket_user".to_owned()),
+            };
+        }
+        other => return Err(format!("mode = {other:?}: \"agent\", \"connect\" or \"in-process\"")),
+    };
+    if socket.is_some() || user.is_some() {
+        return Err("socket and socket_user: only with mode = \"connect\"".to_owned());
+    }
+    Ok(plain)
 }
 
 /// The one that is there.
@@ -311,6 +400,41 @@ mod tests {
     }
 
     #[test]
+    fn the_library_runs_where_the_mode_says() {
+        let mode = |lines: &str| parse(&format!("{GOOD}{lines}"));
+        assert_eq!(parse(GOOD).unwrap().mode, CardMode::Agent);
+        assert_eq!(mode("mode = \"in-process\"\n").unwrap().mode, CardMode::InProcess);
+        let config = mode("mode = \"connect\"\nsocket = \"a.sock\"\nsocket_user = 7\n").unwrap();
+        let socket = PathBuf::from("/etc/hufu/a.sock");
+        assert_eq!(config.mode, CardMode::Connect { socket: socket.clone(), user: 7 });
+        let source = config.agent("/bin/hufu".into(), Path::new("card.toml")).source;
+        assert!(
+            matches!(&source, AgentSource::Connect { path, user: 7 } if *path == socket),
+            "{source}"
+        );
+        let refused = [
+            ("mode = \"thread\"\n", "in-process"),
+            ("mode = \"connect\"\nsocket = \"a\"\n", "socket_user"),
+            ("socket_user = 7\n", "only with mode"),
+            ("mode = \"in-process\"\n[sandbox]\nmay_execute = true\n", "sandbox"),
+        ];
+        for (lines, wanted) in refused {
+            let refused = mode(lines).unwrap_err().to_string();
+            assert!(refused.contains(wanted), "{lines}: {refused}");
+        }
+    }
+
+    #[test]
+    fn a_pin_is_typed_at_the_pad_only_where_the_file_says_so() {
+        let at_the_pad = GOOD.replace("pin_file = \"card.pin\"", "pin_pad = true");
+        assert_eq!(parse(&at_the_pad).unwrap().pin, PinSource::Pad);
+        let both = parse(&format!("{GOOD}pin_pad = true\n")).unwrap_err().to_string();
+        assert!(both.contains("pin_pad") && both.contains("2 given"), "{both}");
+        let none = GOOD.replace("pin_file = \"card.pin\"", "pin_pad = false");
+        assert!(parse(&none).unwrap_err().to_string().contains("0 given"));
+    }
+
+    #[test]
     fn every_fault_is_told_at_once() {
         let text = GOOD.replace("card-0", "Card 0").replace("pin_file = \"card.pin\"", "")
             + "slot = 1\nsessions_max = 0\ndeadline_millis = 700000\nprofile = \"sansec\"\n\
@@ -332,6 +456,22 @@ mod tests {
             assert!(refused.contains("line 5") && !refused.contains("1234"), "{refused}");
         }
         assert!(parse("name = ").is_err() && parse("").is_err());
+        // Where the file of the PIN should be named, somebody wrote the PIN.
+        for (line, kind) in [("pin_file = 31415926", "integer"), ("slot = \"31415926\"", "string")]
+        {
+            let text = GOOD.replace("pin_file = \"card.pin\"", line);
+            let refused =
+                parse(&text.replace("token_label = \"hufu\"", "")).unwrap_err().to_string();
+            assert!(refused.contains(kind) && !refused.contains("31415926"), "{refused}");
+        }
+    }
+
+    #[test]
+    fn no_more_is_read_than_a_file_may_have() {
+        let refused = CardConfig::load(Path::new("/dev/zero")).unwrap_err().to_string();
+        assert!(refused.contains("longer than"), "{refused}");
+        let endless = parse(&format!("{GOOD}profile_file = \"/dev/zero\"\n")).unwrap();
+        assert!(endless.profiles().unwrap_err().to_string().contains("longer than"));
     }
 
     #[test]

@@ -9,8 +9,9 @@
 //! An `hsm-only` key has no second place it could sign from: there is no software key in the value,
 //! so no error of a card can end in one. An `hsm-preferred` key does not exist twice either: what
 //! stands in is a **different key pair** under its own name, which whoever verifies has accepted
-//! beforehand, and the signature says which of the two made it. Votes are never `hsm-preferred`:
-//! a validator has one vote key (DB4403/T 9.5-h0).
+//! beforehand, and the signature says which of the two made it. What is signed differs too: the
+//! digest e covers the public key (Z, GB/T 32918.2-2016 5.5), so whoever asks says what e is for
+//! each key. Votes are never `hsm-preferred`: a validator has one vote key (DB4403/T 9.5-h0).
 
 use std::sync::Arc;
 
@@ -197,13 +198,24 @@ impl Custodian {
         }
     }
 
-    /// Signs e by the rules of the key's custody.
+    /// Every key that may sign, the one that is meant to first.
+    #[must_use]
+    pub fn keys(&self) -> Vec<PublicKey> {
+        match self {
+            Self::HsmPreferred { card, stand_in } => {
+                vec![card.public, *stand_in.0.public_key()]
+            }
+            Self::HsmOnly { .. } | Self::Software { .. } => vec![*self.public_key()],
+        }
+    }
+
+    /// Signs by the rules of the key's custody; `digest_of` says what e is for the key that does.
     ///
     /// # Errors
     /// [`CustodyError`]; of an `hsm-only` key always the card's own error.
     pub fn sign(
         &self,
-        digest: &Digest,
+        digest_of: &dyn Fn(&PublicKey) -> Digest,
         deadline: Nanos,
         witness: &dyn Witness,
     ) -> Result<Signed, CustodyError> {
@@ -211,23 +223,21 @@ impl Custodian {
             Self::HsmOnly { card } => (card, None),
             Self::HsmPreferred { card, stand_in } => (card, Some(stand_in)),
             Self::Software { signer } => {
-                let signature = signer.sign(digest).map_err(CustodyError::Software)?;
                 let key = *signer.public_key();
+                let signature = signer.sign(&digest_of(&key)).map_err(CustodyError::Software)?;
                 return Ok(Signed { signature, key, place: Place::Software });
             }
         };
-        let cause = match card.sign(digest, deadline) {
+        let cause = match card.sign(&digest_of(&card.public), deadline) {
             Ok(signature) => return Ok(Signed { signature, key: card.public, place: Place::Card }),
             Err(cause) => cause,
         };
         match stand_in.filter(|_| may_stand_in(cause.class())) {
             Some(StandIn(signer)) => {
                 witness.stood_in(&card.public, signer.public_key(), &cause);
-                match signer.sign(digest) {
-                    Ok(signature) => {
-                        let key = *signer.public_key();
-                        Ok(Signed { signature, key, place: Place::StandIn })
-                    }
+                let key = *signer.public_key();
+                match signer.sign(&digest_of(&key)) {
+                    Ok(signature) => Ok(Signed { signature, key, place: Place::StandIn }),
                     Err(software) => Err(CustodyError::StandIn { card: cause, cause: software }),
                 }
             }

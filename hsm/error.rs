@@ -62,7 +62,7 @@ pub enum Error {
     LibraryUnusable {
         /// The library.
         path: PathBuf,
-        /// A missing symbol, an empty function list, a version that is not 2.40 to 3.x.
+        /// A missing symbol, an empty function list, a version that is not 2.20 to 3.x.
         reason: String,
     },
     /// A function of the library failed.
@@ -85,6 +85,13 @@ pub enum Error {
         rv: Rv,
         /// What the token tells of the attempts that are left.
         tries_left: TriesLeft,
+    },
+    /// The agent ended, or had to be ended, while it tried a PIN that had not worked before. Some
+    /// libraries crash or hang where they mean "wrong PIN", and each new agent is one more attempt.
+    #[error("the card's agent gave no answer about the PIN ({reason}): it is not tried again")]
+    PinUnanswered {
+        /// How the agent ended.
+        reason: String,
     },
     /// The PIN cannot be had from where the configuration says.
     #[error("the PIN cannot be read from {source_name}: {reason}")]
@@ -261,6 +268,7 @@ impl Error {
             Self::LibraryLoad { .. }
             | Self::LibraryUnusable { .. }
             | Self::PinRefused { .. }
+            | Self::PinUnanswered { .. }
             | Self::PinUnreadable { .. }
             | Self::TokenMissing { .. }
             | Self::CardChanged { .. }

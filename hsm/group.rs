@@ -9,6 +9,12 @@
 //! A card joins with a key only after it has shown that it is the same key: of a pair, the public
 //! key is compared; a secret key must unwrap what another member wrapped. One that was away when a
 //! key was opened joins when it is first needed and back.
+//!
+//! [`Group`] is for threads that may wait, [`Signers`] for the tile that must not.
+
+mod signers;
+
+pub use signers::{Candidate, Change, Gate, Line, MemberCounts, Signers, Standing};
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};

@@ -11,6 +11,7 @@ use hufu_runtime::clock::Nanos;
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
+use crate::pool::CardReport;
 
 /// How a configuration names a key in a token.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -174,4 +175,13 @@ pub trait Keystore: Send + Sync {
     /// # Errors
     /// What the card said.
     fn random(&self, bytes: &mut [u8], deadline: Nanos) -> Result<(), Error>;
+
+    /// What it counts, where one card is behind it and has said so.
+    fn report(&self) -> Option<CardReport> {
+        None
+    }
+
+    /// Uses sessions that would be closed for being idle, where the card closes such sessions.
+    /// Asked for often by whoever has a thread that may wait; costs nothing while nothing is due.
+    fn tend(&self) {}
 }

@@ -2,11 +2,13 @@
 
 pub mod agent;
 pub mod card;
+pub mod cloned;
 pub mod config;
 pub mod custody;
 pub mod error;
 pub mod forms;
 pub mod group;
+pub mod in_process;
 pub mod keystore;
 pub mod pin;
 pub mod pkcs11;

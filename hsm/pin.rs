@@ -23,9 +23,11 @@ pub const PIN_BYTES_MAX: usize = 255;
 /// The variable in which systemd names the folder of a service's credentials.
 const CREDENTIALS_VARIABLE: &str = "CREDENTIALS_DIRECTORY";
 
-/// A PIN. One copy, in locked memory, gone when dropped.
+/// A PIN. One copy, in locked memory, gone when dropped; or none, where somebody types it at the
+/// token's own pad.
 pub struct Pin {
-    page: Page,
+    /// `None` with a pad.
+    page: Option<Page>,
     size: usize,
 }
 
@@ -39,6 +41,9 @@ pub enum PinSource {
     Descriptor(i32),
     /// A systemd credential (`LoadCredential=`, `LoadCredentialEncrypted=`) by its name.
     Credential(String),
+    /// The token's own pad (`CKF_PROTECTED_AUTHENTICATION_PATH`): somebody types it there whenever
+    /// the library asks, at each login.
+    Pad,
 }
 
 impl fmt::Display for PinSource {
@@ -47,6 +52,7 @@ impl fmt::Display for PinSource {
             Self::File(path) => write!(formatter, "file {path:?}"),
             Self::Descriptor(number) => write!(formatter, "descriptor {number}"),
             Self::Credential(name) => write!(formatter, "credential {name:?}"),
+            Self::Pad => formatter.write_str("the token's PIN pad"),
         }
     }
 }
@@ -63,6 +69,7 @@ impl PinSource {
                 memory::inherited(*number).map_err(|error| error.to_string()).and_then(read_to_end)
             }
             Self::Credential(name) => open_credential(name).and_then(read_to_end),
+            Self::Pad => Ok(Pin::at_the_pad()),
         };
         read.map_err(|reason| Error::PinUnreadable { source_name: self.to_string(), reason })
     }
@@ -79,9 +86,23 @@ impl Pin {
         read_to_end(source).map_err(|reason| Error::PinUnreadable { source_name, reason })
     }
 
-    /// The bytes, for the library alone.
-    pub(crate) fn bytes(&self) -> &[u8] {
-        self.page.bytes().get(..self.size).unwrap_or(&[])
+    /// No PIN: somebody types it at the token's pad.
+    #[must_use]
+    pub const fn at_the_pad() -> Self {
+        Self { page: None, size: 0 }
+    }
+
+    /// Whether somebody types it at the token's pad.
+    #[must_use]
+    pub const fn is_at_the_pad(&self) -> bool {
+        self.page.is_none()
+    }
+
+    /// The bytes: for the library, or for deriving the key of what a passphrase opens; none with a
+    /// pad.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        self.page.as_ref().and_then(|page| page.bytes().get(..self.size)).unwrap_or(&[])
     }
 }
 
@@ -115,7 +136,7 @@ fn read_to_end(mut source: impl Read) -> Result<Pin, String> {
         return Err("it holds a zero byte, so it is no PIN".to_owned());
     }
     let size = bytes.len();
-    Ok(Pin { page, size })
+    Ok(Pin { page: Some(page), size })
 }
 
 fn too_long() -> String {

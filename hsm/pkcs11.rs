@@ -1,4 +1,4 @@
-//! The C interface of PKCS#11 (2.40 to 3.x), and the only place that knows it.
+//! The C interface of PKCS#11 (2.20 to 3.x), and the only place that knows it.
 //!
 //! ```text
 //! Library (dlopen, C_Initialize) --> Session (C_OpenSession) --> sign, find, generate, ...
@@ -24,7 +24,9 @@ pub use info::{LibraryInfo, MechanismInfo, SessionInfo, SlotInfo, TokenInfo};
 pub use library::Library;
 pub use linker::Unload;
 pub use session::{CallStyle, FOUND_MAX, Session, User};
-pub use template::{ATTRIBUTE_BYTES_MAX, Attribute, AttributeValue, Mechanism};
+pub use template::{
+    ATTRIBUTE_BYTES_MAX, Attribute, AttributeValue, GcmParameter, Mechanism, Parameter,
+};
 
 /// Codes of mechanisms, attributes and flags that PKCS#11 names.
 pub use cryptoki_sys as codes;

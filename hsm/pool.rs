@@ -27,12 +27,14 @@ mod handles;
 mod identity;
 mod lend;
 mod metrics;
+pub(crate) mod report;
 mod source;
 mod token;
 
 pub use handles::{Handles, KEYS_MAX, KeyObjects};
 pub use identity::difference;
 pub use metrics::{BUCKETS_COUNT, Histogram, Metrics, Operation};
+pub use report::{CardReport, Latency};
 pub use source::Source;
 pub use token::{CardPool, TokenOptions, TokenSelector, TokenSource};
 
@@ -256,6 +258,11 @@ impl<S: Source> Pool<S> {
         self.with_session_for(Operation::Key, deadline, |_, _| Ok(()))?;
         let gone = Error::Deadline { stage: "reaching the card" };
         self.state().identity.clone().ok_or(gone)
+    }
+
+    /// The card that answered last, or that was acknowledged.
+    pub fn known_identity(&self) -> Option<CardIdentity> {
+        self.state().identity.clone()
     }
 
     /// Goes on after a change of the card (the one that is there now is taken for the right one), a

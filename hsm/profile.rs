@@ -38,6 +38,9 @@ pub struct Profile {
     /// SM3, where the card has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sm3: Option<Sm3>,
+    /// Mechanisms by which a cloned key leaves the card and comes back, the best first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub key_wrap: Vec<KeyWrap>,
     /// What else must be minded.
     #[serde(default, skip_serializing_if = "Quirks::is_default")]
     pub quirks: Quirks,
@@ -163,6 +166,29 @@ pub struct Sm4 {
 pub struct Sm3 {
     /// Mechanism of the digest.
     pub digest: u64,
+}
+
+/// A mechanism of `C_WrapKey` and `C_UnwrapKey`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeyWrap {
+    /// What it does.
+    pub form: WrapForm,
+    /// `CK_MECHANISM.mechanism`.
+    pub mechanism: u64,
+}
+
+/// How a key is encrypted by another one. Only forms that take a key of any length: the encoding of
+/// a private key is the vendor's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WrapForm {
+    /// SM4-CBC with padding, the first value as the parameter.
+    Sm4CbcPad,
+    /// SM4-GCM with `CK_GCM_PARAMS`, a nonce of 12 bytes and a tag of 16.
+    Sm4Gcm,
+    /// AES key wrap with padding (RFC 5649, `CKM_AES_KEY_WRAP_KWP`).
+    AesKeyWrapPad,
 }
 
 /// How a token's keys are told apart.

@@ -1,7 +1,8 @@
 //! The command line: exit codes, faults, files, JSON, and what must never happen.
 //!
 //! It runs the binary as an operator would: here without a node, in `cli/running.rs` beside one, in
-//! `cli/crypto.rs` with files and keys only, in `cli/hsm.rs` with cards.
+//! `cli/crypto.rs` with files and keys only, in `cli/encrypted_keys.rs` with keys under a
+//! passphrase, in `cli/hsm.rs` and `cli/data_keys.rs` with cards.
 
 #![allow(clippy::unwrap_used, reason = "what a test's helper cannot do fails the test")]
 
@@ -14,6 +15,8 @@ use serde_json::Value;
 
 #[path = "cli/crypto.rs"]
 mod crypto;
+#[path = "cli/encrypted_keys.rs"]
+mod encrypted_keys;
 #[path = "cli/hsm.rs"]
 mod hsm;
 #[path = "cli/running.rs"]

@@ -140,6 +140,26 @@ fn four_nodes_whose_vote_keys_live_in_cards_of_four_vendors_settle_it_too() {
 }
 
 #[test]
+fn cards_that_fail_need_cards_four_nodes_and_a_load_that_lasts() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |more: &[&str]| {
+        let fixed = ["localnet", "run", "--events", "40", "--accounts", "8", "--no-receipts"];
+        let output = hufu(folder.path(), &[&fixed[..], more].concat()).output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (code, errors) = run(&["--kill-agent-after", "1"]);
+    assert_eq!(code, Some(2), "{errors}");
+    assert!(errors.contains("--cards"), "{errors}");
+    let (code, errors) = run(&["--cards", "--remove-card-after", "1", "--nodes", "3"]);
+    assert_eq!(code, Some(2), "{errors}");
+    assert!(errors.contains("needs four nodes"), "{errors}");
+    let (code, errors) = run(&["--cards", "--remove-card-after", "600"]);
+    assert_eq!(code, Some(1), "{errors}");
+    assert!(errors.contains("the load was over before its card failed"), "{errors}");
+    assert_eq!(leftovers(folder.path()), Vec::<String>::new());
+}
+
+#[test]
 fn four_nodes_settle_a_small_market_as_one() {
     let result = settle(4, &[]);
     for what in ["tips", "usages"] {

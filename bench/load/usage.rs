@@ -149,6 +149,18 @@ impl Sample {
         self.plain("hufu_consensus_heights_caught_up_total")
     }
 
+    /// Consensus signatures that the node has made since its start.
+    #[must_use]
+    pub fn signatures_made(&self) -> u64 {
+        self.plain("hufu_sign_signatures_made_total")
+    }
+
+    /// Consensus signatures that the node's card did not give when it was asked.
+    #[must_use]
+    pub fn signatures_failed(&self) -> u64 {
+        self.plain("hufu_sign_attempts_failed_total")
+    }
+
     fn plain(&self, name: &str) -> u64 {
         self.plain.get(name).copied().unwrap_or(0)
     }

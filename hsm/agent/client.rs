@@ -21,6 +21,7 @@ use crate::keystore::{
     BULK_BYTES_MAX, CardIdentity, KeyHandle, KeyReference, Keystore, SIGN_MANY_MAX, Usage,
     WRAPPED_BYTES_MAX,
 };
+use crate::pool::CardReport;
 
 /// The keys of a card behind an agent. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -49,6 +50,35 @@ impl AgentClient {
             let wait = deadline.duration_since(now);
             let waited = self.shared.service_changed.wait_timeout(service, wait);
             service = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// A handle for a key of a pair whose public key is known, though the agent may not be in
+    /// service: whenever it comes, it opens the key first and must find this public key. Opens it
+    /// now if the agent serves.
+    ///
+    /// # Errors
+    /// [`Error::CardChanged`] where the key is open with another public key, or what keeps it from
+    /// being opened.
+    pub fn expect_key(
+        &self,
+        key: &KeyReference,
+        usage: Usage,
+        public: &PublicKey,
+        deadline: Nanos,
+    ) -> Result<KeyHandle, Error> {
+        let expected = Key { reference: key.clone(), usage, public: Some(*public) };
+        let handle = match self.shared.expect(&expected)? {
+            Some(handle) => handle,
+            None => self.open_key(key, usage, deadline)?,
+        };
+        match self.public_key(handle)? {
+            found if found == *public => Ok(handle),
+            found => Err(Error::CardChanged {
+                field: "the public key",
+                before: public.to_string(),
+                after: found.to_string(),
+            }),
         }
     }
 
@@ -236,5 +266,9 @@ impl Keystore for AgentClient {
         bytes.copy_from_slice(&answer[..size]);
         answer.zeroize();
         Ok(())
+    }
+
+    fn report(&self) -> Option<CardReport> {
+        locked(&self.shared.status).report.clone()
     }
 }

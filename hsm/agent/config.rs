@@ -7,6 +7,10 @@ use std::time::Duration;
 use super::ring::{SLOTS_COUNT_MAX, SLOTS_COUNT_MIN};
 use crate::error::Error;
 
+/// How long caller and worker spin where nothing else is said: what a host with other work can
+/// spare for each call.
+pub const SPIN_SHORT: Duration = Duration::from_micros(20);
+
 /// Where the agent's process comes from.
 #[derive(Clone, Debug)]
 pub enum AgentSource {
@@ -53,7 +57,8 @@ pub struct AgentConfig {
     /// Of these, how many belong to [`super::Submitter`], and all it may use: neither other callers
     /// nor the tile that signs votes can starve each other.
     pub reserved_count: u32,
-    /// How long a caller spins for its answer before it sleeps.
+    /// How long a caller spins for its answer at most, about when it is to be expected by the calls
+    /// before; it sleeps before and after that. Not at all where this is nothing.
     pub spin: Duration,
     /// How long an idle worker of the agent spins for the next call before it sleeps; one does.
     pub worker_spin: Duration,
@@ -85,9 +90,10 @@ impl AgentConfig {
             source,
             slots_count: 128,
             reserved_count: 32,
-            spin: Duration::from_micros(50),
-            worker_spin: Duration::from_micros(50),
-            start_time: Duration::from_secs(60),
+            spin: SPIN_SHORT,
+            worker_spin: SPIN_SHORT,
+            // Less than a node waits for its card at its start, so that it hears why there is none.
+            start_time: Duration::from_secs(50),
             stop_time: Duration::from_secs(5),
             grace: Duration::from_secs(1),
             silence_time: Duration::from_secs(10),

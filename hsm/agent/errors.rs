@@ -5,8 +5,6 @@
 //! come over the memory are looked up in a table of their own, which grows up to a limit: a text
 //! that an agent of ours writes comes from its program, and there are few of them.
 
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
@@ -94,6 +92,7 @@ pub(crate) fn to_bytes(error: &Error) -> Vec<u8> {
         Error::Agent { reason } => one(&mut to, 21, reason),
         Error::AgentProtocol { reason } => one(&mut to, 22, reason),
         Error::IdentityFile { path, reason } => two(&mut to, 23, &shown(path), reason),
+        Error::PinUnanswered { reason } => one(&mut to, 24, reason),
     }
     to.0
 }
@@ -136,6 +135,7 @@ pub(crate) fn from_bytes(bytes: &[u8]) -> Result<Error, Malformed> {
         20 => Error::CircuitOpen { failures_count: from.u32()?, last: text(&mut from)? },
         21 => Error::Agent { reason: text(&mut from)? },
         22 => Error::AgentProtocol { reason: text(&mut from)? },
+        24 => Error::PinUnanswered { reason: text(&mut from)? },
         _ => return Err(Malformed("an unknown error")),
     };
     from.end()?;
@@ -143,7 +143,8 @@ pub(crate) fn from_bytes(bytes: &[u8]) -> Result<Error, Malformed> {
 }
 
 fn with_path(tag: u8, from: &mut Reader<'_>) -> Result<Error, Malformed> {
-    let path = PathBuf::from(OsStr::from_bytes(from.bytes(TEXT_BYTES_MAX)?));
+    // As the text that it was sent as: a path is shown as it is, and must not forge a line.
+    let path = PathBuf::from(text(from)?);
     let reason = text(from)?;
     Ok(match tag {
         1 => Error::LibraryLoad { path, cause: reason },
@@ -250,6 +251,7 @@ mod tests {
             Error::Agent { reason: some() },
             Error::AgentProtocol { reason: some() },
             Error::IdentityFile { path: "/etc/hufu/card-0.identity".into(), reason: some() },
+            Error::PinUnanswered { reason: some() },
         ]
     }
 
@@ -274,7 +276,7 @@ mod tests {
             bytes.push(0);
             assert!(from_bytes(&bytes).is_err(), "{error:?} with a byte more");
         }
-        for wrong in [&[0][..], &[23], &[255], &[4, 0, 0, 0, 0, 0, 0, 0, 0, 4]] {
+        for wrong in [&[0][..], &[24], &[25], &[255], &[4, 0, 0, 0, 0, 0, 0, 0, 0, 4]] {
             assert!(from_bytes(wrong).is_err(), "{wrong:?}");
         }
     }
@@ -291,6 +293,19 @@ mod tests {
         assert!(long.starts_with(&before) && before.len() == TEXT_BYTES_MAX);
         assert_eq!(after, "a?ERROR forged line?[2J");
         assert!(bytes.len() <= super::super::protocol::BODY_BYTES_MAX);
+    }
+
+    #[test]
+    fn no_text_of_an_agent_forges_a_line_or_changes_a_terminal() {
+        for forged in ["/lib/a\nERROR forged", "/lib/\x1b[2J", "/lib/\0"] {
+            for tag in [1, 2, 23] {
+                let mut to = Writer::default();
+                to.byte(tag);
+                to.bytes(forged.as_bytes(), TEXT_BYTES_MAX);
+                to.text("because", TEXT_BYTES_MAX);
+                assert!(from_bytes(&to.0).is_err(), "{tag}: {forged:?}");
+            }
+        }
     }
 
     #[test]

@@ -93,6 +93,18 @@ pub(crate) fn futex_wait(word: &AtomicU32, expected: u32, limit: Duration) {
     }
 }
 
+/// Has the alarms of this thread ring when they are due, and not when it suits the kernel within 50
+/// microseconds. Once is enough; a thread that cannot have it wakes later and is none the worse.
+pub(crate) fn wake_on_time() {
+    thread_local! {
+        static IS_SET: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+    }
+    if !IS_SET.replace(true) {
+        // SAFETY: the call takes numbers and no pointer.
+        unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1_u64, 0_u64, 0_u64, 0_u64) };
+    }
+}
+
 /// Wakes up to `count` sleepers on `word`, of any process.
 pub(crate) fn futex_wake(word: &AtomicU32, count: i32) {
     // SAFETY: the kernel takes the address as a name and touches nothing behind it.
@@ -279,6 +291,29 @@ pub(crate) fn receive(
     Ok(count)
 }
 
+/// Lets nobody send descriptors to this end (Linux 6.16), where the kernel can do that; says so.
+///
+/// A descriptor that comes beside a message and is not wanted is closed by who receives the
+/// message, and some take their time to be closed: a connection that lingers, a file of another
+/// host. That thread may be the node's.
+pub(crate) fn refuse_descriptors(socket: BorrowedFd<'_>) -> bool {
+    // `SO_PASSRIGHTS` of Linux's asm-generic/socket.h, which the C library does not name yet.
+    const PASS_RIGHTS: libc::c_int = 83;
+    let no: libc::c_int = 0;
+    let size = libc::socklen_t::try_from(size_of_val(&no)).unwrap_or(0);
+    // SAFETY: `no` is valid for `size` bytes and lives through the call.
+    let answer = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            PASS_RIGHTS,
+            (&raw const no).cast(),
+            size,
+        )
+    };
+    answer == 0
+}
+
 /// Takes one message that wakes a thread out of a socket, without waiting: its size, 0 where the
 /// other end is closed, an error where there is none.
 pub(crate) fn drain(socket: BorrowedFd<'_>) -> io::Result<usize> {
@@ -355,4 +390,29 @@ pub(crate) fn shut(socket: BorrowedFd<'_>) {
     // SAFETY: the call takes two numbers and no pointer.
     let answer = unsafe { libc::shutdown(socket.as_raw_fd(), libc::SHUT_RDWR) };
     assert_eq!(answer, 0);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn descriptors_come_only_to_who_takes_them() {
+        let (node, agent) = socket_pair().unwrap();
+        let (mut bytes, mut fds) = ([0; 8], Vec::new());
+        let mut passed = |from: &OwnedFd, to: &OwnedFd| {
+            send(from.as_fd(), b"x", &[from.as_fd()])?;
+            fds.clear();
+            receive(to.as_fd(), &mut bytes, &mut fds).map(|_| fds.len())
+        };
+        assert_eq!(passed(&agent, &node).unwrap(), 1);
+        if !refuse_descriptors(node.as_fd()) {
+            eprintln!("the kernel is older than 6.16 and cannot refuse them");
+            return;
+        }
+        assert!(passed(&agent, &node).is_err(), "the agent's never reach the node");
+        assert_eq!(passed(&node, &agent).unwrap(), 1, "the node's reach the agent");
+        send(agent.as_fd(), b"y", &[]).unwrap();
+        assert_eq!(drain(node.as_fd()).unwrap(), 1);
+    }
 }

@@ -35,12 +35,16 @@ impl Peer {
                 let mut command = Command::new(program);
                 command.args(arguments).env_clear();
                 command.envs(environment.iter().map(|(name, value)| (name, value)));
+                // Who holds the node's log could cut it off, write lines in the node's name, or
+                // make the node wait for it; and what a library prints there may be its PIN.
                 command.stdin(Stdio::from(their_socket)).stdout(Stdio::null());
+                command.stderr(Stdio::null());
                 // Ctrl-C is for the node, which lets its agents finish.
                 command.process_group(0);
                 let mut child = command.spawn()?;
                 // The command holds their end; what is left open here would hide their end.
                 drop(command);
+                offer_to_the_kernel(child.id());
                 let ended = os::watch(&child).inspect_err(|_| {
                     // A host without process descriptors cannot run agents; leave nothing behind.
                     drop(child.kill());
@@ -103,6 +107,19 @@ impl Peer {
             drop(child.kill());
         }
     }
+}
+
+/// Points of `oom_score_adj` that an agent has more than its node.
+const MORE_EXPENDABLE: i32 = 500;
+
+/// Where the host runs out of memory, a library that takes all of it goes before the node does. To
+/// be said while the process is new: later it lets nobody of its user near. A host that refuses is
+/// no reason to do without the card.
+fn offer_to_the_kernel(process: u32) {
+    let own = std::fs::read_to_string("/proc/self/oom_score_adj");
+    let own = own.ok().and_then(|text| text.trim().parse::<i32>().ok()).unwrap_or(0);
+    let points = own.saturating_add(MORE_EXPENDABLE).min(1_000);
+    drop(std::fs::write(format!("/proc/{process}/oom_score_adj"), points.to_string()));
 }
 
 impl Drop for Peer {

@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! slot:    request header + body  ->  answer header + body      (`ring`)
-//! socket:  node: welcome (+ memory, waker), stop     agent: hello | refusal
+//! socket:  node: welcome (+ memory, waker), stop     agent: logs in, hello | refusal
 //! ```
 
 use hufu_crypto::{Digest, PublicKey, Signature};
@@ -15,9 +15,12 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use crate::keystore::{
     BULK_BYTES_MAX, CardIdentity, KeyReference, SIGN_MANY_MAX, Usage, WRAPPED_BYTES_MAX,
 };
+use crate::pool::CardReport;
+use crate::pool::report::NUMBERS_COUNT_MAX;
 
-/// Version of everything in this module. Both sides are one binary, so none is translated.
-pub(crate) const VERSION: u16 = 1;
+/// Version of everything in this module. Both sides are one binary, so none is translated; an agent
+/// that others run must be started anew with the node's, and is refused until it is.
+pub(crate) const VERSION: u16 = 2;
 
 /// First bytes of every message on the socket.
 const MAGIC: [u8; 4] = *b"HFAG";
@@ -41,6 +44,7 @@ const NOTE_BYTES_MAX: usize = 160;
 const _: () = assert!(SIGN_MANY_MAX * Signature::SIZE <= BODY_BYTES_MAX);
 const _: () = assert!(SIGN_MANY_MAX * 32 <= BODY_BYTES_MAX);
 const _: () = assert!(CIPHERTEXT_BYTES_MAX + 4 <= BODY_BYTES_MAX);
+const _: () = assert!(8 + 8 * NUMBERS_COUNT_MAX <= MESSAGE_BYTES_MAX, "a report fits");
 const _: () = assert!(TEXT_BYTES_MAX + 8 <= BODY_BYTES_MAX, "a key's name fits");
 const _: () = assert!(NOTES_COUNT_MAX * (NOTE_BYTES_MAX + 2) + 4 * 1_024 <= MESSAGE_BYTES_MAX);
 
@@ -415,6 +419,9 @@ pub(crate) enum Message {
     },
     /// Node to agent: answer what was asked, and end.
     Stop,
+    /// Agent to node: from here on the PIN may be tried, so that an agent that ends before it says
+    /// more may have used up an attempt.
+    LogsIn,
     /// Agent to node: the card is open, calls may come.
     Hello {
         workers_count: u32,
@@ -424,6 +431,8 @@ pub(crate) enum Message {
     },
     /// Agent to node: there is no card to serve; an error of `errors`. The agent ends.
     Refusal(Vec<u8>),
+    /// Agent to node, about once a second: what the card counts.
+    Report(Box<CardReport>),
 }
 
 impl Message {
@@ -448,6 +457,11 @@ impl Message {
             Self::Refusal(error) => {
                 writer.u16(4);
                 writer.bytes(error, BODY_BYTES_MAX);
+            }
+            Self::LogsIn => writer.u16(5),
+            Self::Report(report) => {
+                writer.u16(6);
+                report.to_numbers().into_iter().for_each(|number| writer.u64(number));
             }
         }
         assert!(writer.0.len() <= MESSAGE_BYTES_MAX, "a message of {} bytes", writer.0.len());
@@ -477,6 +491,15 @@ impl Message {
                 Self::Hello { workers_count, identity, notes }
             }
             4 => Self::Refusal(reader.bytes(BODY_BYTES_MAX)?.to_vec()),
+            5 => Self::LogsIn,
+            6 => {
+                let (numbers, rest) = reader.0.as_chunks();
+                let numbers: Vec<u64> =
+                    numbers.iter().map(|bytes| u64::from_le_bytes(*bytes)).collect();
+                let report = CardReport::from_numbers(&numbers).filter(|_| rest.is_empty());
+                reader = Reader(&[]);
+                Self::Report(Box::new(report.ok_or(Malformed("no report"))?))
+            }
             _ => return Err(Malformed("of an unknown kind")),
         };
         reader.end()?;

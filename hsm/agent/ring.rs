@@ -43,7 +43,8 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use super::memory::Memory;
 use super::os;
-use super::protocol::{AnswerHeader, BODY_BYTES_MAX, RequestHeader};
+use super::pace::{Met, Pace};
+use super::protocol::{AnswerHeader, BODY_BYTES_MAX, Op, RequestHeader};
 
 /// Slots of one agent at least and at most, count.
 pub(crate) const SLOTS_COUNT_MIN: u32 = 4;
@@ -92,6 +93,9 @@ const SLEEP_MAX: Duration = Duration::from_secs(1);
 /// In tests a wake-up that is lost must not be mended by the next look.
 #[cfg(test)]
 const SLEEP_MAX: Duration = Duration::from_secs(600);
+
+/// The shortest sleep with an alarm, in nanoseconds: less than it takes to fall asleep is none.
+const SLEEP_MIN: u64 = 3_000;
 
 /// Looks between two readings of the clock while spinning, count.
 const LOOKS_PER_READING: u32 = 32;
@@ -191,6 +195,17 @@ struct Producer {
 pub(crate) struct Place {
     index: u32,
     request: u64,
+}
+
+/// How a caller waits.
+#[derive(Debug)]
+pub(crate) struct Habit<'a> {
+    /// For what.
+    pub(crate) op: Op,
+    /// What was learnt of such calls.
+    pub(crate) pace: &'a Pace,
+    /// How long it spins at most; not at all where this is nothing.
+    pub(crate) spin: Duration,
 }
 
 /// How waiting for an answer ended.
@@ -300,33 +315,75 @@ impl NodeEnd {
         self.ended.get().map(|_| Waited::Ended)
     }
 
-    /// Waits for the answer: spinning first, then asleep, until `deadline` on the host's clock.
-    pub(crate) fn wait(&self, place: &Place, deadline: u64, spin: Duration) -> Waited {
-        let slot = self.slot(place.index);
+    /// Waits for the answer: asleep for as long as it takes usually, then spinning, then asleep,
+    /// until `deadline` on the host's clock.
+    pub(crate) fn wait(&self, place: &Place, deadline: u64, habit: &Habit<'_>) -> Waited {
         let start = os::host_nanos();
-        let spin_until = start.saturating_add(nanos(spin)).min(deadline);
-        let mut now = start;
+        let elapsed = || os::host_nanos().saturating_sub(start);
+        let sleep = habit.pace.sleep(habit.op, habit.spin).filter(|_| !habit.spin.is_zero());
+        let alarm = start.saturating_add(sleep.map_or(0, nanos)).min(deadline);
+        if alarm.saturating_sub(start) >= SLEEP_MIN {
+            let waited = self.sleep(place, alarm, true);
+            if let Some(waited) = waited.or_else(|| self.look(place)) {
+                habit.pace.learn(habit.op, Met::Asleep, habit.spin, elapsed());
+                return waited;
+            }
+        }
+        if sleep.is_some() {
+            let awake = elapsed();
+            let spin_until = start.saturating_add(awake).saturating_add(nanos(habit.spin));
+            if let Some(waited) = self.spin(place, spin_until.min(deadline)) {
+                let ended = elapsed();
+                let met = Met::Awake(ended.saturating_sub(awake));
+                habit.pace.learn(habit.op, met, habit.spin, ended);
+                return waited;
+            }
+        }
+        let waited = self.sleep(place, deadline, false);
+        if waited.is_some() && !habit.spin.is_zero() {
+            let met = if sleep.is_some() { Met::After } else { Met::Asleep };
+            habit.pace.learn(habit.op, met, habit.spin, elapsed());
+        }
+        waited.unwrap_or(Waited::Late)
+    }
+
+    /// Looks again and again; nothing if there is no answer by then.
+    fn spin(&self, place: &Place, until: u64) -> Option<Waited> {
         loop {
             for _ in 0..LOOKS_PER_READING {
                 if let Some(waited) = self.look(place) {
-                    return waited;
+                    return Some(waited);
                 }
                 std::hint::spin_loop();
             }
-            now = now.max(os::host_nanos());
-            if now >= deadline {
-                return Waited::Late;
-            }
-            if now < spin_until {
-                continue;
-            }
-            slot[WAITING].store(1, Ordering::Relaxed);
-            fence(Ordering::SeqCst);
-            if self.look(place).is_none() {
-                let limit = Duration::from_nanos(deadline - now).min(SLEEP_MAX);
-                os::futex_wait(&slot[STATE], REQUESTED, limit);
+            if os::host_nanos() >= until {
+                return None;
             }
         }
+    }
+
+    /// Sleeps until the agent wakes it or `until` is there; nothing if there is no answer by then.
+    fn sleep(&self, place: &Place, until: u64, is_exact: bool) -> Option<Waited> {
+        let slot = self.slot(place.index);
+        if is_exact {
+            os::wake_on_time();
+        }
+        slot[WAITING].store(1, Ordering::Relaxed);
+        let waited = loop {
+            fence(Ordering::SeqCst);
+            if let Some(waited) = self.look(place) {
+                break Some(waited);
+            }
+            let now = os::host_nanos();
+            if now >= until {
+                break None;
+            }
+            let limit = Duration::from_nanos(until - now).min(SLEEP_MAX);
+            os::futex_wait(&slot[STATE], REQUESTED, limit);
+        };
+        // Whoever is awake needs nobody to wake it.
+        slot[WAITING].store(0, Ordering::Relaxed);
+        waited
     }
 
     /// Copies the answer of a call that was answered, checked for everything but its body's
@@ -396,7 +453,8 @@ impl NodeEnd {
             let due = due.load(Ordering::Relaxed);
             let is_open = due != 0 && due < now;
             let state = &self.slot(index)[STATE];
-            if is_open && state.load(Ordering::Acquire) == REQUESTED { now - due } else { 0 }
+            // Whatever else an agent writes there is no answer either.
+            if is_open && state.load(Ordering::Acquire) != ANSWERED { now - due } else { 0 }
         };
         (0..self.layout.slots_count).zip(&self.due).map(late).max().unwrap_or(0)
     }

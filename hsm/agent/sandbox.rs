@@ -39,11 +39,13 @@ pub struct SandboxConfig {
     pub writable: Vec<PathBuf>,
     /// Devices that may be used in every way, `/dev/...`.
     pub devices: Vec<PathBuf>,
-    /// TCP ports that may be connected to, for cards in the network; `None` restricts nothing.
+    /// TCP ports that may be connected to, for cards in the network: with none of them there is no
+    /// socket of the network at all, with some there is UDP for names too; `None` restricts none.
     pub tcp_ports: Option<Vec<u16>>,
     /// Whether sockets with abstract names may be connected to.
     pub may_use_abstract_sockets: bool,
-    /// Whether the library may start programs. Few do, and most of those should not.
+    /// Whether the library may start programs and other processes, which outlive an agent that is
+    /// killed. Few do, and most of those should not.
     pub may_execute: bool,
 }
 
@@ -171,7 +173,7 @@ pub fn enter(config: &SandboxConfig, node: Option<u32>) -> Result<SandboxReport,
         report.note("dies with its node", Outcome::Applied(String::new()));
     }
     report.note("files and network", files::restrict(config));
-    for (name, outcome) in syscalls::restrict(config.may_execute) {
+    for (name, outcome) in syscalls::restrict(config) {
         report.note(name, outcome);
     }
     Ok(report)

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hufu_crypto::Signature;
-use hufu_runtime::clock;
+use hufu_runtime::clock::{self, Nanos};
 use hufu_runtime::process::die_with_parent;
 use hufu_runtime::thread::{Group, Running, ThreadConfig, abort_process};
 use hufu_runtime::tile::{Fatal, Progress, Tile};
@@ -39,11 +39,17 @@ pub const WORKERS_COUNT_MAX: usize = 64;
 /// How long an agent waits for the node's welcome.
 const WELCOME_TIME: Duration = Duration::from_secs(10);
 
+/// How long somebody who is turned away is listened to.
+const STRANGER_TIME: Duration = Duration::from_millis(50);
+
 /// How long the card may take to say who it is, when everything else is ready.
 const IDENTITY_TIME: Duration = Duration::from_secs(30);
 
 /// Between two beats of the heart.
 const BEAT: Duration = Duration::from_millis(100);
+
+/// Between two reports of what the card counts.
+const REPORT_PAUSE: Duration = Duration::from_secs(1);
 
 /// How long a worker sleeps at most before it looks whether it should stop.
 const WORKER_SLEEP: Duration = Duration::from_millis(250);
@@ -95,9 +101,9 @@ impl Listener {
             }
             let socket = os::accept(self.socket.as_fd()).map_err(host)?;
             let Ok((process, found)) = os::peer(socket.as_fd()) else { continue };
-            if found == user
-                && let Ok(endpoint) = Endpoint::welcomed(socket, process)
-            {
+            if found != user {
+                turn_away(&socket, user, found);
+            } else if let Ok(endpoint) = Endpoint::welcomed(socket, process) {
                 return Ok(endpoint);
             }
         }
@@ -109,6 +115,20 @@ impl Drop for Listener {
         // Somebody may have taken it away already.
         drop(std::fs::remove_file(&self.path));
     }
+}
+
+/// Tells a node of another user why it is not served. It gets little time: whoever is no node of
+/// ours must not keep those that are waiting.
+fn turn_away(socket: &OwnedFd, user: u32, found: u32) {
+    // What it has sent is read, or the kernel would throw our answer away with it.
+    if matches!(os::wait_readable(socket.as_fd(), STRANGER_TIME), Ok(true)) {
+        let (mut bytes, mut fds) = (vec![0; MESSAGE_BYTES_MAX], Vec::new());
+        drop(os::receive(socket.as_fd(), &mut bytes, &mut fds));
+    }
+    let reason = format!("it serves nodes of user {user}, and this one is of user {found}");
+    let refusal = Message::Refusal(errors::to_bytes(&host(reason)));
+    // One that has gone away already needs no answer.
+    drop(os::send(socket.as_fd(), &refusal.to_bytes(), &[]));
 }
 
 /// The connection to the node, before the card is open. Made first of all in an agent's process.
@@ -175,6 +195,16 @@ impl Endpoint {
         self.node
     }
 
+    /// Tells the node that the PIN may be tried from here on. An agent that ends after this and
+    /// before it serves is not followed by another one, unless the PIN has worked before: some
+    /// libraries crash or hang where they mean that it is wrong.
+    ///
+    /// # Errors
+    /// If the node is gone; then the PIN need not be tried.
+    pub fn logs_in(&self) -> Result<(), Error> {
+        self.tell(&Message::LogsIn)
+    }
+
     /// Tells the node that there is nothing to serve, and why. After a permanent error it does not
     /// start an agent again: a wrong PIN must not be tried twice.
     ///
@@ -214,7 +244,7 @@ impl Endpoint {
         let workers = self.start_workers(keystore, workers_count)?;
         let workers_count = u32::try_from(workers_count).unwrap_or(u32::MAX);
         self.tell(&Message::Hello { workers_count, identity, notes })?;
-        let end = self.until_stop();
+        let end = self.until_stop(&**keystore);
         drain(workers)?;
         end
     }
@@ -240,10 +270,19 @@ impl Endpoint {
     }
 
     /// Beats until the node says stop or is gone.
-    fn until_stop(&self) -> Result<ServeEnd, Error> {
+    fn until_stop(&self, keystore: &dyn Keystore) -> Result<ServeEnd, Error> {
         let mut bytes = vec![0; MESSAGE_BYTES_MAX];
+        let mut report_at = Nanos::ZERO;
         loop {
             self.line.beat();
+            let now = clock::monotonic();
+            if now >= report_at
+                && let Some(report) = keystore.report()
+            {
+                report_at = now.after(REPORT_PAUSE);
+                // A node that has no room for it now gets the next one.
+                drop(self.tell(&Message::Report(Box::new(report))));
+            }
             if !os::wait_readable(self.socket.as_fd(), BEAT).map_err(host)? {
                 continue;
             }
@@ -297,7 +336,7 @@ impl Tile for Worker {
 
     /// Waits in the ring instead of parking: a worker has its thread for itself, and the ring's
     /// futex costs one wake-up where the runner's descriptor would cost three calls.
-    fn poll(&mut self, _now: clock::Nanos) -> Result<Progress, Fatal> {
+    fn poll(&mut self, _now: Nanos) -> Result<Progress, Fatal> {
         let limit = if self.is_stopping { Duration::ZERO } else { WORKER_SLEEP };
         let job = self.line.next(limit, &mut self.request);
         match job.map_err(|Nonsense(what)| protocol(what))? {
@@ -305,6 +344,8 @@ impl Tile for Worker {
             None => {}
             Some(job) => self.serve(&job)?,
         }
+        // A busy worker has other sessions beside its own that may be idle.
+        self.keystore.tend();
         Ok(Progress::Busy)
     }
 

@@ -17,8 +17,9 @@ use hufu_crypto::{
 use hufu_runtime::clock::{self, Nanos};
 
 use super::config::AgentConfig;
+use super::pace::Pace;
 use super::protocol::{self, AnswerHeader, Malformed, Op, RequestHeader};
-use super::ring::{Body, NodeEnd, Nonsense, Place, Waited};
+use super::ring::{Body, Habit, NodeEnd, Nonsense, Place, Waited};
 use super::status::AgentStatus;
 use super::{errors, os};
 use crate::error::Error;
@@ -35,6 +36,8 @@ pub(crate) const UNVERIFIED: &str = "Sign: a signature that does not verify";
 #[derive(Debug)]
 pub(crate) struct Generation {
     pub(crate) line: NodeEnd,
+    /// How long its answers take.
+    pace: Pace,
     /// Becomes readable when the agent has answered a polled call.
     pub(crate) waker: OwnedFd,
     /// By key handle of ours: the agent's own number, or why there is none.
@@ -45,9 +48,10 @@ pub(crate) struct Generation {
 }
 
 impl Generation {
-    pub(crate) const fn new(line: NodeEnd, waker: OwnedFd) -> Self {
+    pub(crate) fn new(line: NodeEnd, waker: OwnedFd) -> Self {
         Self {
             line,
+            pace: Pace::default(),
             waker,
             handles: Mutex::new(Vec::new()),
             asked_count: AtomicU64::new(0),
@@ -103,7 +107,7 @@ pub(crate) struct Event {
 }
 
 impl Event {
-    fn new() -> std::io::Result<Self> {
+    pub(crate) fn new() -> std::io::Result<Self> {
         Ok(Self { file: os::event()?, is_set: AtomicBool::new(false) })
     }
 
@@ -245,7 +249,8 @@ impl Shared {
             return Err(Error::QueueFull { waiting_count: line.open_count() });
         };
         line.request(&place, header(op, key, latest, false), request);
-        match line.wait(&place, latest, self.config.spin) {
+        let habit = Habit { op, pace: &generation.pace, spin: self.config.spin };
+        match line.wait(&place, latest, &habit) {
             Waited::Late => {
                 line.abandon(place);
                 Err(LATE)
@@ -270,9 +275,8 @@ impl Shared {
         handle: u32,
     ) -> Result<KeyHandle, Error> {
         let mut keys = self.keys();
-        let known = keys.iter().position(|other| key.is(&other.reference, other.usage));
-        if let Some(index) = known {
-            return Ok(handle_of(index));
+        if let Some(known) = place_of(&keys, key) {
+            return Ok(known);
         }
         let is_current = match &*locked(&self.service) {
             Service::Up(current) => Arc::ptr_eq(current, generation),
@@ -282,13 +286,33 @@ impl Shared {
             let reason = "the agent ended while the key was opened".to_owned();
             return Err(Error::Agent { reason });
         }
+        let handles_count = generation.handles_count();
+        assert_eq!(keys.len(), handles_count, "a handle for each key");
+        let place = self.add(&mut keys, key)?;
+        generation.add_handle(Ok(handle));
+        Ok(place)
+    }
+
+    /// Gives a key a handle that no agent has opened yet: the next one opens it before it comes
+    /// into service. Nothing while one is in service, which must be asked itself.
+    pub(crate) fn expect(&self, key: &Key) -> Result<Option<KeyHandle>, Error> {
+        let mut keys = self.keys();
+        if let Some(known) = place_of(&keys, key) {
+            return Ok(Some(known));
+        }
+        // An agent comes into service with the keys locked, so none does in between.
+        if matches!(&*locked(&self.service), Service::Up(_)) {
+            return Ok(None);
+        }
+        self.add(&mut keys, key).map(Some)
+    }
+
+    fn add(&self, keys: &mut Vec<Key>, key: &Key) -> Result<KeyHandle, Error> {
         if keys.len() >= KEYS_COUNT_MAX {
             let reason = format!("{KEYS_COUNT_MAX} keys are open already");
             return Err(Error::KeyUnsuitable { key: key.reference.clone(), reason });
         }
-        assert_eq!(keys.len(), generation.handles_count(), "a handle for each key");
         keys.push(key.clone());
-        generation.add_handle(Ok(handle));
         let known_keys = &self.provider.known_keys;
         if let Some(public) = &key.public {
             // Met twice it gets a table: it signs for as long as this node runs.
@@ -339,6 +363,10 @@ impl Key {
     pub(crate) fn is(&self, reference: &KeyReference, usage: Usage) -> bool {
         self.usage == usage && self.reference == *reference
     }
+}
+
+fn place_of(keys: &[Key], key: &Key) -> Option<KeyHandle> {
+    keys.iter().position(|other| key.is(&other.reference, other.usage)).map(handle_of)
 }
 
 pub(crate) fn handle_of(index: usize) -> KeyHandle {

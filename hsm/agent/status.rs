@@ -1,6 +1,7 @@
 //! How an agent does, for metrics, logs and `hufu hsm status`.
 
 use crate::keystore::CardIdentity;
+use crate::pool::CardReport;
 
 /// Where an agent stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -21,6 +22,10 @@ pub enum AgentState {
 }
 
 impl AgentState {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::Waiting, Self::Starting, Self::Serving, Self::Ending, Self::Refused, Self::Stopped];
+
     /// For metrics and logs.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -54,6 +59,8 @@ pub struct AgentStatus {
     pub kills_count: u64,
     /// Calls under way.
     pub open_calls_count: usize,
+    /// What the card of the present process counted, or of the last one; of about a second ago.
+    pub report: Option<CardReport>,
     /// Why the last process ended, or was not started.
     pub last_failure: Option<String>,
 }

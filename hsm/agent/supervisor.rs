@@ -18,7 +18,8 @@
 //! memory and waker the same way, and is over for us when the connection is.
 //!
 //! An agent that says that its card cannot be served for good (a wrong PIN before all) is not
-//! started again: each start would be one more attempt at the PIN.
+//! started again: each start would be one more attempt at the PIN. So it is with one that ends in
+//! any other way while it tries a PIN that has not worked before.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -51,6 +52,9 @@ const OPENING_TIME: Duration = Duration::from_millis(1);
 
 /// How long an agent that closed its socket may take to end.
 const CLOSED_TIME: Duration = Duration::from_millis(500);
+
+/// How many reports of an agent may be ahead of two a second, count: an agent of ours sends one.
+const REPORTS_AHEAD: u64 = 8;
 
 /// Messages taken from the socket in one poll at most, count.
 const MESSAGES_PER_POLL: usize = 4;
@@ -122,6 +126,7 @@ pub fn supervise(config: AgentConfig) -> Result<(Supervisor, AgentClient, Submit
         start_at: Some(Nanos::ZERO),
         failures_count: 0,
         looked: Nanos::ZERO,
+        is_pin_known: false,
         is_stopping: false,
     };
     let submitter = Submitter::new(Arc::clone(&shared));
@@ -139,6 +144,8 @@ pub struct Supervisor {
     /// Ends in a row without health between them.
     failures_count: u32,
     looked: Nanos,
+    /// An agent came into service, so that the PIN was right.
+    is_pin_known: bool,
     is_stopping: bool,
 }
 
@@ -148,9 +155,12 @@ struct Process {
     socket: OwnedFd,
     generation: Arc<Generation>,
     stage: Stage,
+    /// It said that it tries the PIN.
+    logs_in: bool,
     started: Nanos,
     serving_since: Option<Nanos>,
     closed_at: Option<Nanos>,
+    reports_count: u64,
     /// The last heartbeat that differed from the one before, and when.
     beat: (u32, Nanos),
 }
@@ -173,15 +183,17 @@ struct Trouble {
     error: Error,
     /// Whether no other agent may be tried.
     is_final: bool,
+    /// The agent said it itself: it knows what became of the PIN.
+    is_told: bool,
 }
 
 impl Trouble {
     fn passing(reason: impl Into<String>) -> Self {
-        Self { error: Error::Agent { reason: reason.into() }, is_final: false }
+        Self { error: Error::Agent { reason: reason.into() }, is_final: false, is_told: false }
     }
 
     const fn lasting(error: Error) -> Self {
-        Self { error, is_final: true }
+        Self { error, is_final: true, is_told: true }
     }
 
     /// In words, without what every error of an agent begins with.
@@ -194,7 +206,7 @@ impl Trouble {
 
     fn protocol(reason: impl std::fmt::Display) -> Self {
         let error = Error::AgentProtocol { reason: reason.to_string() };
-        Self { error, is_final: false }
+        Self { error, is_final: false, is_told: false }
     }
 }
 
@@ -239,7 +251,8 @@ impl Tile for Supervisor {
             if let Some(ended) = process.peer.ended() {
                 fds.readable(ended);
             }
-            if process.closed_at.is_none() {
+            // One that is being ended is not listened to, however much it has said.
+            if process.closed_at.is_none() && !matches!(process.stage, Stage::Ending) {
                 fds.readable(&process.socket);
             }
         }
@@ -308,14 +321,18 @@ impl Supervisor {
             let fds = [line.descriptor(), their_waker.as_fd()];
             os::send(socket.as_fd(), &welcome.to_bytes(), &fds)
         })?;
+        // An older kernel leaves it to who receives them to close them.
+        let _is_refused = [&waker, &socket].map(|end| os::refuse_descriptors(end.as_fd()));
         Ok(Process {
             peer,
             socket,
             generation: Arc::new(Generation::new(line, waker)),
             stage: Stage::Starting,
+            logs_in: false,
             started: now,
             serving_since: None,
             closed_at: None,
+            reports_count: 0,
             beat: (0, now),
         })
     }
@@ -343,7 +360,7 @@ impl Supervisor {
     }
 
     /// Takes in what the agent says over its socket.
-    fn hear(&self, process: &mut Process, now: Nanos) -> Result<(), Trouble> {
+    fn hear(&mut self, process: &mut Process, now: Nanos) -> Result<(), Trouble> {
         for _ in 0..MESSAGES_PER_POLL {
             if process.closed_at.is_some() || matches!(process.stage, Stage::Ending) {
                 break;
@@ -365,12 +382,18 @@ impl Supervisor {
                 Err(error) => return Err(Trouble::protocol(error)),
             };
             let message = Message::from_bytes(bytes.get(..count).unwrap_or_default());
-            self.take_in(process, message.map_err(|Malformed(what)| Trouble::protocol(what))?)?;
+            let message = message.map_err(|Malformed(what)| Trouble::protocol(what))?;
+            self.take_in(process, message, now)?;
         }
         Ok(())
     }
 
-    fn take_in(&self, process: &mut Process, message: Message) -> Result<(), Trouble> {
+    fn take_in(
+        &mut self,
+        process: &mut Process,
+        message: Message,
+        now: Nanos,
+    ) -> Result<(), Trouble> {
         match (message, &process.stage) {
             (Message::Hello { workers_count, identity, notes }, Stage::Starting) => {
                 let mut status = locked(&self.shared.status);
@@ -381,14 +404,33 @@ impl Supervisor {
                 status.workers_count = workers_count;
                 status.notes = notes;
                 drop(status);
+                self.is_pin_known = true;
                 process.stage = Stage::Opening(None);
                 Ok(())
             }
             (Message::Refusal(bytes), Stage::Starting) => {
                 let error = errors::from_bytes(&bytes);
                 let error = error.map_err(|Malformed(what)| Trouble::protocol(what))?;
+                // A token that was there is away now, and nobody has tried its PIN.
+                let is_known = locked(&self.shared.status).identity.is_some();
+                if is_known && matches!(error, Error::TokenMissing { .. }) {
+                    return Err(Trouble::passing(error.to_string()));
+                }
                 let is_final = error.class() == ErrorClass::Permanent;
-                Err(Trouble { error, is_final })
+                Err(Trouble { error, is_final, is_told: true })
+            }
+            (Message::LogsIn, Stage::Starting) if !process.logs_in => {
+                process.logs_in = true;
+                Ok(())
+            }
+            (Message::Report(report), Stage::Opening(_) | Stage::Serving | Stage::Stopping(_)) => {
+                process.reports_count += 1;
+                let age = now.duration_since(process.started).as_secs();
+                if process.reports_count > age.saturating_mul(2).saturating_add(REPORTS_AHEAD) {
+                    return Err(Trouble::protocol("more reports than anybody asked for"));
+                }
+                locked(&self.shared.status).report = Some(*report);
+                Ok(())
             }
             _ => Err(Trouble::protocol("a message out of turn")),
         }
@@ -502,7 +544,7 @@ impl Supervisor {
                 after: shown(public.as_ref()),
             })),
             Err(error) if error.class() == ErrorClass::Permanent => Ok(Err(error)),
-            Err(error) => Err(Trouble { error, is_final: false }),
+            Err(error) => Err(Trouble { error, is_final: false, is_told: true }),
         }
     }
 
@@ -511,6 +553,7 @@ impl Supervisor {
         if matches!(process.stage, Stage::Ending) {
             return;
         }
+        let trouble = self.judged(process, trouble);
         let reason = trouble.reason();
         self.note_failure(&trouble, AgentState::Ending);
         self.set_down(trouble.error);
@@ -518,6 +561,15 @@ impl Supervisor {
         process.peer.kill();
         locked(&self.shared.status).kills_count += 1;
         process.stage = Stage::Ending;
+    }
+
+    /// What ends an agent while it tries a PIN that never worked may be what the PIN brought about.
+    fn judged(&self, process: &Process, trouble: Trouble) -> Trouble {
+        let is_unclear = process.logs_in && matches!(process.stage, Stage::Starting);
+        if !is_unclear || self.is_pin_known || self.is_stopping || trouble.is_told {
+            return trouble;
+        }
+        Trouble::lasting(Error::PinUnanswered { reason: trouble.reason() })
     }
 
     fn note_failure(&mut self, trouble: &Trouble, state: AgentState) {
@@ -531,6 +583,7 @@ impl Supervisor {
         locked(&self.shared.status).process = None;
         if !matches!(process.stage, Stage::Ending) {
             let trouble = heard.unwrap_or_else(|| Trouble::passing(how));
+            let trouble = self.judged(process, trouble);
             let reason = trouble.reason();
             self.note_failure(&trouble, AgentState::Waiting);
             if !self.is_stopping {

@@ -1,9 +1,11 @@
 //! Node and agent in real processes: the test binary starts itself as the agent.
 
 mod card;
+mod expected;
 mod rogue;
 
 use std::ffi::OsString;
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -15,6 +17,7 @@ use hufu_crypto::{
 use hufu_runtime::clock::{self, Nanos};
 use hufu_runtime::wake::Parker;
 
+use super::protocol::Message;
 use super::*;
 use crate::error::{Error, ErrorClass, TriesLeft};
 use crate::keystore::{KeyHandle, KeyReference, Keystore, Usage, WRAPPED_BYTES_MAX};
@@ -124,6 +127,7 @@ fn run_agent(mode: &str) -> Result<(), Error> {
     assert_eq!(endpoint.node(), std::os::unix::process::parent_id());
     match mode.split_once(':').unwrap_or((mode, "")) {
         ("soft", card) => {
+            endpoint.logs_in()?;
             let card: Arc<dyn Keystore> = Arc::new(SoftCard::new(card));
             endpoint.serve(&card, 3, vec!["not boxed in".to_owned()]).map(drop)
         }
@@ -132,11 +136,110 @@ fn run_agent(mode: &str) -> Result<(), Error> {
         }
         ("absent", _) => endpoint
             .refuse(&Error::TokenMissing { wanted: "serial 1".into(), found: "nothing".into() }),
+        ("lost", marker) => {
+            // Away the second and the third time.
+            let starts_count = std::fs::read(marker).map_or(0, |bytes| bytes.len());
+            std::fs::write(marker, vec![0; starts_count + 1]).unwrap();
+            if (1..=2).contains(&starts_count) {
+                let (wanted, found) = ("serial 1".into(), "nothing".into());
+                return endpoint.refuse(&Error::TokenMissing { wanted, found });
+            }
+            let card: Arc<dyn Keystore> = Arc::new(SoftCard::new(""));
+            endpoint.serve(&card, 3, Vec::new()).map(drop)
+        }
         ("throttled", _) => endpoint.refuse(&Error::QueueFull { waiting_count: 1 }),
         ("crash", _) => std::process::abort(),
+        ("loud", _) => {
+            eprintln!("2026-01-01T00:00:00Z ERROR a line that no node wrote");
+            endpoint.serve(&(Arc::new(SoftCard::new("")) as Arc<dyn Keystore>), 1, Vec::new())?;
+            Ok(())
+        }
+        ("login", how) => log_in(&endpoint, how),
         ("rogue", how) => rogue::run(&endpoint, how),
         _ => panic!("mode {mode}"),
     }
+}
+
+/// An agent that ends while it tries the PIN, at once or after it has served once.
+fn log_in(endpoint: &Endpoint, how: &str) -> Result<(), Error> {
+    endpoint.logs_in()?;
+    let (how, marker) = how.split_once('@').unwrap_or((how, ""));
+    match how {
+        "hangs" => loop {
+            Parker::new().unwrap().wait_until(None, || false).unwrap();
+        },
+        "closes" => os::shut(endpoint.socket.as_fd()),
+        "twice" => endpoint.logs_in()?,
+        "later" if !Path::new(marker).exists() => {
+            std::fs::write(marker, b"x").unwrap();
+            let identity = SoftCard::new("").identity(Nanos::MAX)?;
+            let hello = Message::Hello { workers_count: 1, identity, notes: Vec::new() };
+            os::send(endpoint.socket.as_fd(), &hello.to_bytes(), &[]).unwrap();
+        }
+        _ => {}
+    }
+    std::process::abort()
+}
+
+#[test]
+fn an_agent_that_ends_while_it_tries_a_pin_is_not_followed_by_another_attempt() {
+    for (how, words) in [
+        ("dies", "signal: 6"),
+        ("hangs", "not ready"),
+        ("closes", "signal: 6"),
+        ("twice", "out of turn"),
+    ] {
+        let mut config = config(&format!("login:{how}"));
+        config.start_time = Duration::from_millis(700);
+        let (agent, _submitter) = Agent::start(config).unwrap();
+        let client = agent.client().clone();
+        let error = client.wait_ready(patience()).unwrap_err();
+        assert!(
+            matches!(&error, Error::PinUnanswered { reason } if reason.contains(words)),
+            "{error}"
+        );
+        assert_eq!(error.class(), ErrorClass::Permanent);
+        let mut parker = Parker::new().unwrap();
+        let later = clock::monotonic().after(Duration::from_millis(300));
+        parker.wait_until(Some(later), || client.status().starts_count > 1).unwrap();
+        let status = client.status();
+        assert_eq!((status.state, status.starts_count), (AgentState::Refused, 1), "{how}");
+        agent.stop().unwrap();
+        assert_eq!(client.status().state, AgentState::Stopped);
+    }
+    // A PIN that worked once is right, whatever ends the agents that come later.
+    let folder = tempfile::tempdir().unwrap();
+    let mode = format!("login:later@{}", folder.path().join("once").display());
+    let (agent, _submitter) = Agent::start(config(&mode)).unwrap();
+    until("several starts", || agent.client().status().starts_count >= 4);
+    agent.stop().unwrap();
+}
+
+#[test]
+fn the_kernel_ends_an_agent_before_its_node_where_memory_is_short() {
+    let (agent, _submitter) = start("soft");
+    let points = |process: String| -> i32 {
+        let text = std::fs::read_to_string(format!("/proc/{process}/oom_score_adj")).unwrap();
+        text.trim().parse().unwrap()
+    };
+    let process = agent.client().status().process.unwrap().to_string();
+    assert_eq!(points(process), (points("self".to_owned()) + 500).min(1_000));
+    agent.stop().unwrap();
+}
+
+#[test]
+fn an_agent_has_no_hold_of_its_node_s_log() {
+    let output = node("loud").output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("the node's own line") && !said.contains("no node wrote"), "{said}");
+}
+
+fn node_with_a_loud_agent() {
+    eprintln!("the node's own line");
+    let (agent, _submitter) = start("loud");
+    open(agent.client());
+    agent.stop().unwrap();
 }
 
 #[test]
@@ -543,6 +646,7 @@ fn as_node() {
     match std::env::var(ROLE).as_deref() {
         Ok("leaks") => node_that_restarts(),
         Ok("orphans") => node_that_is_killed(),
+        Ok("loud") => node_with_a_loud_agent(),
         _ => {}
     }
 }

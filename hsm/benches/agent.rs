@@ -4,6 +4,11 @@
 //! `cargo bench -p hufu-hsm --bench agent`. Caller and agent are on a core each; one call is under
 //! way at a time. `random` is the bare way there and back; `sign` adds the second verification in
 //! software, which is also measured alone.
+//!
+//! - `spinning`: both sides spin as long as it takes.
+//! - `frequent`: one call after the other, and both sides spin [`SPIN_SHORT`] at most.
+//! - `parked`: the same with a millisecond between calls, so that both cores have gone to sleep.
+//! - `asleep`: the same, and nobody spins at all: what two wake-ups cost, for comparison.
 
 #![allow(clippy::unwrap_used, reason = "a measurement that cannot be made ends the program")]
 #![allow(clippy::print_stdout, reason = "the result is what it prints")]
@@ -16,11 +21,15 @@ use hufu_crypto::{
     Backend, Digest, PublicKey, Signature, Signer, SoftwareSigner, Verdict, VerifyItem,
     software_provider_with,
 };
-use hufu_hsm::agent::{Agent, AgentConfig, AgentSource, Endpoint};
-use hufu_hsm::keystore::WRAPPED_BYTES_MAX;
-use hufu_hsm::{CardIdentity, Error, KeyHandle, KeyReference, Keystore, Usage};
+use hufu_hsm::agent::{Agent, AgentConfig, AgentSource, Endpoint, SPIN_SHORT};
+use hufu_hsm::{Error, KeyReference, Keystore, Usage};
 use hufu_runtime::clock::{self, Nanos};
 use hufu_runtime::placement::{CoreSet, pin_current_thread};
+
+#[path = "../tests/double/signing.rs"]
+mod signing;
+
+use signing::{SigningCard, SignsOnly};
 
 const ROLE: &str = "HUFU_BENCH_AGENT";
 
@@ -29,22 +38,44 @@ const CARD_TIME: Duration = Duration::from_micros(30);
 
 const CALLS_COUNT: usize = 20_000;
 
-/// The most that the agent may add at the median, spinning and parked, in nanoseconds.
-const GATES: [(&str, u64); 2] = [("spinning", 15_000), ("parked", 60_000)];
+/// Calls that have a pause before them.
+const CALLS_APART_COUNT: usize = 2_000;
+
+const PAUSE: Duration = Duration::from_millis(1);
+
+/// How both sides wait, and the most that the agent may add at the median, in nanoseconds.
+struct Mode {
+    name: &'static str,
+    spin: Duration,
+    pause: Duration,
+    gate: Option<u64>,
+}
+
+const MODES: [Mode; 4] = [
+    Mode {
+        name: "spinning",
+        spin: Duration::from_millis(5),
+        pause: Duration::ZERO,
+        gate: Some(15_000),
+    },
+    Mode { name: "frequent", spin: SPIN_SHORT, pause: Duration::ZERO, gate: Some(60_000) },
+    Mode { name: "parked", spin: SPIN_SHORT, pause: PAUSE, gate: Some(60_000) },
+    Mode { name: "asleep", spin: Duration::ZERO, pause: PAUSE, gate: None },
+];
 
 fn main() -> ExitCode {
     if std::env::var(ROLE).is_ok() {
         return agent();
     }
     // Cargo hands its own words to a bench; they mean nothing here.
-    let is_within = GATES.map(|(mode, gate)| measure(mode, gate));
-    if is_within == [true; 2] { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    let is_within = MODES.iter().map(measure).fold(true, |all, one| all & one);
+    if is_within { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn agent() -> ExitCode {
     let endpoint = Endpoint::inherited().unwrap();
     pin(1);
-    let card: Arc<dyn Keystore> = Arc::new(Card::new());
+    let card: Arc<dyn Keystore> = Arc::new(SigningCard("bench", Card::new()));
     endpoint.serve(&card, 2, Vec::new()).unwrap();
     ExitCode::SUCCESS
 }
@@ -54,39 +85,39 @@ fn pin(core: usize) {
     drop(pin_current_thread(&CoreSet::new(&[core])));
 }
 
-fn measure(mode: &str, gate: u64) -> bool {
+fn measure(mode: &Mode) -> bool {
     pin(0);
     let program = std::env::current_exe().unwrap();
     let environment = vec![(ROLE.into(), "1".into())];
     let source = AgentSource::Start { program, arguments: Vec::new(), environment };
     let mut config = AgentConfig::new("bench", source);
-    let spin = if mode == "parked" { Duration::ZERO } else { Duration::from_millis(5) };
-    (config.spin, config.worker_spin) = (spin, spin);
+    (config.spin, config.worker_spin) = (mode.spin, mode.spin);
     let (agent, _submitter) = Agent::start(config).unwrap();
     let client = agent.client();
     client.wait_ready(Nanos::MAX).unwrap();
     let key = client.open_key(&KeyReference::Index(1), Usage::Sign, Nanos::MAX).unwrap();
-    let card = Card::new();
+    let card = SigningCard("bench", Card::new());
 
-    let digest = card.digest;
+    let digest = card.1.digest;
     let mut bytes = [0; 32];
     let mut signature = [Signature([0; 64])];
-    let bare = quantiles(|| card.random(&mut bytes, Nanos::MAX).unwrap());
-    let far = quantiles(|| client.random(&mut bytes, Nanos::MAX).unwrap());
-    let here = quantiles(|| {
+    let bare = quantiles(mode.pause, || card.random(&mut bytes, Nanos::MAX).unwrap());
+    let far = quantiles(mode.pause, || client.random(&mut bytes, Nanos::MAX).unwrap());
+    let here = quantiles(mode.pause, || {
         card.sign_sm2(key, &[digest], &mut signature, Nanos::MAX).unwrap();
     });
-    let there = quantiles(|| {
+    let there = quantiles(mode.pause, || {
         client.sign_sm2(key, &[digest], &mut signature, Nanos::MAX).unwrap();
     });
     let provider = software_provider_with(Backend::best(), 0);
-    let item = VerifyItem { key: &card.public, digest, signature: &signature[0] };
-    let verified = quantiles(|| {
+    let item = VerifyItem { key: &card.1.public, digest, signature: &signature[0] };
+    let verified = quantiles(mode.pause, || {
         assert_eq!(provider.verifier.verify(item), Verdict::Valid);
     });
     let added = far[0].saturating_sub(bare[0]);
     let micros = |nanos: u64| format!("{}.{:01}", nanos / 1_000, nanos % 1_000 / 100);
-    println!("agent::call/mode={mode} calls={CALLS_COUNT} (us: p50 p99 p99.9)");
+    let count = calls_count(mode.pause);
+    println!("agent::call/mode={} calls={count} (us: p50 p99 p99.9)", mode.name);
     for (name, row) in [
         ("random, direct", bare),
         ("random, agent", far),
@@ -97,20 +128,27 @@ fn measure(mode: &str, gate: u64) -> bool {
         println!("  {name:<30} {:>8} {:>8} {:>8}", micros(row[0]), micros(row[1]), micros(row[2]));
     }
     let with_verification = there[0].saturating_sub(here[0]);
+    let gate = mode.gate.map_or_else(String::new, |gate| format!(", at most {} us", micros(gate)));
     println!(
-        "  added at p50: {} us, at most {} us; with the second verification {} us",
+        "  added at p50: {} us{gate}; with the second verification {} us",
         micros(added),
-        micros(gate),
         micros(with_verification),
     );
     agent.stop().unwrap();
-    added <= gate
+    mode.gate.is_none_or(|gate| added <= gate)
+}
+
+const fn calls_count(pause: Duration) -> usize {
+    if pause.is_zero() { CALLS_COUNT } else { CALLS_APART_COUNT }
 }
 
 /// p50, p99 and p99.9 in nanoseconds.
-fn quantiles(mut call: impl FnMut()) -> [u64; 3] {
-    let mut times: Vec<u64> = (0..CALLS_COUNT)
+fn quantiles(pause: Duration, mut call: impl FnMut()) -> [u64; 3] {
+    let mut times: Vec<u64> = (0..calls_count(pause))
         .map(|_| {
+            if !pause.is_zero() {
+                std::thread::park_timeout(pause);
+            }
             let before = clock::monotonic();
             call();
             clock::monotonic().since(before)
@@ -143,63 +181,17 @@ impl Card {
     }
 }
 
-fn none<T>(what: &'static str) -> Result<T, Error> {
-    Err(Error::Refused { what, reason: "not measured".to_owned() })
-}
-
-impl Keystore for Card {
-    fn identity(&self, _deadline: Nanos) -> Result<CardIdentity, Error> {
-        Ok(CardIdentity {
-            library_manufacturer: "bench".to_owned(),
-            library_version: (1, 0),
-            token_label: String::new(),
-            token_manufacturer: String::new(),
-            token_model: String::new(),
-            token_serial: String::new(),
-            firmware_version: (0, 0),
-            hardware_version: (0, 0),
-        })
+impl SignsOnly for Card {
+    fn public(&self) -> PublicKey {
+        self.public
     }
 
-    fn open_key(&self, _: &KeyReference, _: Usage, _: Nanos) -> Result<KeyHandle, Error> {
-        Ok(KeyHandle(0))
-    }
-
-    fn public_key(&self, _key: KeyHandle) -> Result<PublicKey, Error> {
-        Ok(self.public)
-    }
-
-    fn sign_sm2(
-        &self,
-        _key: KeyHandle,
-        _digests: &[Digest],
-        signatures: &mut [Signature],
-        _deadline: Nanos,
-    ) -> Result<(), Error> {
+    fn sign(&self, _digests: &[Digest], signatures: &mut [Signature]) {
         self.work();
         signatures.fill(self.signature);
-        Ok(())
     }
 
-    fn sm2_decrypt(&self, _: KeyHandle, _: &[u8], _: &mut [u8], _: Nanos) -> Result<usize, Error> {
-        none("ciphertext")
-    }
-
-    fn wrap(
-        &self,
-        _: KeyHandle,
-        _: &[u8; 32],
-        _: &mut [u8; WRAPPED_BYTES_MAX],
-        _: Nanos,
-    ) -> Result<usize, Error> {
-        none("secret")
-    }
-
-    fn unwrap(&self, _: KeyHandle, _: &[u8], _: &mut [u8; 32], _: Nanos) -> Result<(), Error> {
-        none("wrapped secret")
-    }
-
-    fn random(&self, bytes: &mut [u8], _deadline: Nanos) -> Result<(), Error> {
+    fn fill(&self, bytes: &mut [u8]) -> Result<(), Error> {
         self.work();
         bytes.fill(1);
         Ok(())

@@ -205,21 +205,12 @@ pub fn generate_pair(
             return Err(Error::KeyUnsuitable { key: name.reference(), reason });
         }
     };
-    let common = |class: u64| {
-        vec![
-            Attribute::number(ck::CKA_CLASS, class),
-            Attribute::number(ck::CKA_KEY_TYPE, profile.sm2.key_type),
-            Attribute::bool(ck::CKA_TOKEN, name.is_kept),
-            Attribute::text(ck::CKA_LABEL, name.label),
-            Attribute::bytes(ck::CKA_ID, name.id),
-        ]
-    };
-    let mut public = common(ck::CKO_PUBLIC_KEY);
+    let mut public = name.common(ck::CKO_PUBLIC_KEY, profile.sm2.key_type);
     public.push(Attribute::bool(checks, true));
     if profile.sm2.curve == Curve::Oid {
         public.push(Attribute::bytes(ck::CKA_EC_PARAMS, &Curve::OID_DER));
     }
-    let mut private = common(ck::CKO_PRIVATE_KEY);
+    let mut private = name.common(ck::CKO_PRIVATE_KEY, profile.sm2.key_type);
     private.push(Attribute::bool(uses, true));
     private.extend(guarded(class));
     let (public, private) =
@@ -253,15 +244,9 @@ pub fn generate_wrapping_key(
         let reason = format!("profile {} has no SM4", profile.name);
         return Err(Error::KeyUnsuitable { key: name.reference(), reason });
     };
-    let mut template = vec![
-        Attribute::number(ck::CKA_CLASS, ck::CKO_SECRET_KEY),
-        Attribute::number(ck::CKA_KEY_TYPE, sm4.key_type),
-        Attribute::bool(ck::CKA_TOKEN, name.is_kept),
-        Attribute::bool(ck::CKA_ENCRYPT, true),
-        Attribute::bool(ck::CKA_DECRYPT, true),
-        Attribute::text(ck::CKA_LABEL, name.label),
-        Attribute::bytes(ck::CKA_ID, name.id),
-    ];
+    let mut template = name.common(ck::CKO_SECRET_KEY, sm4.key_type);
+    template.push(Attribute::bool(ck::CKA_ENCRYPT, true));
+    template.push(Attribute::bool(ck::CKA_DECRYPT, true));
     template.extend(guarded(class));
     if sm4.generate_with_length {
         template.push(Attribute::number(ck::CKA_VALUE_LEN, 16));
@@ -272,6 +257,82 @@ pub fn generate_wrapping_key(
         return Err(error);
     }
     Ok(FoundKey { object, public: None, wants_pin: false })
+}
+
+/// Label and id under which a new key will be found by `reference` on this profile's cards.
+///
+/// # Errors
+/// [`Error::KeyUnsuitable`] if they tell keys apart in another way.
+pub fn name_of(profile: &Profile, reference: &KeyReference) -> Result<(String, Vec<u8>), Error> {
+    let unsuitable = |way: &str| {
+        let reason = format!("profile {} tells keys apart {way}", profile.name);
+        Err(Error::KeyUnsuitable { key: reference.clone(), reason })
+    };
+    match (profile.quirks.key_naming, reference) {
+        (KeyNaming::Attributes, KeyReference::Label(label)) => {
+            Ok((label.clone(), label.as_bytes().to_vec()))
+        }
+        (KeyNaming::Attributes, KeyReference::Id(id)) => {
+            Ok((id.iter().map(|byte| format!("{byte:02x}")).collect(), id.clone()))
+        }
+        (KeyNaming::Attributes, KeyReference::Index(_)) => unsuitable("by object or id"),
+        (KeyNaming::IndexBigEndian, KeyReference::Index(index)) => {
+            Ok((index.to_string(), index.to_be_bytes().to_vec()))
+        }
+        (_, KeyReference::Index(index)) => Ok((index.to_string(), index.to_le_bytes().to_vec())),
+        (_, _) => unsuitable("by x-index"),
+    }
+}
+
+/// What an SM2 pair or a wrapping key that comes in wrapped is to be.
+///
+/// # Errors
+/// [`Error::KeyUnsuitable`] without SM4 in the profile.
+pub(crate) fn template_of_unwrapped(
+    profile: &Profile,
+    name: &KeyName<'_>,
+    usage: Usage,
+    class: KeyClass,
+) -> Result<Vec<Attribute>, Error> {
+    let (object_class, key_type, uses): (u64, u64, &[u64]) = match usage {
+        Usage::Sign => (ck::CKO_PRIVATE_KEY, profile.sm2.key_type, &[ck::CKA_SIGN]),
+        Usage::Decrypt => (ck::CKO_PRIVATE_KEY, profile.sm2.key_type, &[ck::CKA_DECRYPT]),
+        Usage::Wrap => {
+            let reason = format!("profile {} has no SM4", profile.name);
+            let none = Error::KeyUnsuitable { key: name.reference(), reason };
+            let key_type = profile.sm4.as_ref().ok_or(none)?.key_type;
+            (ck::CKO_SECRET_KEY, key_type, &[ck::CKA_ENCRYPT, ck::CKA_DECRYPT])
+        }
+    };
+    let mut template = name.common(object_class, key_type);
+    template.extend(uses.iter().map(|usage| Attribute::bool(*usage, true)));
+    template.extend(guarded(class));
+    Ok(template)
+}
+
+/// What the public half of a pair that comes in is.
+pub(crate) fn template_of_public(
+    profile: &Profile,
+    name: &KeyName<'_>,
+    usage: Usage,
+    public: &PublicKey,
+) -> Vec<Attribute> {
+    let sm2 = &profile.sm2;
+    let checks = if usage == Usage::Sign { ck::CKA_VERIFY } else { ck::CKA_ENCRYPT };
+    let mut template = name.common(ck::CKO_PUBLIC_KEY, sm2.key_type);
+    template.push(Attribute::bool(checks, true));
+    if sm2.curve == Curve::Oid {
+        template.push(Attribute::bytes(ck::CKA_EC_PARAMS, &Curve::OID_DER));
+    }
+    let point = sm2.point_form.write(public);
+    let kind = sm2.point_attribute.unwrap_or(ck::CKA_EC_POINT);
+    match (sm2.point_y_attribute, point.split_at_checked(point.len() / 2)) {
+        (Some(y_kind), Some((x, y))) => {
+            template.extend([Attribute::bytes(kind, x), Attribute::bytes(y_kind, y)]);
+        }
+        _ => template.push(Attribute::bytes(kind, &point)),
+    }
+    template
 }
 
 /// What a new key is called.
@@ -286,6 +347,17 @@ pub struct KeyName<'a> {
 }
 
 impl KeyName<'_> {
+    /// What every key begins with.
+    fn common(&self, class: u64, key_type: u64) -> Vec<Attribute> {
+        vec![
+            Attribute::number(ck::CKA_CLASS, class),
+            Attribute::number(ck::CKA_KEY_TYPE, key_type),
+            Attribute::bool(ck::CKA_TOKEN, self.is_kept),
+            Attribute::text(ck::CKA_LABEL, self.label),
+            Attribute::bytes(ck::CKA_ID, self.id),
+        ]
+    }
+
     fn reference(&self) -> KeyReference {
         KeyReference::Label(self.label.to_owned())
     }

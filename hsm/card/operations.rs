@@ -1,6 +1,8 @@
 //! What is done with a key in one session, by the card's profile: e in, `r || s` out.
 
-use hufu_crypto::{Digest, Hmac, Signature, hkdf};
+use hufu_crypto::{
+    Digest, Hmac, IDENTITY_DEFAULT, Signature, hkdf, identity_digest, message_digest,
+};
 use zeroize::Zeroizing;
 
 use super::keys::FoundKey;
@@ -32,6 +34,40 @@ pub fn sign(
     sign_bytes(session, sign, key, pin, &digest.0)
 }
 
+/// A signature of a message by the signer's identity, through a mechanism of any input: for cards
+/// that do not take e, and for those who certify the others. **Not verified.**
+///
+/// # Errors
+/// As [`sign`]; [`Error::Refused`] where the mechanism signs for another identity, or without one.
+pub fn sign_message(
+    session: &Session,
+    sign: &Sign,
+    key: &FoundKey,
+    pin: Option<&Pin>,
+    identity: &[u8],
+    message: &[u8],
+) -> Result<(Signature, Option<Oddity>), Error> {
+    let refused =
+        |reason: &str| Err(Error::Refused { what: "a message to sign", reason: reason.to_owned() });
+    match sign.input {
+        SignInput::PrehashedE => {
+            let reason = "it has none".to_owned();
+            let public = key.public.ok_or(Error::AnswerMalformed { what: "public key", reason })?;
+            let e = message_digest(&identity_digest(identity, &public), message);
+            sign_bytes(session, sign, key, pin, &e.0)
+        }
+        SignInput::MessageWithParameterZ => {
+            let mechanism = Mechanism::with(sign.mechanism, identity);
+            sign_by(session, sign, &mechanism, key, pin, message)
+        }
+        SignInput::MessageWithDefaultZ if identity == IDENTITY_DEFAULT => {
+            sign_bytes(session, sign, key, pin, message)
+        }
+        SignInput::MessageWithDefaultZ => refused("the mechanism knows the default identity only"),
+        SignInput::MessageWithoutZ => refused("the mechanism leaves Z out: that is not SM2"),
+    }
+}
+
 /// As [`sign`], for a mechanism of any input, which is handed over as it is.
 ///
 /// # Errors
@@ -43,11 +79,21 @@ pub fn sign_bytes(
     pin: Option<&Pin>,
     input: &[u8],
 ) -> Result<(Signature, Option<Oddity>), Error> {
-    let mechanism = Mechanism::bare(sign.mechanism);
+    sign_by(session, sign, &Mechanism::bare(sign.mechanism), key, pin, input)
+}
+
+fn sign_by(
+    session: &Session,
+    sign: &Sign,
+    mechanism: &Mechanism<'_>,
+    key: &FoundKey,
+    pin: Option<&Pin>,
+    input: &[u8],
+) -> Result<(Signature, Option<Oddity>), Error> {
     let mut answer = [0; 2 * SIGNATURE_BYTES_MAX];
     let size = match pin.filter(|_| key.wants_pin) {
-        Some(pin) => session.sign_with_pin(&mechanism, key.object, pin, input, &mut answer)?,
-        None => session.sign(&mechanism, key.object, input, &mut answer)?,
+        Some(pin) => session.sign_with_pin(mechanism, key.object, pin, input, &mut answer)?,
+        None => session.sign(mechanism, key.object, input, &mut answer)?,
     };
     let read = sign.output.read(answer.get(..size).unwrap_or_default())?;
     Ok((read.signature, read.oddity))
@@ -219,7 +265,7 @@ fn modes(sm4: &Sm4) -> impl Iterator<Item = ([u8; 4], u64)> {
 
 fn mechanism(form: [u8; 4], code: u64, start: &[u8; START_BYTES]) -> Mechanism<'_> {
     let parameter: &[u8] = if form == FORM_CBC { start } else { &[] };
-    Mechanism { code, parameter }
+    Mechanism::with(code, parameter)
 }
 
 /// The check of a wrapped secret over all that stands before it.

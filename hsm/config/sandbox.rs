@@ -20,6 +20,7 @@ use serde::Deserialize;
 use super::{CardConfig, ProfileChoice};
 use crate::Error;
 use crate::agent::sandbox::SandboxConfig;
+use crate::card::identity;
 use crate::pin::PinSource;
 
 /// The highest capability there is room for (`capabilities(7)`: 64 bits).
@@ -29,7 +30,7 @@ const CAPABILITY_MAX: u8 = 63;
 const CREDENTIALS_VARIABLE: &str = "CREDENTIALS_DIRECTORY";
 
 /// The table, as it is written.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Written {
     pub(super) environment: BTreeMap<String, String>,
@@ -45,7 +46,7 @@ pub(super) struct Written {
 }
 
 /// Ports that may be connected to.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(untagged)]
 enum Ports {
     These(Vec<u16>),
@@ -100,12 +101,12 @@ impl Written {
 
 impl CardConfig {
     /// What this card's agent may touch: what the file says, its library, its PIN, and the file
-    /// that says which card it was. The folder of that one may be written only where there is no
-    /// such file yet, since the first card is written down.
+    /// that says which card it was. That one may be written only where no card is in it yet; it is
+    /// made here if it is not there, so that nothing else of its folder need be writable.
     ///
     /// # Errors
     /// [`Error::PinUnreadable`] where the PIN is to come from a descriptor: an agent is handed
-    /// none.
+    /// none. [`Error::IdentityFile`] if that file cannot be made or read.
     pub fn agent_sandbox(&self) -> Result<SandboxConfig, Error> {
         let mut sandbox = self.sandbox.clone();
         let module = self.module.canonicalize().unwrap_or_else(|_| self.module.clone());
@@ -120,6 +121,8 @@ impl CardConfig {
                 sandbox.environment.push(CREDENTIALS_VARIABLE.into());
                 sandbox.readable.extend(std::env::var_os(CREDENTIALS_VARIABLE).map(PathBuf::from));
             }
+            // The library asks for it, through the reader.
+            PinSource::Pad => {}
             PinSource::Descriptor(_) => {
                 let reason = "an agent holds no descriptor of who started it: use pin_file or \
                               pin_credential";
@@ -127,10 +130,10 @@ impl CardConfig {
                 return Err(Error::PinUnreadable { source_name, reason: reason.to_owned() });
             }
         }
-        if self.identity_file.exists() {
-            sandbox.readable.push(self.identity_file.clone());
+        if identity::place(&self.identity_file, sandbox.user)? {
+            sandbox.writable.push(self.identity_file.clone());
         } else {
-            sandbox.writable.push(folder_of(&self.identity_file));
+            sandbox.readable.push(self.identity_file.clone());
         }
         Ok(sandbox)
     }
@@ -147,6 +150,10 @@ mod tests {
 
     const GOOD: &str = "name = \"card-0\"\nmodule = \"/opt/vendor/lib.so\"\nslot = 0\n";
 
+    const CARD: &str = "library_manufacturer = \"\"\nlibrary_version = [1, 0]\n\
+        token_label = \"a\"\ntoken_manufacturer = \"\"\ntoken_model = \"\"\ntoken_serial = \"1\"\n\
+        firmware_version = [1, 0]\nhardware_version = [1, 0]\n";
+
     fn parse(more: &str, folder: &Path) -> Result<CardConfig, super::super::ConfigError> {
         CardConfig::parse(&format!("{GOOD}{more}"), &folder.join("card.toml"))
     }
@@ -155,21 +162,28 @@ mod tests {
     fn an_agent_may_touch_what_the_file_names_and_what_it_needs_itself() {
         let folder = tempfile::tempdir().unwrap();
         let text = "pin_file = \"pin\"\n[sandbox]\nenvironment = { VENDOR = \"v\" }\n\
-                    writable = [\"store\"]\ntcp_ports = [8008]\nuser = 998\ngroup = 997\n";
+                    writable = [\"store\"]\ntcp_ports = [8008]\n";
         let config = parse(text, folder.path()).unwrap();
         let sandbox = config.agent_sandbox().unwrap();
         assert!(sandbox.environment.contains(&"VENDOR".into()));
         assert_eq!(sandbox.tcp_ports, Some(vec![8008]));
-        assert_eq!(sandbox.user, Some((998, 997)));
         for path in ["/opt/vendor", folder.path().join("pin").to_str().unwrap()] {
             assert!(sandbox.readable.contains(&path.into()), "{path}: {sandbox:?}");
         }
-        let before = [folder.path().join("store"), folder.path().to_owned()];
-        assert_eq!(sandbox.writable, before, "the first card is written down");
-        std::fs::write(&config.identity_file, "").unwrap();
+        let before = [folder.path().join("store"), config.identity_file.clone()];
+        assert_eq!(sandbox.writable, before, "the first card is written down, and nothing else");
+        std::fs::write(&config.identity_file, CARD).unwrap();
         let sandbox = config.agent_sandbox().unwrap();
         assert_eq!(sandbox.writable, before[..1], "another one is not");
         assert!(sandbox.readable.contains(&config.identity_file));
+    }
+
+    #[test]
+    fn another_user_is_both_user_and_group() {
+        let with =
+            |text: &str| parse(&format!("pin_file = \"pin\"\n[sandbox]\n{text}"), Path::new("/"));
+        assert_eq!(with("user = 998\ngroup = 997\n").unwrap().sandbox.user, Some((998, 997)));
+        assert!(with("group = 997\n").unwrap_err().to_string().contains("both or neither"));
     }
 
     #[test]

@@ -1,6 +1,9 @@
 use std::sync::Mutex;
 
-use hufu_crypto::{SoftwareSigner, Verdict, VerifyItem, software_provider};
+use hufu_crypto::{
+    IDENTITY_DEFAULT, SoftwareSigner, Verdict, VerifyItem, identity_digest, message_digest,
+    software_provider,
+};
 
 use super::*;
 use crate::error::TriesLeft;
@@ -77,6 +80,19 @@ impl Witness for Told {
     }
 }
 
+/// A signer whose generator has no entropy.
+struct Dry(SoftwareSigner);
+
+impl Signer for Dry {
+    fn public_key(&self) -> &PublicKey {
+        self.0.public_key()
+    }
+
+    fn sign(&self, _: &Digest) -> Result<Signature, hufu_crypto::Error> {
+        Err(hufu_crypto::Error::Signing)
+    }
+}
+
 /// One error of each class and kind that a signature can meet.
 fn errors() -> Vec<Error> {
     let call = |rv: u64, class| Error::Call { function: "C_Sign", rv: Rv(rv), class };
@@ -105,10 +121,13 @@ fn card(errors: Vec<Error>) -> CardKey {
     CardKey::new(store, KeyHandle(0)).unwrap()
 }
 
-const DIGEST: Digest = Digest([7; 32]);
+/// e of one message, which covers the key.
+fn digest_of(key: &PublicKey) -> Digest {
+    message_digest(&identity_digest(IDENTITY_DEFAULT, key), b"any message")
+}
 
 fn is_of(signed: &Signed, key: &PublicKey) -> bool {
-    let item = VerifyItem { key, digest: DIGEST, signature: &signed.signature };
+    let item = VerifyItem { key, digest: digest_of(key), signature: &signed.signature };
     software_provider().verifier.verify(item) == Verdict::Valid
 }
 
@@ -118,12 +137,12 @@ fn no_error_of_a_card_becomes_a_signature_of_an_hsm_only_key() {
         let text = error.to_string();
         let told = Told::default();
         let key = Custodian::HsmOnly { card: card(vec![error]) };
-        let refused = key.sign(&DIGEST, Nanos::MAX, &told).unwrap_err();
+        let refused = key.sign(&digest_of, Nanos::MAX, &told).unwrap_err();
         assert!(matches!(refused, CustodyError::Card { custody: Custody::HsmOnly, .. }));
         assert!(refused.to_string().contains(&text), "{refused}");
         assert_eq!(*told.0.lock().unwrap(), [format!("refused: {text}")]);
         // When the card is back, so is the key.
-        let signed = key.sign(&DIGEST, Nanos::MAX, &told).unwrap();
+        let signed = key.sign(&digest_of, Nanos::MAX, &told).unwrap();
         assert_eq!((signed.place, signed.key), (Place::Card, *key.public_key()));
         assert!(is_of(&signed, key.public_key()));
     }
@@ -139,7 +158,8 @@ fn a_stand_in_signs_under_its_own_key_and_only_for_a_card_that_is_away() {
         let card = card(vec![error]);
         let stand_in = StandIn::new(Box::new(signer), &[other], &card).unwrap();
         let key = Custodian::HsmPreferred { card, stand_in };
-        let signed = key.sign(&DIGEST, Nanos::MAX, &told);
+        assert_eq!(key.keys(), [*key.public_key(), other]);
+        let signed = key.sign(&digest_of, Nanos::MAX, &told);
         if class == ErrorClass::Permanent {
             assert!(matches!(signed, Err(CustodyError::Card { .. })), "{text}");
             assert_eq!(*told.0.lock().unwrap(), [format!("refused: {text}")]);
@@ -149,7 +169,7 @@ fn a_stand_in_signs_under_its_own_key_and_only_for_a_card_that_is_away() {
             assert!(is_of(&signed, &other) && !is_of(&signed, key.public_key()));
             assert_eq!(*told.0.lock().unwrap(), [format!("stood in: {text}")]);
         }
-        let signed = key.sign(&DIGEST, Nanos::MAX, &told).unwrap();
+        let signed = key.sign(&digest_of, Nanos::MAX, &told).unwrap();
         assert_eq!(signed.place, Place::Card, "the card goes first whenever it answers");
     }
 }
@@ -175,7 +195,24 @@ fn a_software_key_signs_in_software_and_nobody_is_told() {
     let told = Told::default();
     let signer = SoftwareSigner::generate().unwrap();
     let key = Custodian::Software { signer: Box::new(signer) };
-    let signed = key.sign(&DIGEST, Nanos::ZERO, &told).unwrap();
+    let signed = key.sign(&digest_of, Nanos::ZERO, &told).unwrap();
     assert_eq!((signed.place, signed.key), (Place::Software, *key.public_key()));
     assert!(is_of(&signed, key.public_key()) && told.0.lock().unwrap().is_empty());
+}
+
+/// The software's own failures are told with the card's, and are nobody's signature.
+#[test]
+fn a_software_key_that_fails_is_an_error_in_each_custody() {
+    let told = Told::default();
+    let dry = || Box::new(Dry(SoftwareSigner::from_bytes(&[9; 32]).unwrap()));
+    let key = Custodian::Software { signer: dry() };
+    let refused = key.sign(&digest_of, Nanos::MAX, &told).unwrap_err();
+    assert!(matches!(refused, CustodyError::Software(_)), "{refused}");
+    let card = card(vec![Error::Agent { reason: "it ended".to_owned() }]);
+    let stand_in = StandIn::new(dry(), &[*dry().public_key()], &card).unwrap();
+    let key = Custodian::HsmPreferred { card, stand_in };
+    let refused = key.sign(&digest_of, Nanos::MAX, &told).unwrap_err();
+    assert!(matches!(refused, CustodyError::StandIn { .. }), "{refused}");
+    assert!(refused.to_string().contains("it ended"), "{refused}");
+    assert_eq!(key.sign(&digest_of, Nanos::MAX, &told).unwrap().place, Place::Card);
 }

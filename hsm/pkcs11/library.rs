@@ -4,11 +4,13 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 
+use cryptoki_sys as ck;
+
 use super::functions::{Functions, Start, refused_pin};
 use super::linker::{Linked, Unload, link};
 use super::{LibraryInfo, MechanismInfo, Session, SlotInfo, TokenInfo};
 use crate::Error;
-use crate::pin::Pin;
+use crate::pin::{Pin, PinSource};
 
 /// A loaded and initialised PKCS#11 library.
 ///
@@ -44,6 +46,9 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         if self.is_ours && self.linked.functions.finalise().is_err() {
+            // Its threads may run on, and what they hold be in use: without its code under them
+            // they would take this process with them.
+            self.linked.keep_mapped();
             let mut unfinished = UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner);
             unfinished.push(std::mem::take(&mut self.path));
         }
@@ -108,7 +113,7 @@ impl Library {
     ///
     /// # Errors
     /// [`Error::LibraryLoad`] if the system cannot load it, [`Error::LibraryUnusable`] if it is no
-    /// PKCS#11 library of 2.40 to 3.x with all functions that are needed, or what `C_Initialize`
+    /// PKCS#11 library of 2.20 to 3.x with all functions that are needed, or what `C_Initialize`
     /// said.
     pub fn load(path: &Path) -> Result<Arc<Self>, Error> {
         Self::load_with(path, Unload::default())
@@ -228,10 +233,25 @@ impl Library {
     /// [`Error::PinRefused`] if the token is initialised already and the security officer's PIN is
     /// another; [`Error::Refused`] if the label is longer than 32 bytes; what the library says.
     pub fn init_token(&self, slot: u64, so_pin: &Pin, label: &str) -> Result<(), Error> {
+        self.check_pad(slot, so_pin)?;
         let padded = padded_label(label)?;
         let result = self.functions().init_token(slot, so_pin.bytes(), padded);
         let left = || self.token_info(slot).map(|info| info.officer_tries_left());
         result.map_err(|error| refused_pin(error, left))
+    }
+
+    /// A PIN that is typed at the pad needs a token with one: any other takes NULL for a PIN, and
+    /// may count it as a wrong one.
+    pub(super) fn check_pad(&self, slot: u64, pin: &Pin) -> Result<(), Error> {
+        if !pin.is_at_the_pad() {
+            return Ok(());
+        }
+        if self.token_info(slot)?.flags & ck::CKF_PROTECTED_AUTHENTICATION_PATH != 0 {
+            return Ok(());
+        }
+        let reason = "the token has none (CKF_PROTECTED_AUTHENTICATION_PATH is not set)";
+        let source_name = PinSource::Pad.to_string();
+        Err(Error::PinUnreadable { source_name, reason: reason.to_owned() })
     }
 
     pub(super) const fn functions(&self) -> &Functions {

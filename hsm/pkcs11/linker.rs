@@ -12,7 +12,14 @@ use crate::Error;
 pub(super) struct Linked {
     pub(super) functions: Functions,
     /// Keeps the code of `functions` mapped.
-    _handle: Handle,
+    handle: Option<Handle>,
+}
+
+impl Linked {
+    /// Leaves the code in memory for good, for a library of which threads may still run.
+    pub(super) fn keep_mapped(&mut self) {
+        self.handle.take().map(Handle::into_raw);
+    }
 }
 
 /// What happens to a library's code when its last user has left and it is finalised.
@@ -41,6 +48,9 @@ pub(super) fn link(path: &Path, unload: Unload) -> Result<Linked, Error> {
         Unload::Unmap => 0,
         Unload::KeepMapped => libc::RTLD_NODELETE,
     };
+    if let Some(why) = super::elf::unloadable(path) {
+        return Err(load(why));
+    }
     let flags = RTLD_NOW | RTLD_LOCAL | keep;
     // SAFETY: running a library's constructors is what the operator asks for by naming it; that it
     // behaves is the operator's to know, and what the agent process shields the node from.
@@ -56,9 +66,8 @@ pub(super) fn link(path: &Path, unload: Unload) -> Result<Linked, Error> {
         Some(list) => list,
         None => list_of_functions(&handle).map_err(unusable)?,
     };
-    check_version(list.version).map_err(unusable)?;
     let functions = Functions::new(list).map_err(unusable)?;
-    Ok(Linked { functions, _handle: handle })
+    Ok(Linked { functions, handle: Some(handle) })
 }
 
 /// What the dynamic linker said, on one line.
@@ -86,7 +95,7 @@ fn list_of_interface(handle: &Handle) -> Option<ck::CK_FUNCTION_LIST> {
     // SAFETY: a library that says CKR_OK points to a static CK_INTERFACE; null and stray alignment
     // were ruled out.
     let interface = unsafe { interface.read() };
-    read_list(interface.pFunctionList.cast())
+    read_list(interface.pFunctionList.cast()).ok()
 }
 
 /// PKCS#11 2.40, 5.4: `C_GetFunctionList`.
@@ -100,24 +109,27 @@ fn list_of_functions(handle: &Handle) -> Result<ck::CK_FUNCTION_LIST, String> {
     // SAFETY: the place for the answer is on this stack.
     let rv = unsafe { symbol(&raw mut list) };
     check("C_GetFunctionList", rv).map_err(|error| error.to_string())?;
-    read_list(list).ok_or_else(|| "C_GetFunctionList gave an empty list".to_owned())
+    read_list(list)
 }
 
-/// Lists of 3.x begin with the list of 2.40, and no function beyond it is used.
-fn read_list(list: *const ck::CK_FUNCTION_LIST) -> Option<ck::CK_FUNCTION_LIST> {
+/// Lists of 3.x begin with the list of 2.40, which is that of 2.20, and no function beyond it is
+/// used. Older lists are shorter, so the version is looked at before anything behind it is.
+fn read_list(list: *const ck::CK_FUNCTION_LIST) -> Result<ck::CK_FUNCTION_LIST, String> {
     if list.is_null() || !list.is_aligned() {
-        return None;
+        return Err("C_GetFunctionList gave an empty list".to_owned());
     }
-    // SAFETY: a library that says CKR_OK points to a static list, which is at least as long as the
-    // one of 2.40; null and stray alignment were ruled out.
-    Some(unsafe { list.read() })
+    // SAFETY: a library that says CKR_OK points to a static list, which begins with its version;
+    // null and stray alignment were ruled out.
+    check_version(unsafe { list.cast::<ck::CK_VERSION>().read() })?;
+    // SAFETY: by its version, the list is at least as long as the one of 2.20.
+    Ok(unsafe { list.read() })
 }
 
 fn check_version(version: ck::CK_VERSION) -> Result<(), String> {
     match (version.major, version.minor) {
-        (2, 40..) | (3, _) => Ok(()),
+        (2, 20..) | (3, _) => Ok(()),
         (major, minor) => {
-            Err(format!("it speaks PKCS#11 {major}.{minor}; 2.40 to 3.x can be used"))
+            Err(format!("it speaks PKCS#11 {major}.{minor}; 2.20 to 3.x can be used"))
         }
     }
 }
@@ -127,10 +139,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn versions_from_2_40_to_3_x_are_taken() {
+    fn versions_from_2_20_to_3_x_are_taken() {
         let of = |major, minor| check_version(ck::CK_VERSION { major, minor });
-        assert!([(2, 40), (3, 0), (3, 1), (3, 2)].iter().all(|(a, b)| of(*a, *b).is_ok()));
-        for (major, minor) in [(0, 0), (2, 39), (2, 20), (4, 0), (1, 40)] {
+        assert!(
+            [(2, 20), (2, 30), (2, 40), (3, 0), (3, 2)].iter().all(|(a, b)| of(*a, *b).is_ok())
+        );
+        for (major, minor) in [(0, 0), (2, 1), (2, 11), (4, 0), (1, 40)] {
             assert!(of(major, minor).unwrap_err().contains(&format!("{major}.{minor}")));
         }
     }

@@ -102,9 +102,25 @@ impl Session {
             User::SecurityOfficer => ck::CKU_SO,
             User::User => ck::CKU_USER,
         };
+        self.library.check_pad(self.slot, pin)?;
         match self.functions().login(self.handle, code, pin.bytes()) {
             Err(Error::Call { rv: Rv(ck::CKR_USER_ALREADY_LOGGED_IN), .. }) => Ok(()),
-            result => result.map_err(|error| refused_pin(error, || self.tries_left(user))),
+            result => result.map_err(|error| self.refused(error, pin, user)),
+        }
+    }
+
+    /// An error of a login. At a pad, whoever would have typed the PIN may have gone away or
+    /// pressed "cancel": nobody is asked again and again by a program.
+    fn refused(&self, error: Error, pin: &Pin, user: User) -> Error {
+        match error {
+            Error::Call {
+                rv: rv @ Rv(ck::CKR_FUNCTION_CANCELED | ck::CKR_FUNCTION_REJECTED | ck::CKR_CANCEL),
+                ..
+            } if pin.is_at_the_pad() => {
+                let tries_left = self.tries_left(user).unwrap_or(TriesLeft::Unknown);
+                Error::PinRefused { rv, tries_left }
+            }
+            error => refused_pin(error, || self.tries_left(user)),
         }
     }
 
@@ -121,6 +137,7 @@ impl Session {
     /// # Errors
     /// What the library says.
     pub fn init_pin(&self, pin: &Pin) -> Result<(), Error> {
+        self.library.check_pad(self.slot, pin)?;
         self.functions().init_pin(self.handle, pin.bytes())
     }
 
@@ -130,13 +147,15 @@ impl Session {
     /// [`Error::PinRefused`], after which the old PIN must not be tried again, or what the library
     /// says.
     pub fn set_pin(&self, old: &Pin, new: &Pin) -> Result<(), Error> {
+        self.library.check_pad(self.slot, old)?;
+        self.library.check_pad(self.slot, new)?;
         let state = self.info()?.state;
         let user = match state {
             ck::CKS_RW_SO_FUNCTIONS => User::SecurityOfficer,
             _ => User::User,
         };
         let result = self.functions().set_pin(self.handle, old.bytes(), new.bytes());
-        result.map_err(|error| refused_pin(error, || self.tries_left(user)))
+        result.map_err(|error| self.refused(error, old, user))
     }
 
     /// Fills `bytes` from the token's generator (PKCS#11 3.1 `C_GenerateRandom`).
@@ -290,7 +309,7 @@ impl Session {
     /// Logs in for the operation under way (`CKU_CONTEXT_SPECIFIC`).
     fn login_again(&self, pin: &Pin) -> Result<(), Error> {
         let result = self.functions().login(self.handle, ck::CKU_CONTEXT_SPECIFIC, pin.bytes());
-        result.map_err(|error| refused_pin(error, || self.tries_left(User::User)))
+        result.map_err(|error| self.refused(error, pin, User::User))
     }
 
     fn tries_left(&self, user: User) -> Result<TriesLeft, Error> {

@@ -1,5 +1,7 @@
 //! Mechanisms and attributes: what is handed to a library, and what comes back.
 
+use core::marker::PhantomData;
+
 use cryptoki_sys as ck;
 use zeroize::Zeroizing;
 
@@ -14,28 +16,77 @@ pub const ATTRIBUTE_BYTES_MAX: usize = 64 * 1_024;
 pub struct Mechanism<'a> {
     /// `CKM_...`, or a vendor's.
     pub code: u64,
-    /// Bytes of the parameter; none where it is empty.
-    pub parameter: &'a [u8],
+    /// What goes with it.
+    pub parameter: Parameter<'a>,
 }
 
-impl Mechanism<'_> {
+/// The parameter of a mechanism.
+#[derive(Clone, Copy, Debug)]
+pub enum Parameter<'a> {
+    /// Bytes without pointers in them; NULL where there are none.
+    Bytes(&'a [u8]),
+    /// `CK_GCM_PARAMS`.
+    Gcm(GcmParameter<'a>),
+}
+
+/// `CK_GCM_PARAMS` over what its maker borrowed. The nonce is borrowed for writing: there are cards
+/// that draw one of their own and write it there.
+#[derive(Clone, Copy, Debug)]
+pub struct GcmParameter<'a> {
+    raw: ck::CK_GCM_PARAMS,
+    borrowed: PhantomData<&'a mut [u8]>,
+}
+
+impl<'a> GcmParameter<'a> {
+    /// Of a nonce, what is authenticated beside the data, and the bytes of the tag.
+    #[must_use]
+    pub fn new(nonce: &'a mut [u8], associated: &'a [u8], tag_bytes: usize) -> Self {
+        let nonce_size = length(nonce.len());
+        let none = std::ptr::null_mut();
+        let raw = ck::CK_GCM_PARAMS {
+            pIv: nonce.as_mut_ptr(),
+            ulIvLen: nonce_size,
+            ulIvBits: nonce_size.saturating_mul(8),
+            pAAD: if associated.is_empty() { none } else { associated.as_ptr().cast_mut() },
+            ulAADLen: length(associated.len()),
+            ulTagBits: length(tag_bytes).saturating_mul(8),
+        };
+        Self { raw, borrowed: PhantomData }
+    }
+}
+
+impl<'a> Mechanism<'a> {
     /// A mechanism without a parameter.
     #[must_use]
     pub const fn bare(code: u64) -> Self {
-        Self { code, parameter: &[] }
+        Self::with(code, &[])
     }
 
-    /// For one call, while `self` is borrowed.
+    /// A mechanism with bytes as its parameter.
+    #[must_use]
+    pub const fn with(code: u64, parameter: &'a [u8]) -> Self {
+        Self { code, parameter: Parameter::Bytes(parameter) }
+    }
+
+    /// A mechanism of GCM.
+    #[must_use]
+    pub const fn gcm(code: u64, parameter: GcmParameter<'a>) -> Self {
+        Self { code, parameter: Parameter::Gcm(parameter) }
+    }
+
+    /// For one call, while `self` is borrowed: the parameter may be in it.
     pub(super) fn raw(&self) -> ck::CK_MECHANISM {
-        let parameter = if self.parameter.is_empty() {
-            std::ptr::null_mut()
-        } else {
-            self.parameter.as_ptr().cast_mut().cast()
+        let (parameter, size): (*const core::ffi::c_void, usize) = match &self.parameter {
+            Parameter::Bytes([]) => (std::ptr::null(), 0),
+            Parameter::Bytes(bytes) => (bytes.as_ptr().cast(), bytes.len()),
+            Parameter::Gcm(gcm) => {
+                (std::ptr::from_ref(&gcm.raw).cast(), size_of::<ck::CK_GCM_PARAMS>())
+            }
         };
         ck::CK_MECHANISM {
             mechanism: self.code,
-            pParameter: parameter,
-            ulParameterLen: length(self.parameter.len()),
+            pParameter: parameter.cast_mut(),
+            ulParameterLen: length(size),
         }
     }
 }
@@ -154,6 +205,27 @@ mod tests {
             [(ck::CKA_TOKEN, 1), (ck::CKA_CLASS, number), (ck::CKA_ID, 0), (ck::CKA_LABEL, 4)]
         );
         assert!(raw[1].pValue.cast::<ck::CK_ULONG>().is_aligned());
+    }
+
+    #[test]
+    fn parameters_have_the_sizes_and_places_of_the_standard() {
+        let bare = Mechanism::bare(7).raw();
+        assert!(bare.pParameter.is_null() && bare.ulParameterLen == 0);
+        let bytes = [9; 16];
+        let flat = Mechanism::with(7, &bytes).raw();
+        assert_eq!(flat.pParameter.cast_const(), bytes.as_ptr().cast());
+        assert_eq!(flat.ulParameterLen, 16);
+        let (mut nonce, associated) = ([1; 12], [2; 5]);
+        let place = nonce.as_ptr();
+        let gcm = GcmParameter::new(&mut nonce, &associated, 16);
+        assert_eq!(gcm.raw.pIv.cast_const(), place);
+        assert_eq!((gcm.raw.ulIvLen, gcm.raw.ulIvBits), (12, 96));
+        assert_eq!(gcm.raw.pAAD.cast_const(), associated.as_ptr());
+        assert_eq!((gcm.raw.ulAADLen, gcm.raw.ulTagBits), (5, 128));
+        let gcm = Mechanism::gcm(7, gcm);
+        let raw = gcm.raw();
+        assert_eq!(raw.ulParameterLen, length(size_of::<ck::CK_GCM_PARAMS>()));
+        assert!(raw.pParameter.cast::<ck::CK_GCM_PARAMS>().is_aligned());
     }
 
     #[test]

@@ -319,8 +319,11 @@ impl<S: Source> Pool<S> {
             let lease = self.leased(&mut state, Some(session));
             drop(state);
             let Ok(lease) = lease else { break };
-            let is_logged_in = lease.ask(|session| self.source.is_logged_in(session));
-            match is_logged_in {
+            let asked = lease.ask(|session| {
+                self.source.touch(session)?;
+                self.source.is_logged_in(session)
+            });
+            match asked {
                 Ok(is_logged_in) => {
                     if !is_logged_in {
                         self.logged_out(&lease);
@@ -495,10 +498,13 @@ impl<S: Source> Pool<S> {
             if let Err(error) = result {
                 let stop = Stop::by_login(&error, state.is_pin_known);
                 state.stopped = state.stopped.take().or(stop);
+                // Whoever asks, an agent's node before all, must not take it for one that passes:
+                // it would start over, with one more attempt at the PIN.
+                let said = state.stopped.as_ref().map(Stop::error);
                 drop(state);
                 self.changed.notify_all();
                 self.failed_login(lease, &error);
-                return Err(error);
+                return Err(said.unwrap_or(error));
             }
             self.metrics.logged_in();
             (state.is_logged_in, state.is_pin_known) = (true, true);

@@ -56,7 +56,7 @@ impl Operation {
 pub const BUCKETS_COUNT: usize = 26;
 
 /// Return values that are told apart; more are counted together.
-const RETURN_VALUES_MAX: usize = 64;
+const RETURN_VALUES_MAX: usize = super::report::RETURN_VALUES_MAX;
 
 /// How long something took, from the wish for a session to its return.
 #[derive(Debug, Default)]

@@ -55,6 +55,16 @@ pub trait Source: Send + Sync {
     /// What the card says.
     fn is_logged_in(&self, session: &Self::Session) -> Result<bool, Error>;
 
+    /// Makes the card itself do something small, where a library answers questions about its
+    /// sessions without asking it.
+    ///
+    /// # Errors
+    /// What the card says.
+    fn touch(&self, session: &Self::Session) -> Result<(), Error> {
+        let _: &Self::Session = session;
+        Ok(())
+    }
+
     /// Logs in, with the one attempt that this is.
     ///
     /// # Errors

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{Handles, Pool, Source};
 use crate::pin::Pin;
 use crate::pkcs11::{CallStyle, Library, Session, TokenInfo, Unload, User, codes as ck};
-use crate::{CardIdentity, Error};
+use crate::{CardIdentity, Error, ErrorClass};
 
 /// A pool over PKCS#11.
 pub type CardPool = Pool<TokenSource>;
@@ -117,9 +117,12 @@ impl Source for TokenSource {
         let (mut wanted, mut found) = (Vec::new(), Vec::new());
         for slot in library.slots()? {
             // A slot whose token cannot be read must not hide the others.
-            let Ok(info) = library.token_info(slot) else {
-                found.push(format!("slot {slot} (unreadable)"));
-                continue;
+            let info = match library.token_info(slot) {
+                Ok(info) => info,
+                Err(error) => {
+                    found.push(format!("slot {slot} (unreadable: {error})"));
+                    continue;
+                }
             };
             if self.is_wanted(slot, &info) {
                 wanted.push(slot);
@@ -175,6 +178,14 @@ impl Source for TokenSource {
     fn is_logged_in(&self, session: &Session) -> Result<bool, Error> {
         let state = session.info()?.state;
         Ok(matches!(state, ck::CKS_RO_USER_FUNCTIONS | ck::CKS_RW_USER_FUNCTIONS))
+    }
+
+    fn touch(&self, session: &Session) -> Result<(), Error> {
+        match session.random(&mut [0; 8]) {
+            // A card without a generator has been asked, and is well.
+            Err(error) if error.class() != ErrorClass::Permanent => Err(error),
+            _ => Ok(()),
+        }
     }
 
     fn login(&self, session: &Session) -> Result<(), Error> {

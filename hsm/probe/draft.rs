@@ -177,6 +177,7 @@ fn blank(identity: &CardIdentity) -> Profile {
         },
         sm4: None,
         sm3: None,
+        key_wrap: Vec::new(),
         quirks: Quirks::default(),
         return_values: ReturnValues::default(),
     }
@@ -388,11 +389,11 @@ impl Bench<'_> {
     /// Two equal blocks become different ones; what is added to the first value and taken off the
     /// first block makes no difference; and they come back.
     fn is_cbc(&self, code: u64, key: &FoundKey) -> Result<bool, Error> {
-        let mechanism = Mechanism { code, parameter: &[0; 16] };
+        let mechanism = Mechanism::with(code, &[0; 16]);
         let Some(sealed) = self.two_blocks(&mechanism, key, &[0x5a; 32])? else {
             return Ok(false);
         };
-        let other = Mechanism { code, parameter: &[0x5a; 16] };
+        let other = Mechanism::with(code, &[0x5a; 16]);
         let mut blocks = [0x5a; 32];
         blocks[..16].fill(0);
         let again = self.two_blocks(&other, key, &blocks)?;

@@ -14,9 +14,9 @@ const SLOTS_COUNT_MAX: u32 = 64;
 /// Sessions of one token in one process at most.
 const SESSIONS_COUNT_MAX: u32 = 65_536;
 /// Turns of the key derivation: fewer are for tests, more make each login slower than a card's.
-const PIN_ROUNDS: std::ops::RangeInclusive<u32> = 1_000..=10_000_000;
+pub(crate) const PIN_ROUNDS: std::ops::RangeInclusive<u32> = 1_000..=10_000_000;
 /// Attempts at a PIN before it locks.
-const PIN_TRIES: std::ops::RangeInclusive<u32> = 1..=100;
+pub(crate) const PIN_TRIES: std::ops::RangeInclusive<u32> = 1..=100;
 /// Longest added latency: ten seconds.
 const LATENCY_MICROS_MAX: u64 = 10_000_000;
 
@@ -62,7 +62,7 @@ const fn sessions_count_max() -> u32 {
 }
 
 const fn pin_rounds() -> u32 {
-    100_000
+    600_000
 }
 
 const fn pin_tries_max() -> u32 {

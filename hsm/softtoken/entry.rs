@@ -67,6 +67,23 @@ fn with_module(call: impl FnOnce(&'static Module) -> Answer<()>) -> CK_RV {
     guard(|| call(&running(&CURRENT).ok_or(CKR_CRYPTOKI_NOT_INITIALIZED)?.module))
 }
 
+/// As [`with_module`], for a function that makes an object and gives its handle.
+///
+/// # Safety
+/// The client's word.
+unsafe fn with_handle(
+    place: *mut CK_OBJECT_HANDLE,
+    make: impl FnOnce(&Module) -> Answer<CK_OBJECT_HANDLE>,
+) -> CK_RV {
+    with_module(|module| {
+        // Looked at first: nothing is made whose handle nobody can have.
+        memory::check(place)?;
+        let handle = make(module)?;
+        // SAFETY: the client's word, which is our caller's.
+        unsafe { memory::write(place, handle) }
+    })
+}
+
 /// What is there, if it is this process's.
 fn running(place: &AtomicPtr<Running>) -> Option<&'static Running> {
     let found = place.load(Ordering::Acquire);
@@ -97,6 +114,9 @@ fn start(config: Config) -> Answer<()> {
     CURRENT
         .compare_exchange(before, next, Ordering::AcqRel, Ordering::Acquire)
         .map_err(|_| CKR_CRYPTOKI_ALREADY_INITIALIZED)?;
+    if let Some(last) = again {
+        last.module.reopen();
+    }
     LAST.store(next, Ordering::Release);
     Ok(())
 }

@@ -15,7 +15,9 @@ pub(crate) mod wrap;
 
 use cryptoki_sys::*;
 
+use crate::answer::ulong;
 use crate::imitations::{Algorithm, Block, Mode, Secret};
+use crate::keys::SECRET_BYTES_MAX;
 
 /// Bytes that an operation keeps until it is finished: of those that cannot compute as they go.
 pub(crate) const KEPT_BYTES_MAX: usize = 16 << 20;
@@ -44,16 +46,18 @@ pub(crate) enum Parameter {
 
 /// Which flags, and sizes of keys from and to, `C_GetMechanismInfo` tells.
 pub(crate) fn info(algorithm: Algorithm) -> CK_MECHANISM_INFO {
+    let secret_max = ulong(SECRET_BYTES_MAX);
     let curve = CKF_EC_F_P | CKF_EC_NAMEDCURVE | CKF_EC_UNCOMPRESS;
     let (from, to, flags) = match algorithm {
         Algorithm::Sm2Pair | Algorithm::EcPair => (256, 256, CKF_GENERATE_KEY_PAIR | curve),
         Algorithm::Key(Secret::Aes) => (16, 32, CKF_GENERATE),
         Algorithm::Key(Secret::Sm4) => (16, 16, CKF_GENERATE),
-        Algorithm::Key(Secret::Generic) => (1, 512, CKF_GENERATE),
+        // In bits, where all others of secret keys are in bytes (PKCS#11 2.40 mechanisms 2.9.3).
+        Algorithm::Key(Secret::Generic) => (8, 8 * secret_max, CKF_GENERATE),
         Algorithm::Sm2Sign(..) | Algorithm::Ecdsa(_) => (256, 256, CKF_SIGN | CKF_VERIFY | curve),
         Algorithm::Sm2Encrypt(_) => (256, 256, CKF_ENCRYPT | CKF_DECRYPT | curve),
         Algorithm::Hash(_) => (0, 0, CKF_DIGEST),
-        Algorithm::HmacSm3 => (1, 512, CKF_SIGN | CKF_VERIFY),
+        Algorithm::HmacSm3 => (1, secret_max, CKF_SIGN | CKF_VERIFY),
         Algorithm::Sm4Mac => (16, 16, CKF_SIGN | CKF_VERIFY),
         Algorithm::Block(block, mode) => {
             let wraps = if mode == Mode::Ctr { 0 } else { CKF_WRAP | CKF_UNWRAP };

@@ -10,6 +10,7 @@ mod keys;
 mod operations;
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use cryptoki_sys::*;
@@ -46,6 +47,8 @@ pub(crate) struct Module {
     shared: Shared,
     slots: Vec<Slot>,
     sessions: RwLock<HashMap<CK_SESSION_HANDLE, Arc<Session>>>,
+    /// How often it was shut: who waits for an event waits in one life only.
+    lives: AtomicU64,
 }
 
 impl Module {
@@ -56,7 +59,12 @@ impl Module {
         let count = usize::try_from(config.slots_count).unwrap_or(1);
         let shared = Shared::new(Arc::new(config), dialect);
         let slots: Result<Vec<_>, _> = (0..count).map(|index| Slot::open(index, &shared)).collect();
-        Ok(Self { shared, slots: slots?, sessions: RwLock::new(HashMap::new()) })
+        Ok(Self {
+            shared,
+            slots: slots?,
+            sessions: RwLock::new(HashMap::new()),
+            lives: AtomicU64::new(0),
+        })
     }
 
     pub(crate) const fn dialect(&self) -> &'static Dialect {
@@ -65,8 +73,14 @@ impl Module {
 
     /// Closes all sessions, logs out everywhere, forgets all keys.
     pub(crate) fn shut(&self) {
+        self.lives.fetch_add(1, Ordering::AcqRel);
         self.sessions.write().unwrap_or_else(PoisonError::into_inner).clear();
         self.slots.iter().for_each(Slot::shut);
+    }
+
+    /// Begins again what was shut.
+    pub(crate) fn reopen(&self) {
+        self.slots.iter().for_each(Slot::reopen);
     }
 
     /// Numbers of the slots; all of them have a token unless it was removed.
@@ -113,11 +127,16 @@ impl Module {
         })
     }
 
+    /// How often it was shut.
+    pub(crate) fn lives(&self) -> u64 {
+        self.lives.load(Ordering::Acquire)
+    }
+
     /// A slot whose presence changed since it was last asked.
     pub(crate) fn slot_event(&self) -> Option<CK_SLOT_ID> {
         let changed = self.slots.iter().find(|slot| {
             let now = slot.faults.events_count();
-            slot.events_seen.swap(now, std::sync::atomic::Ordering::AcqRel) != now
+            slot.events_seen.swap(now, Ordering::AcqRel) != now
         });
         changed.map(|slot| ulong(slot.index))
     }
@@ -212,8 +231,8 @@ impl Module {
     ) -> Answer<()> {
         let (session, slot) = self.session(handle)?;
         match user {
-            CKU_SO => slot.login(User::So, pin),
-            CKU_USER => slot.login(User::Normal, pin),
+            CKU_SO => slot.login(&session, User::So, pin),
+            CKU_USER => slot.login(&session, User::Normal, pin),
             CKU_CONTEXT_SPECIFIC => slot.authenticate(&session, pin),
             _ => Err(CKR_USER_TYPE_INVALID),
         }

@@ -7,8 +7,8 @@
 //!
 //! Beyond PKCS#11, against the known ways to get at a sensitive key through attributes (Bortolozzo,
 //! Centenaro, Focardi, Steel: "Attacking and Fixing PKCS#11 Security Tokens", 2010): a sensitive
-//! symmetric key never both wraps and decrypts, nor unwraps and encrypts; its usages are only ever
-//! taken away; what is unwrapped is sensitive.
+//! symmetric key is one for keys or one for data; its usages are only ever taken away; what is
+//! unwrapped is sensitive, and leaves again under trusted keys only.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
@@ -65,23 +65,22 @@ impl Object {
         occasion: Occasion,
     ) -> Answer<Self> {
         template.check(class, occasion)?;
-        let mut attributes = Attributes::new();
+        let mut object = Self::new(Attributes::new());
         for attribute in flags_of(class) {
-            attributes.insert(attribute, vec![u8::from(flag_by_default(class, attribute))]);
+            object.set_flag(attribute, flag_by_default(class, attribute));
         }
         for empty in [CKA_LABEL, CKA_ID, CKA_SUBJECT, CKA_START_DATE, CKA_END_DATE] {
             if rule_of(class, empty).is_some() {
-                attributes.insert(empty, Vec::new());
+                object.set(empty, &[]);
             }
         }
-        attributes.insert(CKA_CLASS, class.to_ne_bytes().to_vec());
+        object.set(CKA_CLASS, &class.to_ne_bytes());
         for (attribute, value) in template.iter() {
             if attribute == CKA_CLASS && number(value) != Some(class) {
                 return Err(CKR_TEMPLATE_INCONSISTENT);
             }
-            attributes.insert(attribute, value.to_vec());
+            object.set(attribute, value);
         }
-        let mut object = Self::new(attributes);
         if matches!(class, CKO_PRIVATE_KEY | CKO_SECRET_KEY | CKO_PUBLIC_KEY) {
             let made_here = occasion == Occasion::Generate;
             object.set_flag(CKA_LOCAL, made_here);
@@ -89,24 +88,30 @@ impl Object {
             object.set(CKA_KEY_GEN_MECHANISM, &mechanism.to_ne_bytes());
         }
         if matches!(class, CKO_PRIVATE_KEY | CKO_SECRET_KEY) {
-            // Unwrapped keys are sensitive: else whoever wraps a key unwraps it to read it.
-            if occasion == Occasion::Unwrap && !object.flag(CKA_SENSITIVE) {
+            // Unwrapped keys are sensitive, and leave under trusted keys only: else whoever has a
+            // wrapped key unwraps it to read it, or to wrap it with a key that he knows.
+            let stays = !object.flag(CKA_EXTRACTABLE) || object.flag(CKA_WRAP_WITH_TRUSTED);
+            if occasion == Occasion::Unwrap && !(object.flag(CKA_SENSITIVE) && stays) {
                 return Err(CKR_TEMPLATE_INCONSISTENT);
             }
             let made_here = occasion == Occasion::Generate;
             object.set_flag(CKA_ALWAYS_SENSITIVE, made_here && object.flag(CKA_SENSITIVE));
             object.set_flag(CKA_NEVER_EXTRACTABLE, made_here && !object.flag(CKA_EXTRACTABLE));
         }
-        object.check_usages()?;
+        object.check_together()?;
         Ok(object)
     }
 
-    /// Wraps and decrypts, or unwraps and encrypts: with both, a key tells others.
-    fn check_usages(&self) -> Answer<()> {
-        let both = |one, other| self.flag(one) && self.flag(other);
-        let conflict = both(CKA_WRAP, CKA_DECRYPT) || both(CKA_UNWRAP, CKA_ENCRYPT);
-        let secret = self.class() == CKO_SECRET_KEY && self.flag(CKA_SENSITIVE);
-        if secret && conflict { Err(CKR_TEMPLATE_INCONSISTENT) } else { Ok(()) }
+    /// What may not go together.
+    fn check_together(&self) -> Answer<()> {
+        let any = |flags: &[_]| flags.iter().any(|flag| self.flag(*flag));
+        // With both, a key tells others: it decrypts what it or its like has wrapped, encrypts what
+        // then comes in as a key, or makes, as a MAC of one block, the stream a key was wrapped in.
+        let both = any(&[CKA_WRAP, CKA_UNWRAP]) && any(&[CKA_ENCRYPT, CKA_DECRYPT, CKA_SIGN]);
+        let closed = any(&[CKA_SENSITIVE, CKA_TRUSTED]) && self.class() == CKO_SECRET_KEY;
+        // PKCS#11 2.40 4.9: only private keys that are private want a PIN for each use.
+        let shown = self.flag(CKA_ALWAYS_AUTHENTICATE) && !self.flag(CKA_PRIVATE);
+        if closed && both || shown { Err(CKR_TEMPLATE_INCONSISTENT) } else { Ok(()) }
     }
 
     /// Sets an attribute while the object is being made.
@@ -144,7 +149,7 @@ impl Object {
             self.check_direction(attribute, value, is_so)?;
             changed.set(attribute, value);
         }
-        changed.check_usages()?;
+        changed.check_together()?;
         Ok(changed)
     }
 
@@ -344,7 +349,7 @@ mod tests {
 
     #[test]
     fn no_key_tells_another() {
-        for (one, other) in [(CKA_WRAP, CKA_DECRYPT), (CKA_UNWRAP, CKA_ENCRYPT)] {
+        for (one, other) in [(CKA_WRAP, CKA_DECRYPT), (CKA_UNWRAP, CKA_DECRYPT)] {
             let both = Template::default().flag(one, true).flag(other, true);
             assert_eq!(secret(both).err(), Some(CKR_TEMPLATE_INCONSISTENT));
         }

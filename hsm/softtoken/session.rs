@@ -25,7 +25,7 @@ pub(crate) struct Session {
 #[derive(Default)]
 pub(crate) struct Operations {
     /// Handles that were found and not yet asked for, last first.
-    pub(crate) find: Option<Vec<CK_OBJECT_HANDLE>>,
+    pub(crate) find: Option<Active<Vec<CK_OBJECT_HANDLE>>>,
     pub(crate) digest: Option<Active<Hasher>>,
     pub(crate) sign: Option<Active<Signing>>,
     pub(crate) verify: Option<Active<Signing>>,
@@ -74,16 +74,37 @@ impl Session {
 }
 
 impl Operations {
+    /// Ends the operations that the flags name, as `C_SessionCancel` has them; whether there were
+    /// any.
+    pub(crate) fn end(&mut self, flags: CK_FLAGS) -> bool {
+        let has = |flag: CK_FLAGS| flags & flag != 0;
+        [
+            has(CKF_FIND_OBJECTS) && self.find.take().is_some(),
+            has(CKF_DIGEST) && self.digest.take().is_some(),
+            has(CKF_SIGN) && self.sign.take().is_some(),
+            has(CKF_VERIFY) && self.verify.take().is_some(),
+            has(CKF_ENCRYPT) && self.encrypt.take().is_some(),
+            has(CKF_DECRYPT) && self.decrypt.take().is_some(),
+        ]
+        .contains(&true)
+    }
+
+    /// Whether an operation of this epoch waits for a login of its own.
+    pub(crate) fn wait_for_login(&mut self, epoch: u64) -> bool {
+        self.waiting().into_iter().flatten().any(|(waits, begun)| *waits && begun == epoch)
+    }
+
     /// The operations that wait for a login of their own now have it.
-    pub(crate) fn authenticate(&mut self) -> bool {
-        let mut any = false;
-        let mut allow = |waits: &mut bool| any |= std::mem::take(waits);
-        for signing in [&mut self.sign, &mut self.verify].into_iter().flatten() {
-            allow(&mut signing.waits_for_login);
-        }
-        for ciphering in [&mut self.encrypt, &mut self.decrypt].into_iter().flatten() {
-            allow(&mut ciphering.waits_for_login);
-        }
-        any
+    pub(crate) fn authenticate(&mut self) {
+        self.waiting().into_iter().flatten().for_each(|(waits, _)| *waits = false);
+    }
+
+    /// Those that may wait: whether they do, and the epoch they were begun in. What needs no secret
+    /// never waits.
+    fn waiting(&mut self) -> [Option<(&mut bool, u64)>; 2] {
+        [
+            self.sign.as_mut().map(|it| (&mut it.waits_for_login, it.epoch)),
+            self.decrypt.as_mut().map(|it| (&mut it.waits_for_login, it.epoch)),
+        ]
     }
 }

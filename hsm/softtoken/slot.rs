@@ -24,7 +24,7 @@ use crate::imitations::Dialect;
 use crate::object::Object;
 use crate::session::Session;
 use crate::store::header::{Header, PIN_BYTES, User};
-use crate::store::{Store, StoreError, StoreId, TokenKey};
+use crate::store::{Store, StoreError, StoreId, StoreLock, TokenKey};
 
 pub(crate) use objects::Found;
 
@@ -53,6 +53,8 @@ pub(crate) struct Slot {
 }
 
 pub(crate) struct State {
+    /// Between `C_Finalize` and the next `C_Initialize`: what was under way then changes nothing.
+    is_shut: bool,
     /// `None` if the token's file cannot be read.
     header: Option<Header>,
     generation: u64,
@@ -111,6 +113,7 @@ impl Slot {
             removals_seen: AtomicU64::new(faults.removals_count()),
             events_seen: AtomicU64::new(faults.events_count()),
             state: Mutex::new(State {
+                is_shut: false,
                 header: None,
                 generation: u64::MAX,
                 sessions: BTreeMap::new(),
@@ -160,13 +163,24 @@ impl Slot {
 
     /// Ends everything, at `C_Finalize`.
     pub(crate) fn shut(&self) {
-        self.forget(&mut locked(&self.state));
+        let mut state = locked(&self.state);
+        state.is_shut = true;
+        self.forget(&mut state);
+    }
+
+    /// Begins again, at the next `C_Initialize`.
+    pub(crate) fn reopen(&self) {
+        locked(&self.state).is_shut = false;
+        self.events_seen.store(self.faults.events_count(), Ordering::Release);
     }
 
     /// The state, up to date with the store.
     fn enter(&self) -> Answer<MutexGuard<'_, State>> {
         self.check_presence(CKR_TOKEN_NOT_PRESENT)?;
         let mut state = locked(&self.state);
+        if state.is_shut {
+            return Err(CKR_CRYPTOKI_NOT_INITIALIZED);
+        }
         let generation = self.faults.generation();
         if state.generation != generation {
             let _lock = self.store.lock().map_err(|error| self.shared.refuse(&error))?;
@@ -177,25 +191,50 @@ impl Slot {
     }
 
     /// As [`Slot::enter`], with the store locked: what follows changes it.
-    fn enter_to_write(&self) -> Answer<(MutexGuard<'_, State>, crate::store::StoreLock)> {
+    fn enter_to_write(&self) -> Answer<(MutexGuard<'_, State>, StoreLock)> {
         let mut state = self.enter()?;
         let lock = self.store.lock().map_err(|error| self.shared.refuse(&error))?;
         let generation = self.faults.generation();
-        if state.generation != generation {
+        // Counters are counted on from what the disk says, whoever wrote it, and told or not.
+        let on_disk = self.store.read_header().ok().map(Header::to_bytes);
+        if state.generation != generation || on_disk != state.header.map(Header::to_bytes) {
             self.reload(&mut state)?;
             state.generation = generation;
         }
         Ok((state, lock))
     }
 
-    /// Tells the other processes; the store is locked, so that none has changed it since.
-    fn wrote(&self, state: &mut State) {
-        state.generation = self.faults.content_changed();
+    /// As [`Slot::enter_to_write`], for a session that is open: another thread may have closed it
+    /// since it was looked up, and what it leaves behind now nobody would take away.
+    ///
+    /// # Errors
+    /// `CKR_SESSION_HANDLE_INVALID`.
+    fn enter_session(&self, session: &Session) -> Answer<(MutexGuard<'_, State>, StoreLock)> {
+        let entered = self.enter_to_write()?;
+        if session.is_closed() { Err(CKR_SESSION_HANDLE_INVALID) } else { Ok(entered) }
+    }
+
+    /// Changes the store, which is locked, and then what is known of it.
+    ///
+    /// The other processes are told before: they wait for the lock and read what came of it, even
+    /// if this process ends in the middle. If the store fails, so does this one at its next call.
+    fn alter<T>(
+        &self,
+        state: &mut State,
+        change: impl FnOnce(&Store, &mut State) -> Result<T, StoreError>,
+    ) -> Answer<T> {
+        let before = self.faults.generation();
+        let generation = self.faults.content_changed();
+        let changed = change(&self.store, state).map_err(|error| self.shared.refuse(&error))?;
+        if state.generation == before {
+            state.generation = generation;
+        }
+        Ok(changed)
     }
 
     /// Reads the token's file, and the objects that may be seen now.
     fn reload(&self, state: &mut State) -> Answer<()> {
-        let header = match self.store.read_header() {
+        let header = match self.store.settled_header() {
             Ok(header) => header,
             Err(error) => {
                 self.shared.refuse(&error);

@@ -3,13 +3,16 @@
 //! ```text
 //! slot-00/token      label, serial number, PINs (as wrapped keys), counters of wrong PINs
 //! slot-00/objects/   one file an object, sealed with SM4-GCM under the token's key
+//! slot-00/together   names of objects that are being written together; there for that time only
 //! slot-00/lock       held while something is changed, between processes
 //! slot-00/control    a page of memory that processes share: generation of the content, faults
 //! ```
 //!
 //! A file is written whole beside its name, synced, and renamed; then its folder is synced. So each
-//! is there as it was before or as it is after, whenever the power goes. A cut or changed file is
-//! found by its checksum or tag, named, and nothing is read from it.
+//! is there as it was before or as it is after, whenever the power goes. A token that begins anew
+//! says so in its file first, and whoever reads that takes the old objects away. A cut or changed
+//! file is found by its checksum or tag, named, and nothing is read from it. Links are not
+//! followed, and a folder that others may write to is refused.
 //!
 //! The token's key is wrapped by a key derived from each PIN (PBKDF2-HMAC-SM3). It seals what is
 //! closed: private objects, and everything that holds a secret, whatever its `CKA_PRIVATE` says.
@@ -18,10 +21,12 @@
 
 pub(crate) mod header;
 mod pin;
+#[cfg(test)]
+pub(crate) mod power;
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use hufu_crypto::{Backend, Sm4Key, cipher, entropy};
@@ -29,10 +34,14 @@ use zeroize::Zeroizing;
 
 use crate::object::Object;
 use header::Header;
+#[cfg(test)]
+use power::step;
 
 const TOKEN: &str = "token";
 const OBJECTS: &str = "objects";
 const LOCK: &str = "lock";
+/// Names of objects that are being written and belong together.
+const TOGETHER: &str = "together";
 /// The shared page.
 pub(crate) const CONTROL: &str = "control";
 
@@ -83,7 +92,23 @@ pub(crate) struct Store {
 
 /// Held while the folder is read or changed; other processes wait.
 pub(crate) struct StoreLock {
-    _file: File,
+    file: File,
+}
+
+impl Drop for StoreLock {
+    fn drop(&mut self) {
+        // Not left to the end of the file: a child that was forked meanwhile has it open too, and
+        // would hold the lock for as long as it lives. If this fails, closing is what is left.
+        drop(self.file.unlock());
+    }
+}
+
+#[cfg(test)]
+impl StoreLock {
+    /// What a forked child has of it.
+    pub(crate) fn duplicate(&self) -> File {
+        self.file.try_clone().unwrap()
+    }
 }
 
 fn io_error<'a>(path: &'a Path, doing: &'static str) -> impl FnOnce(io::Error) -> StoreError + 'a {
@@ -111,12 +136,19 @@ impl Store {
         let mut builder = std::fs::DirBuilder::new();
         builder.recursive(true).mode(0o700);
         builder.create(&objects).map_err(io_error(&objects, "cannot make the folder"))?;
+        check_folder(&folder)?;
+        check_folder(&objects)?;
         let store = Self { folder };
         let _lock = store.lock()?;
-        if !store.folder.join(TOKEN).exists() {
-            store.write_header(&Header::blank(serial_start)?)?;
-        }
         store.sweep()?;
+        let token = store.folder.join(TOKEN);
+        match std::fs::symlink_metadata(&token) {
+            // Where there are objects a token was: it is missed when it is read.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && store.list()?.is_empty() => {
+                store.write_header(&Header::blank(serial_start)?)?;
+            }
+            _ => {}
+        }
         Ok(store)
     }
 
@@ -133,10 +165,11 @@ impl Store {
             .truncate(false)
             .write(true)
             .mode(0o600)
+            .custom_flags(libc::O_NOFOLLOW)
             .open(&path)
             .map_err(io_error(&path, "cannot open"))?;
         file.lock().map_err(io_error(&path, "cannot lock"))?;
-        Ok(StoreLock { _file: file })
+        Ok(StoreLock { file })
     }
 
     /// Label, PINs and counters.
@@ -144,6 +177,63 @@ impl Store {
         let path = self.folder.join(TOKEN);
         let bytes = read_file(&path)?;
         Header::from_bytes(&bytes).map_err(|reason| StoreError::Damaged { path, reason })
+    }
+
+    /// As [`Store::read_header`], with what a new life of the token left undone now done. The store
+    /// is locked.
+    pub(crate) fn settled_header(&self) -> Result<Header, StoreError> {
+        let header = self.read_header()?;
+        self.undo_together()?;
+        if header.is_settled() { Ok(header) } else { self.settle(header) }
+    }
+
+    /// Begins a new life: there is no moment in which the old one has lost some of its objects.
+    pub(crate) fn begin_life(&self, header: Header) -> Result<Header, StoreError> {
+        debug_assert!(!header.is_settled(), "the objects of the old life are there");
+        self.write_header(&header)?;
+        self.settle(header)
+    }
+
+    /// Says which objects are to be written together: until [`Store::end_together`] none of them
+    /// is there for whoever reads the store after this process has ended.
+    pub(crate) fn begin_together(&self, objects: &[(StoreId, bool)]) -> Result<(), StoreError> {
+        let names = objects.iter().map(|(id, is_closed)| object_name(*id, *is_closed) + "\n");
+        write_file(&self.folder, TOGETHER, names.collect::<String>().as_bytes())
+    }
+
+    /// All of them are written.
+    pub(crate) fn end_together(&self) -> Result<(), StoreError> {
+        let path = self.folder.join(TOGETHER);
+        step()
+            .and_then(|()| std::fs::remove_file(&path))
+            .map_err(io_error(&path, "cannot remove"))?;
+        sync_folder(&self.folder)
+    }
+
+    /// Removes what of them was written by a process that did not come to the end.
+    fn undo_together(&self) -> Result<(), StoreError> {
+        let path = self.folder.join(TOGETHER);
+        if std::fs::symlink_metadata(&path).is_err() {
+            return Ok(());
+        }
+        let names = read_file(&path)?;
+        let there = self.list()?;
+        let listed = names.split(|byte| *byte == b'\n');
+        for name in listed.filter_map(|name| std::str::from_utf8(name).ok()) {
+            if let Some((id, is_closed)) = parse_name(name).filter(|it| there.contains(it)) {
+                self.remove_object(id, is_closed)?;
+            }
+        }
+        self.end_together()
+    }
+
+    fn settle(&self, header: Header) -> Result<Header, StoreError> {
+        for (id, is_closed) in self.list()? {
+            self.remove_object(id, is_closed)?;
+        }
+        let settled = header.settled();
+        self.write_header(&settled)?;
+        Ok(settled)
     }
 
     /// Writes label, PINs and counters, durably.
@@ -163,7 +253,18 @@ impl Store {
         id: StoreId,
         object: &Object,
     ) -> Result<(), StoreError> {
-        let is_closed = object.is_closed();
+        self.write_as(header, key, id, object, object.is_closed())
+    }
+
+    /// As [`Store::write_object`], under a name of this kind.
+    pub(crate) fn write_as(
+        &self,
+        header: &Header,
+        key: &TokenKey,
+        id: StoreId,
+        object: &Object,
+        is_closed: bool,
+    ) -> Result<(), StoreError> {
         let mut nonce = [0; NONCE_SIZE];
         entropy::fill(&mut nonce)?;
         // Encrypted in place: the clear bytes are overwritten by it.
@@ -177,7 +278,9 @@ impl Store {
     /// Takes an object off the disk, durably.
     pub(crate) fn remove_object(&self, id: StoreId, is_closed: bool) -> Result<(), StoreError> {
         let path = self.object_path(id, is_closed);
-        std::fs::remove_file(&path).map_err(io_error(&path, "cannot remove"))?;
+        step()
+            .and_then(|()| std::fs::remove_file(&path))
+            .map_err(io_error(&path, "cannot remove"))?;
         sync_folder(&self.folder.join(OBJECTS))
     }
 
@@ -199,7 +302,14 @@ impl Store {
         let bound = associated(header, id, is_closed);
         cipher::gcm_open(Backend::best(), &key.sm4(), nonce, &bound, &mut data, tag)
             .map_err(|_| damaged("the object was changed, or is another token's"))?;
-        Object::from_bytes(&data).ok_or_else(|| damaged("the object is not one of this version"))
+        let object = Object::from_bytes(&data)
+            .ok_or_else(|| damaged("the object is not one of this version"))?;
+        // Whoever can write here can seal a file that is open: no secret comes out of one.
+        if object.is_closed() == is_closed {
+            Ok(object)
+        } else {
+            Err(damaged("the object is not of the kind that its name says"))
+        }
     }
 
     /// The objects there are: their numbers, and whether they are closed.
@@ -224,14 +334,6 @@ impl Store {
             if path.extension().is_some_and(|ending| ending == BESIDE) {
                 std::fs::remove_file(&path).map_err(io_error(&path, "cannot remove"))?;
             }
-        }
-        Ok(())
-    }
-
-    /// Removes every object, for a token that begins anew.
-    pub(crate) fn remove_all(&self) -> Result<(), StoreError> {
-        for (id, is_closed) in self.list()? {
-            self.remove_object(id, is_closed)?;
         }
         Ok(())
     }
@@ -278,8 +380,23 @@ fn associated(header: &Header, id: StoreId, is_closed: bool) -> [u8; 25] {
     bytes
 }
 
+/// Whether nobody but its owner writes to the folder, and it is no link to another.
+fn check_folder(folder: &Path) -> Result<(), StoreError> {
+    let found = std::fs::symlink_metadata(folder).map_err(io_error(folder, "cannot look at"))?;
+    let reason = match () {
+        () if !found.is_dir() => "this is no folder",
+        () if found.mode() & 0o022 != 0 => "others than the owner may write to this folder",
+        () => return Ok(()),
+    };
+    Err(StoreError::Damaged { path: folder.to_owned(), reason })
+}
+
 fn read_file(path: &Path) -> Result<Vec<u8>, StoreError> {
-    let file = File::open(path).map_err(io_error(path, "cannot open"))?;
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NOFOLLOW)
+        .open(path)
+        .map_err(io_error(path, "cannot open"))?;
     let mut bytes = Vec::new();
     file.take(FILE_BYTES_MAX).read_to_end(&mut bytes).map_err(io_error(path, "cannot read"))?;
     Ok(bytes)
@@ -288,21 +405,44 @@ fn read_file(path: &Path) -> Result<Vec<u8>, StoreError> {
 fn write_file(folder: &Path, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
     let path = folder.join(name);
     let beside = folder.join(format!("{name}.{BESIDE}"));
-    let mut file = OpenOptions::new()
-        .create(true)
-        .truncate(true)
-        .write(true)
-        .mode(0o600)
-        .open(&beside)
-        .map_err(io_error(&beside, "cannot make"))?;
-    file.write_all(bytes).map_err(io_error(&beside, "cannot write"))?;
-    file.sync_all().map_err(io_error(&beside, "cannot sync"))?;
-    std::fs::rename(&beside, &path).map_err(io_error(&path, "cannot rename to"))?;
+    let renamed = write_whole(&beside, bytes).and_then(|()| {
+        step()
+            .and_then(|()| std::fs::rename(&beside, &path))
+            .map_err(io_error(&path, "cannot rename to"))
+    });
+    if let Err(error) = renamed {
+        // On a full disk it would be one more in the way. The first error is the one that counts.
+        drop(step().and_then(|()| std::fs::remove_file(&beside)));
+        return Err(error);
+    }
     sync_folder(folder)
 }
 
+fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    let mut file = step()
+        .and_then(|()| {
+            OpenOptions::new()
+                .create(true)
+                .truncate(true)
+                .write(true)
+                .mode(0o600)
+                .custom_flags(libc::O_NOFOLLOW)
+                .open(path)
+        })
+        .map_err(io_error(path, "cannot make"))?;
+    step().and_then(|()| file.write_all(bytes)).map_err(io_error(path, "cannot write"))?;
+    step().and_then(|()| file.sync_all()).map_err(io_error(path, "cannot sync"))
+}
+
 fn sync_folder(folder: &Path) -> Result<(), StoreError> {
-    File::open(folder).and_then(|folder| folder.sync_all()).map_err(io_error(folder, "cannot sync"))
+    step().and_then(|()| File::open(folder)?.sync_all()).map_err(io_error(folder, "cannot sync"))
+}
+
+/// One step of a change. In tests the power can go before any of them.
+#[cfg(not(test))]
+#[allow(clippy::unnecessary_wraps, reason = "in tests it fails")]
+const fn step() -> io::Result<()> {
+    Ok(())
 }
 
 #[cfg(test)]

@@ -18,10 +18,14 @@ use std::time::Duration;
 use hufu_crypto::{Digest, PublicKey, Signature, Signer, SoftwareSigner};
 use hufu_hsm::agent::sandbox::{SandboxConfig, enter};
 use hufu_hsm::agent::{Agent, AgentClient, AgentConfig, AgentSource, Endpoint};
-use hufu_hsm::keystore::WRAPPED_BYTES_MAX;
-use hufu_hsm::{CardIdentity, Error, KeyHandle, KeyReference, Keystore, Usage};
+use hufu_hsm::{Error, KeyHandle, KeyReference, Keystore, Usage};
 use hufu_runtime::clock::{self, Nanos};
 use hufu_runtime::wake::Parker;
+
+#[path = "double/signing.rs"]
+mod signing;
+
+use signing::{SigningCard, SignsOnly};
 
 const ROLE: &str = "HUFU_TEST_ROLE";
 const FOLDER: &str = "HUFU_TEST_FOLDER";
@@ -206,10 +210,11 @@ fn serve(role: &str) -> Result<(), Error> {
     if role == "boxed" {
         notes.extend(probe(&endpoint, &folder, port));
     }
-    let card: Arc<dyn Keystore> = Arc::new(Card {
+    let card = Card {
         signer: Mutex::new(SoftwareSigner::from_bytes(&[7; 32]).unwrap()),
         pin: Mutex::new(PLANTED.to_owned()),
-    });
+    };
+    let card: Arc<dyn Keystore> = Arc::new(SigningCard("boxed", card));
     endpoint.serve(&card, 2, notes).map(drop)
 }
 
@@ -275,66 +280,16 @@ struct Card {
     pin: Mutex<String>,
 }
 
-fn none<T>(what: &'static str) -> Result<T, Error> {
-    Err(Error::Refused { what, reason: "not in this test".to_owned() })
-}
-
-impl Keystore for Card {
-    fn identity(&self, _deadline: Nanos) -> Result<CardIdentity, Error> {
-        Ok(CardIdentity {
-            library_manufacturer: "tests".to_owned(),
-            library_version: (1, 0),
-            token_label: "boxed".to_owned(),
-            token_manufacturer: String::new(),
-            token_model: String::new(),
-            token_serial: "1".to_owned(),
-            firmware_version: (0, 0),
-            hardware_version: (0, 0),
-        })
+impl SignsOnly for Card {
+    fn public(&self) -> PublicKey {
+        *self.signer.lock().unwrap().public_key()
     }
 
-    fn open_key(&self, _: &KeyReference, _: Usage, _: Nanos) -> Result<KeyHandle, Error> {
-        Ok(KeyHandle(0))
-    }
-
-    fn public_key(&self, _key: KeyHandle) -> Result<PublicKey, Error> {
-        Ok(*self.signer.lock().unwrap().public_key())
-    }
-
-    fn sign_sm2(
-        &self,
-        _key: KeyHandle,
-        digests: &[Digest],
-        signatures: &mut [Signature],
-        _deadline: Nanos,
-    ) -> Result<(), Error> {
+    fn sign(&self, digests: &[Digest], signatures: &mut [Signature]) {
         if digests[0].0[0] == 0xdd {
             assert_eq!(self.pin.lock().unwrap().len(), PLANTED.len());
             std::process::abort();
         }
         self.signer.lock().unwrap().sign_many(digests, signatures).unwrap();
-        Ok(())
-    }
-
-    fn sm2_decrypt(&self, _: KeyHandle, _: &[u8], _: &mut [u8], _: Nanos) -> Result<usize, Error> {
-        none("ciphertext")
-    }
-
-    fn wrap(
-        &self,
-        _: KeyHandle,
-        _: &[u8; 32],
-        _: &mut [u8; WRAPPED_BYTES_MAX],
-        _: Nanos,
-    ) -> Result<usize, Error> {
-        none("secret")
-    }
-
-    fn unwrap(&self, _: KeyHandle, _: &[u8], _: &mut [u8; 32], _: Nanos) -> Result<(), Error> {
-        none("wrapped secret")
-    }
-
-    fn random(&self, _: &mut [u8], _: Nanos) -> Result<(), Error> {
-        none("random numbers")
     }
 }

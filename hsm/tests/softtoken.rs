@@ -2,21 +2,29 @@
 
 #![allow(clippy::unwrap_used, reason = "what a test's helper cannot do fails the test")]
 
+#[path = "softtoken/cloned.rs"]
+mod cloned;
+#[path = "softtoken/in_process.rs"]
+mod in_process;
+#[path = "../benches/losses/soak.rs"]
+mod soak;
 #[path = "softtoken/token.rs"]
 mod token;
 
 use hufu_crypto::{
-    Backend, Digest, Drbg, Signature, Sm3, Verdict, VerifyItem, encryption, entropy,
-    software_provider,
+    Backend, Digest, Drbg, IDENTITY_DEFAULT, Signature, Sm3, Sm4Key, Verdict, VerifyItem, cipher,
+    encryption, entropy, identity_digest, message_digest, software_provider,
 };
-use hufu_hsm::card::{Card, keys};
+use hufu_hsm::card::{Card, keys, operations};
 use hufu_hsm::forms::SignInput;
 use hufu_hsm::keystore::WRAPPED_BYTES_MAX;
 use hufu_hsm::pin::Pin;
+use hufu_hsm::pkcs11::{Attribute, GcmParameter, Mechanism, codes};
 use hufu_hsm::probe::{draft, prove};
 use hufu_hsm::profile::Sign;
 use hufu_hsm::{Error, Keystore, Profile, Usage};
 use hufu_softtoken::{Fault, Faults, Garbage};
+use soak::Soak;
 use token::{IMITATIONS, PIN, Token, soon, with_each};
 
 fn sign(token: &Token, card: &dyn Keystore, count: usize) -> Result<(), Error> {
@@ -128,6 +136,83 @@ fn a_draft_for_each_card_is_equal_in_effect_to_the_profile_that_ships() {
     );
 }
 
+/// Every mechanism of a profile that is SM2 signs a message for the identity it can sign for, the
+/// one in its parameter where it takes one.
+#[test]
+fn messages_are_signed_for_the_identity_that_is_handed_over() {
+    const NAME: &str = "messages_are_signed_for_the_identity_that_is_handed_over";
+    with_each(NAME, &IMITATIONS, |token| {
+        token.make_keys();
+        let (_library, session) = token.session();
+        let (profile, verifier) = (token.profile(), software_provider().verifier);
+        let found = keys::find(&session, &profile, &token.key("vote"), Usage::Sign).unwrap();
+        let key = found.public.unwrap();
+        let proven = prove(&session, &profile, &found, None, &*verifier).unwrap();
+        let mut signed = 0;
+        for sign in &profile.sm2.sign {
+            // Of several readings of one code, the probe says which is right.
+            let is_e = sign.input == SignInput::PrehashedE;
+            if is_e && *sign != proven || token.imitation != "native" && !is_e {
+                continue;
+            }
+            for identity in [IDENTITY_DEFAULT, b"ALICE123@YAHOO.COM"] {
+                let made =
+                    operations::sign_message(&session, sign, &found, None, identity, b"a message");
+                let knows = identity == IDENTITY_DEFAULT
+                    || !matches!(sign.input, SignInput::MessageWithDefaultZ);
+                let Ok((signature, _)) = made else {
+                    assert!(!knows && matches!(made, Err(Error::Refused { .. })), "{sign:?}");
+                    continue;
+                };
+                let digest = message_digest(&identity_digest(identity, &key), b"a message");
+                let item = VerifyItem { key: &key, digest, signature: &signature };
+                assert_eq!(verifier.verify(item), Verdict::Valid, "{sign:?}");
+                signed += 1;
+            }
+        }
+        assert_eq!(signed, if token.imitation == "native" { 6 } else { 2 });
+    });
+}
+
+/// A parameter that has pointers in it: what the card seals, software opens, and back.
+#[test]
+fn gcm_of_the_card_is_gcm_of_the_software() {
+    with_each("gcm_of_the_card_is_gcm_of_the_software", &["native", "koal", "westone"], |token| {
+        let (_library, session) = token.session();
+        let key_type = token.profile().sm4.unwrap().key_type;
+        let code = match token.imitation.as_str() {
+            "westone" => 0x8000_0045,
+            _ => token.profile().sm4.unwrap().gcm.unwrap(),
+        };
+        let object = session
+            .create_object(&[
+                Attribute::number(codes::CKA_CLASS, codes::CKO_SECRET_KEY),
+                Attribute::number(codes::CKA_KEY_TYPE, key_type),
+                Attribute::bool(codes::CKA_ENCRYPT, true),
+                Attribute::bool(codes::CKA_DECRYPT, true),
+                Attribute::bytes(codes::CKA_VALUE, &[7; 16]),
+            ])
+            .unwrap();
+        let (backend, key) = (Backend::best(), Sm4Key::from_bytes(&[7; 16]));
+        for associated in [&b""[..], b"what is said beside it"] {
+            let (mut nonce, text) = ([9; 12], b"what is hidden".as_slice());
+            let mut wanted = text.to_vec();
+            let tag = cipher::gcm_seal(backend, &key, &nonce, associated, &mut wanted).unwrap();
+            wanted.extend_from_slice(&tag);
+            let gcm = GcmParameter::new(&mut nonce, associated, 16);
+            let mechanism = Mechanism::gcm(code, gcm);
+            let mut sealed = [0; 64];
+            let size = session.encrypt(&mechanism, object, text, &mut sealed).unwrap();
+            assert_eq!(sealed[..size], wanted);
+            let mut opened = [0; 64];
+            let size = session.decrypt(&mechanism, object, &wanted, &mut opened).unwrap();
+            assert_eq!(&opened[..size], text);
+            wanted[0] ^= 1;
+            assert!(session.decrypt(&mechanism, object, &wanted, &mut opened).is_err());
+        }
+    });
+}
+
 #[test]
 fn a_profile_for_another_card_is_refused_before_a_key_is_used() {
     with_each(
@@ -231,6 +316,36 @@ fn signatures_survive_lost_sessions_a_busy_card_and_one_that_is_pulled_out() {
             assert!(metrics.tokens_lost_total() > 0 && metrics.sessions_lost_total() > 0);
         },
     );
+}
+
+/// The small sister of `cargo bench --bench losses`.
+#[test]
+fn two_thousand_signatures_survive_lost_sessions_and_a_card_that_is_away_for_a_while() {
+    const NAME: &str =
+        "two_thousand_signatures_survive_lost_sessions_and_a_card_that_is_away_for_a_while";
+    with_each(NAME, &["native"], |token| {
+        token.make_keys();
+        let card = token.card("deadline_millis = 60000\nfailures_max = 1000").unwrap();
+        let key = card.open_key(&token.key("vote"), Usage::Sign, soon()).unwrap();
+        let faults = token.faults();
+        let order = Soak {
+            card: &card,
+            key,
+            faults: &faults,
+            threads_count: 3,
+            signatures_count: 2_000,
+            lost_one_in: 100,
+            away: std::time::Duration::from_millis(300),
+        };
+        let report = soak::soak(&order).unwrap();
+        let counts = (report.right_count, report.wrong_count, report.failed_count);
+        assert_eq!(counts, (2_000, 0, 0), "{:?}", report.last_error);
+        // What was to go wrong went wrong.
+        assert!(card.metrics().sessions_lost_total() >= 10);
+        assert!(card.metrics().tokens_lost_total() > 0);
+        assert!(report.recovery < std::time::Duration::from_secs(30), "{:?}", report.recovery);
+        assert_eq!(report.nanos.len(), 2_000);
+    });
 }
 
 #[test]

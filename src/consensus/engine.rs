@@ -260,6 +260,27 @@ impl Engine {
         self.gate.awaited().max(signing).filter(|ticket| *ticket > self.log.durable())
     }
 
+    /// Ends the height at work without a decision of its own: it was decided elsewhere while the
+    /// signer did not answer. The library's state goes with its coroutine, as in a crash, and what
+    /// waited for it too; the next height begins with a fresh one. What was admitted to be signed
+    /// stays admitted, so nothing else is ever signed in its place.
+    ///
+    /// # Panics
+    /// If no signature is outstanding: only that keeps a height from being ended by its
+    /// certificate.
+    pub fn give_up(&mut self) {
+        let given_up = self.signing.take();
+        assert!(given_up.is_some_and(|pending| pending.sent), "the signer was asked");
+        assert!(self.start.is_none(), "the height at work was begun");
+        self.coroutine = None;
+        self.replay = None;
+        self.queue.clear();
+        self.build = None;
+        self.built = None;
+        self.decision = None;
+        self.is_decided = true;
+    }
+
     /// How many more messages the queue takes; at 0 the links from peers are left alone.
     #[must_use]
     pub fn room(&self) -> usize {

@@ -17,6 +17,7 @@ mod following;
 mod probation;
 mod proposals;
 mod seam;
+mod signer;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -40,6 +41,7 @@ use crate::vote_log::{BlockVerdict, RecoveredLog};
 use catch_up::CatchUp;
 use probation::Probation;
 use proposals::Proposals;
+use signer::Signer;
 
 /// Messages of the height at work that are kept to be told to a peer that comes, count: what one
 /// validator says in sixteen rounds.
@@ -144,6 +146,7 @@ pub struct Replica {
     catch_up: CatchUp,
     told: VecDeque<Message>,
     refused: VecDeque<engine::Input>,
+    signer: Signer,
     /// Decided heights that are not durable, in order.
     writing: VecDeque<Parent>,
     /// Bytes of the bodies of each decided height that is not executed, in order.
@@ -179,6 +182,7 @@ impl Replica {
             proposals: Proposals::default(),
             told: VecDeque::new(),
             refused: VecDeque::new(),
+            signer: Signer::default(),
             writing: VecDeque::new(),
             unexecuted: VecDeque::new(),
             sync_sent: None,
@@ -201,10 +205,10 @@ impl Replica {
     }
 
     /// Whether messages of peers are taken in; if not, their links are left alone until there is
-    /// room.
+    /// room. A signer that is late holds up nobody: what it leaves no room for is dropped.
     #[must_use]
     pub fn has_room(&self) -> bool {
-        self.refused.is_empty() && self.engine.room() > 0
+        self.signer.is_late() || (self.refused.is_empty() && self.engine.room() > 0)
     }
 
     /// Whether a height is under way that must be finished before a stop: with nobody else to
@@ -212,7 +216,8 @@ impl Replica {
     #[must_use]
     pub fn must_finish(&self) -> bool {
         let is_alone = self.chain.validators().set().count() == 1;
-        self.stage == Stage::Writing || (is_alone && self.stage == Stage::Deciding)
+        let can_decide = self.stage == Stage::Deciding && !self.signer.is_late();
+        self.stage == Stage::Writing || (is_alone && can_decide)
     }
 
     /// Whether the height at work waits for batches to propose.
@@ -226,6 +231,12 @@ impl Replica {
     #[must_use]
     pub const fn is_on_probation(&self) -> bool {
         self.probation.is_some()
+    }
+
+    /// Whether this validator follows without voting, because its signer does not answer.
+    #[must_use]
+    pub fn is_without_signer(&self) -> bool {
+        self.signer.is_late()
     }
 
     /// Why the height at work is not decided, for people.
@@ -242,7 +253,8 @@ impl Replica {
         let pace = if may_ask { self.next_start() } else { None };
         let pace = pace.filter(|time| *time > now);
         let catch_up = self.catch_up.deadline(now, self.chain.height());
-        timer.into_iter().chain(pace).chain(catch_up).min()
+        let signer = self.signer.deadline();
+        timer.into_iter().chain(pace).chain(catch_up).chain(signer).min()
     }
 
     /// Takes in one input and adds what it asks for to `out`.
@@ -258,6 +270,7 @@ impl Replica {
                 out.push(Effect::AnnounceTip { height: block.height, block: block.digest });
             }
         }
+        self.signer.tick(time.nanos);
         self.take(time, input, out)?;
         self.advance(time, out)?;
         self.request_sync(out);
@@ -302,6 +315,9 @@ impl Replica {
                 return self.drive(time, engine::Input::VoteLogDurable(ticket), out);
             }
             Input::Signed { ticket, signature } => {
+                if self.signer.answered(ticket) {
+                    return Ok(());
+                }
                 return self.drive(time, engine::Input::Signed { ticket, signature }, out);
             }
             Input::SignFailed(ticket) => {
@@ -396,6 +412,10 @@ impl Replica {
             self.status.vote(height, signed);
         }
         self.call(height);
+        if self.signer.is_given_up() {
+            // The height comes with its certificate.
+            return Ok(());
+        }
         if self.stage == Stage::Resting {
             // The engine may still be at the last height it worked on itself, and would not know
             // what to do with this one.
@@ -471,6 +491,9 @@ impl Replica {
     fn rest(&mut self, time: Time, out: &mut Vec<Effect>) -> Result<(), Error> {
         let now = time.nanos;
         if self.chain.next_roots().is_none() || self.catch_up.is_coming(now) {
+            return Ok(());
+        }
+        if self.signer.is_asked() {
             return Ok(());
         }
         if let Some(probation) = self.probation {
@@ -584,7 +607,10 @@ impl Replica {
             engine::Effect::AppendVoteLog { ticket, record, .. } => {
                 out.push(Effect::AppendVoteLog { ticket, record });
             }
-            engine::Effect::Sign { ticket, intent } => out.push(Effect::Sign { ticket, intent }),
+            engine::Effect::Sign { ticket, intent } => {
+                self.signer.asked(time.nanos, ticket);
+                out.push(Effect::Sign { ticket, intent });
+            }
             engine::Effect::Publish(message) => self.publish(message, out),
             engine::Effect::BuildBlock { round, .. } => self.build = Some(round),
             engine::Effect::NeedBatches { height, block } => {
@@ -617,7 +643,9 @@ impl Replica {
             engine::Effect::Decided(decision) => self.decided(time, *decision, out)?,
             engine::Effect::Refused { reason, input } => {
                 out.push(Effect::Note(Note::Refused(reason)));
+                let has_signer = !self.signer.is_late();
                 let room = REFUSED_COUNT_MAX.saturating_sub(self.refused.len());
+                let room = if has_signer { room } else { 0 };
                 self.refused.extend(input.map(|input| *input).into_iter().take(room));
             }
         }

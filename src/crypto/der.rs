@@ -68,9 +68,9 @@ pub enum DerFault {
     },
 }
 
-const SEQUENCE: u8 = 0x30;
-const INTEGER: u8 = 0x02;
-const OCTET_STRING: u8 = 0x04;
+pub(crate) const SEQUENCE: u8 = 0x30;
+pub(crate) const INTEGER: u8 = 0x02;
+pub(crate) const OCTET_STRING: u8 = 0x04;
 
 /// Bytes of the longest signature: two integers of 33 bytes.
 pub const SIGNATURE_SIZE_MAX: usize = 2 + 2 * (2 + 33);
@@ -137,13 +137,17 @@ pub(crate) fn write_cipher(parts: &CipherParts<'_>) -> Vec<u8> {
 }
 
 /// The content of the one element that `der` is.
-fn only<'a>(mut der: &'a [u8], tag: u8, part: &'static str) -> Result<&'a [u8], DerError> {
+pub(crate) fn only<'a>(
+    mut der: &'a [u8],
+    tag: u8,
+    part: &'static str,
+) -> Result<&'a [u8], DerError> {
     let content = element(&mut der, tag, part)?;
     ended(der, part)?;
     Ok(content)
 }
 
-fn ended(rest: &[u8], part: &'static str) -> Result<(), DerError> {
+pub(crate) fn ended(rest: &[u8], part: &'static str) -> Result<(), DerError> {
     if rest.is_empty() {
         return Ok(());
     }
@@ -151,7 +155,11 @@ fn ended(rest: &[u8], part: &'static str) -> Result<(), DerError> {
 }
 
 /// Takes one element off the front of `rest` and gives its content.
-fn element<'a>(rest: &mut &'a [u8], tag: u8, part: &'static str) -> Result<&'a [u8], DerError> {
+pub(crate) fn element<'a>(
+    rest: &mut &'a [u8],
+    tag: u8,
+    part: &'static str,
+) -> Result<&'a [u8], DerError> {
     let failed = |fault| DerError { part, fault };
     let (&found, behind) = rest.split_first().ok_or(failed(DerFault::CutShort))?;
     if found != tag {
@@ -185,7 +193,7 @@ fn length(bytes: &[u8]) -> Result<(usize, &[u8]), DerFault> {
 }
 
 /// A positive integer of at most 256 bits in its one encoding (X.690 8.3.2).
-fn integer(rest: &mut &[u8], part: &'static str) -> Result<[u8; 32], DerError> {
+pub(crate) fn integer(rest: &mut &[u8], part: &'static str) -> Result<[u8; 32], DerError> {
     let content = element(rest, INTEGER, part)?;
     let failed = |fault| Err(DerError { part, fault });
     let digits = match content {
@@ -202,7 +210,7 @@ fn integer(rest: &mut &[u8], part: &'static str) -> Result<[u8; 32], DerError> {
     Ok(number)
 }
 
-fn write_integer(out: &mut Vec<u8>, number: &[u8]) {
+pub(crate) fn write_integer(out: &mut Vec<u8>, number: &[u8]) {
     let zeros = number.iter().take_while(|digit| **digit == 0).count();
     let digits = &number[zeros..];
     // A leading zero keeps the number positive, and is zero itself.
@@ -214,7 +222,7 @@ fn write_integer(out: &mut Vec<u8>, number: &[u8]) {
     write_element(out, INTEGER, &content);
 }
 
-fn write_element(out: &mut Vec<u8>, tag: u8, content: &[u8]) {
+pub(crate) fn write_element(out: &mut Vec<u8>, tag: u8, content: &[u8]) {
     out.push(tag);
     let size = content.len().to_be_bytes();
     let digits = &size[size.iter().take_while(|digit| **digit == 0).count()..];

@@ -5,6 +5,7 @@ pub mod cipher;
 pub mod der;
 pub mod digest;
 pub mod drbg;
+pub mod encrypted_key;
 pub mod encryption;
 pub mod entropy;
 pub mod exchange;
@@ -14,9 +15,11 @@ mod kdf;
 pub mod keys;
 pub mod known_keys;
 pub mod own_key;
+mod pbkdf2;
 mod pem;
 pub mod provider;
 pub mod selftest;
+pub mod shamir;
 pub mod signer;
 pub mod software;
 #[cfg(test)]
@@ -32,6 +35,7 @@ pub use hufu_kernels::Backend;
 pub use keys::{Address, IDENTITY_DEFAULT, PublicKey, Signature, identity_digest, message_digest};
 pub use known_keys::{KnownKeys, KnownKeysCounts};
 pub use own_key::OwnKey;
+pub use pbkdf2::pbkdf2;
 pub use provider::{Hasher, Provider, Signer, Verdict, Verifier, VerifyItem};
 pub use selftest::selftest;
 pub use signer::SoftwareSigner;
@@ -48,6 +52,30 @@ pub enum Error {
     /// The text is not a PKCS#8 private key for SM2.
     #[error("private key file is not an unencrypted SM2 PKCS#8 PEM")]
     PrivateKeyEncoding,
+    /// A key under a passphrase that is not written as one.
+    #[error("encrypted private key is not written as one: {0}")]
+    EncryptedKey(#[source] der::DerError),
+    /// A key under a passphrase by other algorithms.
+    #[error(
+        "encrypted private key: {part} is none that is read here: PBES2 with PBKDF2, HMAC-SM3 and \
+         SM4-CBC"
+    )]
+    EncryptedKeyAlgorithm {
+        /// Which of them is another, or of another size.
+        part: &'static str,
+    },
+    /// A key under a passphrase that takes too few or too many iterations.
+    #[error(
+        "encrypted private key wants {found} iterations, there must be {min} to {max}",
+        min = encrypted_key::ITERATIONS_MIN, max = encrypted_key::ITERATIONS_MAX
+    )]
+    EncryptedKeyIterations {
+        /// How many.
+        found: u32,
+    },
+    /// What a passphrase makes of an encrypted key is none.
+    #[error("the passphrase does not open the private key, or the key was changed")]
+    Passphrase,
     /// The signer gave a signature that its own public key does not accept.
     #[error("signature just made does not verify with its own public key")]
     SignatureRejected,

@@ -14,6 +14,7 @@ use sm2::{AffinePoint, ProjectivePoint, Scalar};
 use super::*;
 
 mod cipher;
+mod encrypted_keys;
 mod kernels;
 mod key_files;
 mod sealed;

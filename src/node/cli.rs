@@ -12,6 +12,7 @@ mod audit;
 mod config;
 mod consensus;
 mod crypto;
+mod custodian;
 mod error;
 mod events;
 mod genesis;
@@ -20,6 +21,7 @@ mod keys;
 mod ledger;
 mod localnet;
 mod node;
+mod passphrase;
 mod query;
 mod receipt;
 mod remote;
@@ -127,11 +129,11 @@ pub fn abort_on_panic() {
 pub fn main() -> ExitCode {
     let matches = match Cli::command().try_get_matches() {
         Ok(matches) => matches,
-        Err(error) => return explain(&error),
+        Err(error) => return explain(&without_uri(error)),
     };
     let cli = match Cli::from_arg_matches(&matches) {
         Ok(cli) => cli,
-        Err(error) => return explain(&error),
+        Err(error) => return explain(&without_uri(error)),
     };
     let output = Output::new(cli.json);
     match follow(cli.parent).and_then(|()| run(cli.noun, output)) {
@@ -159,7 +161,7 @@ fn run(noun: Noun, output: Output) -> Result<(), CliError> {
         Noun::Audit(verb) => audit::run(&verb, output),
         Noun::Config(verb) => config::run(verb, output),
         Noun::Genesis(verb) => genesis::run(verb, output),
-        Noun::Keys(verb) => keys::run(verb, output),
+        Noun::Keys(verb) => keys::run(&verb, output),
         Noun::Consensus(verb) => consensus::run(&verb, output),
         Noun::Crypto(verb) => crypto::run(*verb, output),
         Noun::Hsm(verb) => hsm::run(*verb, output),
@@ -196,6 +198,18 @@ fn forbid_core_dumps(noun: &Noun) -> Result<(), CliError> {
     hufu_runtime::process::forbid_core_dumps().map_err(|cause| {
         CliError::failed(cause, "core dumps", "run it where a process may forbid its own")
     })
+}
+
+/// The name of a key that is refused is not repeated: somebody may have put a PIN into it.
+fn without_uri(mut error: clap::Error) -> clap::Error {
+    use clap::error::{ContextKind, ContextValue};
+    let value = ContextKind::InvalidValue;
+    if let Some(ContextValue::String(text)) = error.get(value)
+        && hufu_hsm::uri::is_uri(text)
+    {
+        error.insert(value, ContextValue::String("pkcs11:...".to_owned()));
+    }
+    error
 }
 
 /// Prints help, version or a usage error where clap wants it; an error as JSON where that is asked

@@ -24,6 +24,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hufu_crypto::KnownKeys;
+use hufu_hsm::pin::PinSource;
 use hufu_mempool::{MempoolConfig, Recent};
 use hufu_network::SessionConfig;
 use hufu_runtime::placement::CoreSet;
@@ -88,6 +89,8 @@ pub struct Identity {
     pub genesis: PathBuf,
     /// The private vote key.
     pub key: PathBuf,
+    /// Where the passphrase of encrypted keys is.
+    pub passphrase: Option<PinSource>,
 }
 
 /// `[client]`: the socket clients connect to.
@@ -388,6 +391,7 @@ impl NodeConfig {
                 data_dir: reader.path("node", "data_dir"),
                 genesis: reader.path("node", "genesis"),
                 key: reader.path("node", "key"),
+                passphrase: passphrase(reader),
             },
             client: Client {
                 listen: reader.loopback("client", "listen"),
@@ -513,6 +517,28 @@ impl NodeConfig {
             }
         }
     }
+}
+
+/// Where the passphrase of encrypted keys is: named in one way at most.
+fn passphrase(reader: &mut Reader<'_>) -> Option<PinSource> {
+    let sources = [
+        reader.optional_path("node", "passphrase_file").map(PinSource::File),
+        reader.optional_credential("node", "passphrase_credential").map(PinSource::Credential),
+        reader.optional_descriptor("node", "passphrase_descriptor").map(PinSource::Descriptor),
+    ];
+    let mut named = sources.into_iter().flatten();
+    let source = named.next()?;
+    if let Some(second) = named.next() {
+        let keys =
+            ["node.passphrase_file", "node.passphrase_credential", "node.passphrase_descriptor"];
+        let rule = format!("names the passphrase too, after {source}");
+        let (at, value) = match &second {
+            PinSource::Credential(name) => (keys[1], name.clone()),
+            other => (keys[2], other.to_string()),
+        };
+        reader.relation(&[at], &value, &rule, "keep one of the three keys");
+    }
+    Some(source)
 }
 
 /// The limit of memory, and all that must fit it (see [`NodeConfig::memory_planned_bytes`]).

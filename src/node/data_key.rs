@@ -1,212 +1,289 @@
 //! The data key file: what everything in the data folder is encrypted with.
 //!
 //! ```text
-//! "HUFUDKEY"  version u32  count u32                       little-endian
-//! key         id u64  wrapping u32  zero u32  wrapped by 32  material 64     count times
-//! check       SM3 of all the above
+//! data.key --in clear------------------------------------> keyring
+//!          `-wrapped--> card's agent --unwrap--> id fits --^
 //! ```
 //!
-//! The first key encrypts what is new, the others read what is older. Wrapping 0 is a key in clear:
-//! 32 bytes of material, then zeroes; `wrapped by` is zero. Other wrappings are for keys that a
-//! card keeps and are refused by this build. The id follows from the key, so a damaged file never
-//! passes for another key. The file is made once, exclusively, with mode 0600, and read under the
-//! rules of [`crate::keys_file`]. Without it the data folder is of no use to anybody: keep a copy
-//! of it, apart from copies of the folder.
+//! The first key encrypts what is new, the others read what is older. A file holds its keys in
+//! clear, or wrapped by a key that never leaves its card; then it says which card and key, and is
+//! of no use without them. The id of a key follows from the key, so a damaged file, another card
+//! and another key never pass for the right one. The file is made once, exclusively, with mode
+//! 0600, and read under the rules of [`crate::keys_file`]; [`replace`] changes how its keys are
+//! kept. Without it the data folder is of no use to anybody: keep a copy of it, apart from copies
+//! of the folder.
+
+pub mod replace;
+mod stored;
+#[cfg(test)]
+mod tests;
 
 use std::path::Path;
 
-use hufu_crypto::{Drbg, Provider, Sm3};
-use hufu_storage::keyring::{DATA_KEY_BYTES, DataKey, Keyring};
-use zerocopy::little_endian::{U32, U64};
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
-use zeroize::{Zeroize, Zeroizing};
+use hufu_crypto::{Drbg, Provider};
+use hufu_hsm::keystore::WRAPPED_BYTES_MAX;
+use hufu_storage::keyring::{DataKey, Keyring, show_id};
 
+use crate::card_key::CardPlace;
+use crate::cards::CardError;
 use crate::kernels;
 use crate::keys_file::{KeyFileError, read_private, write_new};
+use crate::opened_key::{OpenKey, OpenedKey};
+use stored::{Secret, Stored, Wrapped, WrappedKey};
 
 /// Name of the file where the configuration names no other.
 pub const DATA_KEY_FILE: &str = "data.key";
 
 /// Keys of one file at most: one rotation a year for the life of a machine.
-const KEYS_COUNT_MAX: u32 = 32;
+pub const KEYS_COUNT_MAX: u32 = 32;
 
-const MAGIC: [u8; 8] = *b"HUFUDKEY";
-const VERSION: u32 = 1;
-const WRAPPING_NONE: u32 = 0;
-
-#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
-#[repr(C)]
-struct StoredHeader {
-    magic: [u8; 8],
-    version: U32,
-    keys_count: U32,
+/// Why data keys are not used or not made. No variant carries any of their bytes.
+#[derive(Debug, thiserror::Error)]
+pub enum DataKeyError {
+    /// The file is at fault.
+    #[error(transparent)]
+    File(#[from] KeyFileError),
+    /// The card that wraps the keys cannot be used: it is away, refuses the PIN, is another one
+    /// than before, has no such key.
+    #[error("data keys are wrapped by {by}: {cause}")]
+    Card {
+        /// By which key they are, or were to be.
+        by: Box<CardPlace>,
+        /// What is wrong.
+        cause: CardError,
+    },
+    /// What is wrapped was not wrapped by this key, or was changed.
+    #[error("data key {id} was not wrapped by {by}, or was changed: {cause}")]
+    NotWrapped {
+        /// Its id.
+        id: String,
+        /// What was to open it.
+        by: Box<CardPlace>,
+        /// What the card layer says.
+        cause: hufu_hsm::Error,
+    },
+    /// The card made other bytes of it than those that were wrapped.
+    #[error("data key {id}: {by} makes another key of it, {found}")]
+    OtherKey {
+        /// Its id.
+        id: String,
+        /// What opened it.
+        by: Box<CardPlace>,
+        /// The id of what came out.
+        found: String,
+    },
+    /// There is no place for another key.
+    #[error("the file holds {KEYS_COUNT_MAX} data keys already, there is no place for another")]
+    Full,
 }
 
-#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
-#[repr(C)]
-struct StoredKey {
-    id: U64,
-    wrapping: U32,
-    reserved: U32,
-    wrapped_by: [u8; 32],
-    material: [u8; DATA_KEY_BYTES],
-    material_reserved: [u8; 32],
-}
+impl DataKeyError {
+    /// What an operator does about it.
+    #[must_use]
+    pub const fn remedy(&self) -> &'static str {
+        match self {
+            Self::File(error) => error.remedy(),
+            Self::Card { cause, .. } if cause.may_pass() => {
+                "look whether the card is there and its driver runs, then try again; `hufu hsm \
+                 status --card FILE` says how it does"
+            }
+            Self::Card { .. } => {
+                "`hufu hsm status --card FILE` says what is wrong with it; each attempt at a PIN \
+                 counts"
+            }
+            Self::NotWrapped { .. } => {
+                "use the card that wrapped it, or put a copy of the file back"
+            }
+            Self::OtherKey { .. } => {
+                "have the card examined, and put a copy of the file back: nothing is opened with \
+                 another key"
+            }
+            Self::Full => "set a node up anew: it fetches everything and needs one key only",
+        }
+    }
 
-impl Drop for StoredKey {
-    fn drop(&mut self) {
-        self.material.zeroize();
+    /// Whether trying again changes nothing, so that no service manager must start the node again.
+    #[must_use]
+    pub const fn is_permanent(&self) -> bool {
+        match self {
+            Self::Card { cause, .. } => !cause.may_pass(),
+            Self::File(_) | Self::NotWrapped { .. } | Self::OtherKey { .. } | Self::Full => true,
+        }
     }
 }
 
-/// Bytes of the check at the end.
-const CHECK_BYTES: usize = 32;
+/// What can be said of a data key file without its card.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Description {
+    /// The ids of its keys, the current one's first.
+    pub ids: Vec<u64>,
+    /// Which key wraps them; none where they are in clear.
+    pub wrapped_by: Option<CardPlace>,
+}
 
-/// Makes a fresh data key in a new file of mode 0600, durable when this returns; gives its id.
+impl Description {
+    /// The ids as messages show them.
+    #[must_use]
+    pub fn shown_ids(&self) -> String {
+        self.ids.iter().map(|id| show_id(*id)).collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// Makes a fresh data key in clear in a new file of mode 0600, durable when this returns; gives its
+/// id.
 ///
 /// # Errors
 /// If the file exists or cannot be made durable; a file that was begun is removed.
 pub fn create(path: &Path) -> Result<u64, KeyFileError> {
-    let mut secret = Zeroizing::new([0; DATA_KEY_BYTES]);
-    Drbg::new(kernels::provider().entropy, "hufu data key")?.fill(&mut *secret)?;
-    write_new(path, &encode(&[&secret]))?;
-    Ok(DataKey::id_of(&secret))
+    let secret = fresh()?;
+    let id = secret.id();
+    write_new(path, &stored::encode_clear(&[secret]))?;
+    Ok(id)
 }
 
-fn encode(secrets: &[&[u8; DATA_KEY_BYTES]]) -> Zeroizing<Vec<u8>> {
-    let header = StoredHeader {
-        magic: MAGIC,
-        version: U32::new(VERSION),
-        keys_count: U32::new(u32::try_from(secrets.len()).unwrap_or(u32::MAX)),
-    };
-    let bytes = size_of::<StoredHeader>() + secrets.len() * size_of::<StoredKey>() + CHECK_BYTES;
-    // The buffer has its full size at once: a buffer that grew would leave copies behind.
-    let mut file = Zeroizing::new(Vec::with_capacity(bytes));
-    file.extend_from_slice(header.as_bytes());
-    for secret in secrets {
-        let key = StoredKey {
-            id: U64::new(DataKey::id_of(secret)),
-            wrapping: U32::new(WRAPPING_NONE),
-            reserved: U32::ZERO,
-            wrapped_by: [0; 32],
-            material: **secret,
-            material_reserved: [0; 32],
-        };
-        file.extend_from_slice(key.as_bytes());
-    }
-    let check = Sm3::of(&[&file]);
-    file.extend_from_slice(&check.0);
-    assert!(file.len() == bytes, "the buffer did not grow");
-    file
-}
-
-/// Reads the data keys from a file that only its owner may use.
+/// Makes a fresh data key that is wrapped by the key of this place, in a new file of mode 0600 that
+/// was read back and opened when this returns; gives its id. A relative path of the card is
+/// relative to the folder of the file.
 ///
 /// # Errors
-/// If the file is not safe to use or holds no keys of this build.
-pub fn load(path: &Path, provider: &Provider) -> Result<Keyring, KeyFileError> {
-    let content = read_private(path)?;
-    decode(&content, provider).map_err(|reason| KeyFileError::DataKey { reason })
+/// If the card does not wrap it, or as [`create`]; a file that was begun is removed.
+pub fn create_wrapped(path: &Path, by: &CardPlace, open: OpenKey<'_>) -> Result<u64, DataKeyError> {
+    let secret = fresh()?;
+    let (id, secrets) = (secret.id(), [secret]);
+    let card = Unwrapper::open(path, by, open)?;
+    write_new(path, &card.wrap(by, &secrets)?)?;
+    if let Err(error) = card.prove(path, &secrets) {
+        // The file is new and opens nothing; the error that is reported is the first one.
+        drop(std::fs::remove_file(path));
+        return Err(error);
+    }
+    Ok(id)
 }
 
-fn decode(content: &[u8], provider: &Provider) -> Result<Keyring, &'static str> {
-    let (header, rest) =
-        StoredHeader::ref_from_prefix(content).map_err(|_| "it is none, or cut off")?;
-    if header.magic != MAGIC {
-        return Err("it is none");
-    }
-    if header.version.get() != VERSION {
-        return Err("it has a format version that this build does not read");
-    }
-    let (keys, check) = rest.split_last_chunk::<CHECK_BYTES>().ok_or("it is cut off")?;
-    let checked = content.len() - CHECK_BYTES;
-    if content.get(..checked).is_none_or(|checked| Sm3::of(&[checked]).0 != *check) {
-        return Err("its check differs: it is damaged");
-    }
-    let count = header.keys_count.get();
-    let keys = <[StoredKey]>::ref_from_bytes(keys).map_err(|_| "it is damaged")?;
-    if !(1..=KEYS_COUNT_MAX).contains(&count) || usize::try_from(count) != Ok(keys.len()) {
-        return Err("its count of keys is wrong");
-    }
-    let mut ring = Vec::with_capacity(keys.len());
-    for key in keys {
-        if key.wrapping.get() != WRAPPING_NONE {
-            return Err("its key is wrapped, and this build unwraps none");
-        }
-        let is_canonical = key.reserved.get() == 0
-            && key.wrapped_by == [0; 32]
-            && key.material_reserved == [0; 32]
-            && key.id.get() == DataKey::id_of(&key.material)
-            && ring.iter().all(|before: &DataKey| before.id() != key.id.get());
-        if !is_canonical {
-            return Err("its fields contradict each other");
-        }
-        ring.push(DataKey::new(&key.material));
-    }
-    let older = ring.split_off(1);
-    let current = ring.pop().ok_or("it has no key")?;
+fn fresh() -> Result<Secret, KeyFileError> {
+    let mut generator = Drbg::new(kernels::provider().entropy, "hufu data key")?;
+    Ok(Secret::filled(|bytes| generator.fill(bytes))?)
+}
+
+/// Reads the data keys from a file that only its owner may use; where a card wraps them, through
+/// an agent of its own, which has ended when this returns.
+///
+/// # Errors
+/// If the file is not safe to use or holds no keys of this build, or what keeps the card from
+/// opening them.
+pub fn load(path: &Path, provider: &Provider) -> Result<Keyring, DataKeyError> {
+    load_by(path, provider, &OpenedKey::alone)
+}
+
+/// As [`load`], with cards that `open` opens.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_by(
+    path: &Path,
+    provider: &Provider,
+    open: OpenKey<'_>,
+) -> Result<Keyring, DataKeyError> {
+    let secrets = secrets(path, read(path)?, open)?;
+    let mut keys = secrets.iter().map(|secret| DataKey::new(secret.bytes()));
+    let none = KeyFileError::DataKey { reason: "it has no key" };
+    let current = keys.next().ok_or(none)?;
+    let older = keys.collect();
     Ok(Keyring::new(current, older, provider))
 }
 
-#[cfg(test)]
-mod tests {
-    use std::fs::Permissions;
-    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+/// What can be said of a file without its card.
+///
+/// # Errors
+/// If the file is not safe to use or holds no keys of this build.
+pub fn describe(path: &Path) -> Result<Description, KeyFileError> {
+    let stored = read(path)?;
+    let ids = stored.ids();
+    let wrapped_by = match stored {
+        Stored::Clear(_) => None,
+        Stored::Wrapped(wrapped) => Some(wrapped.by),
+    };
+    Ok(Description { ids, wrapped_by })
+}
 
-    use hufu_crypto::software_provider;
+fn read(path: &Path) -> Result<Stored, KeyFileError> {
+    let content = read_private(path)?;
+    stored::decode(&content).map_err(|reason| KeyFileError::DataKey { reason })
+}
 
-    use super::*;
+/// The keys themselves.
+fn secrets(path: &Path, stored: Stored, open: OpenKey<'_>) -> Result<Vec<Secret>, DataKeyError> {
+    match stored {
+        Stored::Clear(secrets) => Ok(secrets),
+        Stored::Wrapped(wrapped) => Unwrapper::open(path, &wrapped.by, open)?.unwrap(&wrapped),
+    }
+}
 
-    #[test]
-    fn a_new_data_key_is_private_reads_back_and_is_never_overwritten() {
-        let folder = tempfile::tempdir().unwrap();
-        let (path, other) = (folder.path().join("data.key"), folder.path().join("other.key"));
-        let id = create(&path).unwrap();
-        assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o7777, 0o600);
-        assert_eq!(load(&path, &software_provider()).unwrap().current(), id);
-        assert!(matches!(create(&path), Err(KeyFileError::Exists { .. })));
-        assert_eq!(load(&path, &software_provider()).unwrap().current(), id);
-        assert_ne!(create(&other).unwrap(), id);
-        for mode in [0o640, 0o604, 0o644] {
-            std::fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
-            let refused = load(&path, &software_provider()).unwrap_err();
-            assert!(matches!(refused, KeyFileError::Exposed { .. }), "{refused}");
+/// A card that wraps and unwraps data keys by one of its keys.
+struct Unwrapper {
+    key: OpenedKey,
+    by: CardPlace,
+}
+
+impl Unwrapper {
+    /// Opens the card that the data key file at `path` names, and finds the key.
+    fn open(path: &Path, by: &CardPlace, open: OpenKey<'_>) -> Result<Self, DataKeyError> {
+        let folder = path.parent().unwrap_or_else(|| Path::new(""));
+        let by = CardPlace { card: folder.join(&by.card), key: by.key.clone() };
+        match open(&by) {
+            Ok(key) => Ok(Self { key, by }),
+            Err(cause) => Err(DataKeyError::Card { by: Box::new(by), cause }),
         }
-        let missing = load(&folder.path().join("gone"), &software_provider()).unwrap_err();
-        assert!(matches!(missing, KeyFileError::Read(_)), "{missing}");
     }
 
-    #[test]
-    fn a_file_may_hold_older_keys_behind_the_current_one() {
-        let file = encode(&[&[1; 32], &[2; 32]]);
-        let ring = decode(&file, &software_provider()).unwrap();
-        assert_eq!(ring.current(), DataKey::id_of(&[1; 32]));
-        assert!(ring.has(DataKey::id_of(&[2; 32])));
-        assert!(decode(&encode(&[&[1; 32], &[1; 32]]), &software_provider()).is_err());
-        assert!(decode(&encode(&[]), &software_provider()).is_err());
+    fn failed(&self, cause: hufu_hsm::Error) -> DataKeyError {
+        DataKeyError::Card { by: Box::new(self.by.clone()), cause: cause.into() }
     }
 
-    #[test]
-    fn every_flipped_bit_and_every_cut_is_refused_and_nothing_is_shown() {
-        let good = encode(&[&[0x5a; 32]]);
-        for bit in 0..good.len() * 8 {
-            let mut flipped = good.to_vec();
-            flipped[bit / 8] ^= 1 << (bit % 8);
-            assert!(decode(&flipped, &software_provider()).is_err(), "bit {bit}");
+    /// The file of these keys, which says that they are wrapped by `by`: this card's key, by the
+    /// path that is to be written.
+    fn wrap(&self, by: &CardPlace, secrets: &[Secret]) -> Result<Vec<u8>, DataKeyError> {
+        let mut keys = Vec::with_capacity(secrets.len());
+        for secret in secrets {
+            let mut wrapped = [0; WRAPPED_BYTES_MAX];
+            let deadline = OpenedKey::deadline();
+            let size =
+                self.key.keystore().wrap(self.key.handle(), secret.bytes(), &mut wrapped, deadline);
+            let size = size.map_err(|cause| self.failed(cause))?;
+            let wrapped = wrapped.get(..size).unwrap_or_default().to_vec();
+            keys.push(WrappedKey { id: secret.id(), wrapped });
         }
-        for length in 0..good.len() {
-            assert!(decode(&good[..length], &software_provider()).is_err(), "cut at {length}");
+        let file = stored::encode_wrapped(&Wrapped { by: by.clone(), keys });
+        Ok(file.map_err(|reason| KeyFileError::DataKey { reason })?)
+    }
+
+    fn unwrap(&self, wrapped: &Wrapped) -> Result<Vec<Secret>, DataKeyError> {
+        wrapped.keys.iter().map(|key| self.unwrap_one(key)).collect()
+    }
+
+    fn unwrap_one(&self, key: &WrappedKey) -> Result<Secret, DataKeyError> {
+        let (id, by) = (show_id(key.id), Box::new(self.by.clone()));
+        let deadline = OpenedKey::deadline();
+        let unwrapped = Secret::filled(|secret| {
+            self.key.keystore().unwrap(self.key.handle(), &key.wrapped, secret, deadline)
+        });
+        match unwrapped {
+            Ok(secret) if secret.id() == key.id => Ok(secret),
+            Ok(other) => Err(DataKeyError::OtherKey { id, by, found: show_id(other.id()) }),
+            Err(cause @ hufu_hsm::Error::Refused { .. }) => {
+                Err(DataKeyError::NotWrapped { id, by, cause })
+            }
+            Err(cause) => Err(self.failed(cause)),
         }
-        // A check that fits does not make a file of another meaning.
-        for (place, value) in [(8, 2), (12, 0), (12, 2), (24, 1), (28, 1), (33, 1), (100, 1)] {
-            let mut changed = good[..good.len() - CHECK_BYTES].to_vec();
-            changed[place] = value;
-            let check = Sm3::of(&[&changed]);
-            changed.extend_from_slice(&check.0);
-            let reason = decode(&changed, &software_provider()).unwrap_err();
-            assert!(!reason.contains("check"), "byte {place}: {reason}");
-        }
-        let shown = format!("{:?}", decode(&good, &software_provider()).unwrap());
-        assert!(!shown.contains("5a5a"), "{shown}");
+    }
+
+    /// Reads the file at `path`, which was wrapped by this card, and opens it again.
+    fn prove(&self, path: &Path, secrets: &[Secret]) -> Result<(), DataKeyError> {
+        let changed = KeyFileError::DataKey { reason: "it is not read as it was written" };
+        let Stored::Wrapped(wrapped) = read(path)? else { return Err(changed.into()) };
+        let opened = self.unwrap(&wrapped)?;
+        let is_same = opened.len() == secrets.len()
+            && opened.iter().zip(secrets).all(|(one, two)| one.bytes() == two.bytes());
+        if is_same { Ok(()) } else { Err(changed.into()) }
     }
 }

@@ -60,6 +60,7 @@ impl Explanation {
             "round_millis": millis(status.round_nanos),
             "proposer": status.proposer.as_ref().map(who),
             "missing": status.missing.iter().map(missing).collect::<Vec<Value>>(),
+            "signer_late_millis": status.signer_late_nanos.map(millis),
             "absent": status.absent.iter().map(who).collect::<Vec<Value>>(),
             "peers": status.peers.iter().map(peer).collect::<Vec<Value>>(),
         })
@@ -109,6 +110,9 @@ pub fn to_text(value: &Value) -> String {
             }
         }
     }
+    if let Some(millis) = value["signer_late_millis"].as_u64() {
+        lines.push(format!("signer   no answer since {millis} ms: this validator does not vote"));
+    }
     if value["absent"].as_array().is_some_and(|absent| !absent.is_empty()) {
         lines.push(format!("absent   {} (not asked to propose)", names(&value["absent"])));
     }
@@ -136,6 +140,7 @@ mod tests {
             round_nanos: 700_000_000,
             proposer: Some(one),
             missing: vec![(two, Missing::Prevote)],
+            signer_late_nanos: Some(2_100_000_000),
             absent: vec![two],
             peers: vec![(one, 41)],
         });
@@ -143,6 +148,7 @@ mod tests {
         assert!(text.contains("height   42, deciding since 1500 ms"), "{text}");
         assert!(text.contains("round    2 since 700 ms"), "{text}");
         assert!(text.contains(&format!("missing  prevote of {two}")), "{text}");
+        assert!(text.contains("signer   no answer since 2100 ms"), "{text}");
         assert!(text.contains(&format!("peer     {one} at height 41")), "{text}");
     }
 }

@@ -8,17 +8,22 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 
+use hufu_crypto::{Provider, PublicKey};
+use hufu_hsm::pin::PinSource;
 use hufu_runtime::clock;
 use hufu_runtime::file::{Backend, FileRing, FileSystem, RingOptions};
 use hufu_runtime::placement::available_cores;
+use hufu_storage::Error as StorageError;
 use hufu_storage::data_dir::DataDir;
 use hufu_types::limits::HEADER_TIME_AHEAD_MILLIS_MAX;
 use hufu_types::{Address, Genesis};
 use serde_json::{Value, json};
 
 use crate::config::{Cores, LogBackend, NodeConfig, ReactorChoice};
+use crate::data_key::Description;
+use crate::keys_file::NodeKey;
 use crate::recovery::StorageOptions;
-use crate::{data_key, kernels, keys_file};
+use crate::{data_key, encrypted_key, kernels, keys_file};
 
 /// File descriptors a node needs beside those of its clients, count.
 const OPEN_FILES_RESERVE: u64 = 512;
@@ -100,6 +105,7 @@ const CONFIGURATION_RULES: &[Rule] = &[identity, data_key_rule, validators, gene
 
 /// Rules of the host and the data folder, which the start itself meets again.
 const HOST_RULES: &[Rule] = &[
+    passphrase,
     data_folder,
     processor,
     memory,
@@ -142,28 +148,104 @@ fn identity(config: &NodeConfig, genesis: &Genesis) -> Finding {
 }
 
 fn own_address(config: &NodeConfig) -> Result<Address, keys_file::KeyFileError> {
-    keys_file::open(&config.node.key).map(|key| key.public_key().address())
+    keys_file::open(&config.node.key)?.public_key().map(PublicKey::address)
+}
+
+/// Whether the passphrase opens the keys that are under one. The start does the same, and a node
+/// must not learn at its next start that the passphrase is gone.
+fn passphrase(config: &NodeConfig, _genesis: &Genesis) -> Finding {
+    let rule = "passphrase";
+    let link = config.peer.as_ref().map(|peer| ("peer.key_file", &peer.key_file));
+    let files = std::iter::once(("node.key", &config.node.key)).chain(link);
+    let mut clear = Vec::new();
+    let mut locked = Vec::new();
+    for (named, path) in files {
+        match keys_file::open(path) {
+            Ok(NodeKey::Software(_)) => clear.push(named),
+            Ok(NodeKey::Encrypted(key)) => locked.push((named, key)),
+            // What is wrong with a file is said by the rules of the configuration.
+            Ok(NodeKey::Card(_)) | Err(_) => {}
+        }
+    }
+    let Some(source) = config.node.passphrase.as_ref().filter(|_| !locked.is_empty()) else {
+        if clear.is_empty() {
+            return Finding::kept(rule, "no key needs one".to_owned());
+        }
+        let found = format!("{} in clear", clear.join(", "));
+        return Finding::noted(
+            rule,
+            found,
+            "run `hufu keys encrypt` on them, or keep them in cards",
+        );
+    };
+    if let PinSource::Descriptor(number) = source {
+        return Finding::kept(rule, format!("descriptor {number} is read at the start"));
+    }
+    let opened = encrypted_key::passphrase(source).and_then(|passphrase| {
+        locked.iter().try_for_each(|(_, key)| key.open(&passphrase).map(drop))
+    });
+    match opened {
+        Err(error) => Finding::broken(rule, error.to_string(), error.remedy()),
+        Ok(()) => {
+            let names: Vec<&str> = locked.iter().map(|(named, _)| *named).collect();
+            Finding::kept(rule, format!("{source} opens {}", names.join(", ")))
+        }
+    }
 }
 
 fn data_key_rule(config: &NodeConfig, genesis: &Genesis) -> Finding {
     let (rule, provider) = ("data key", kernels::provider());
-    let keys = match config.storage.key_file().map(|path| data_key::load(path, &provider)) {
-        Some(Ok(keys)) => Some(keys),
-        Some(Err(error)) => return Finding::broken(rule, error.to_string(), error.remedy()),
-        None => None,
+    let described = config.storage.key_file().map(data_key::describe).transpose();
+    let described = match described {
+        Ok(described) => described,
+        Err(error) => return Finding::broken(rule, error.to_string(), error.remedy()),
     };
-    let found = keys.as_ref().map(|keys| format!("{}, SM4-GCM", keys.ids()));
-    let options = StorageOptions::new(&config.node.data_dir, genesis.chain_id(), &provider);
-    if let Err(error) = options.with_keys(keys).check_keys() {
+    if let Err(error) = check_data_keys(config, genesis, &provider, described.as_ref()) {
         let remedy = "put back the data key and storage.encryption that the data folder began with";
-        return Finding::broken(rule, error.to_string(), remedy);
+        return Finding::broken(rule, error, remedy);
     }
-    match found {
-        Some(found) => Finding::kept(rule, found),
+    match described {
+        Some(described) => {
+            let ids = described.shown_ids();
+            let by = described.wrapped_by;
+            let by = by.map_or_else(String::new, |by| format!(", wrapped by {by}"));
+            Finding::kept(rule, format!("{ids}, SM4-GCM{by}"))
+        }
         None => {
             let remedy = "set storage.encryption to \"sm4-gcm\" wherever data matters";
             Finding::noted(rule, "none, data is stored in clear".to_owned(), remedy)
         }
+    }
+}
+
+/// Whether what is in the data folder is encrypted with these keys. Keys in a card are not fetched
+/// for that: their ids say enough, and a check must not cost an attempt at a PIN.
+fn check_data_keys(
+    config: &NodeConfig,
+    genesis: &Genesis,
+    provider: &Provider,
+    described: Option<&Description>,
+) -> Result<(), String> {
+    let options = StorageOptions::new(&config.node.data_dir, genesis.chain_id(), provider);
+    let told = |error: &hufu_storage::Error| error.to_string();
+    match (described, config.storage.key_file()) {
+        (Some(described), _) if described.wrapped_by.is_some() => {
+            match options.with_keys(None).check_keys() {
+                Err(StorageError::KeyMissing { found, .. }) if described.ids.contains(&found) => {
+                    Ok(())
+                }
+                Err(StorageError::KeyMissing { path, found }) => {
+                    let known = described.shown_ids();
+                    Err(told(&StorageError::KeyUnknown { path, found, known }))
+                }
+                other => other.map_err(|error| told(&error)),
+            }
+        }
+        (Some(_), Some(path)) => {
+            let keys = data_key::load(path, provider).map_err(|error| error.to_string())?;
+            options.with_keys(Some(keys)).check_keys().map_err(|error| told(&error))
+        }
+        _ => options.with_keys(None).check_keys().map_err(|error| told(&error)),
     }
 }
 

@@ -1,8 +1,9 @@
 //! Private keys in files: the software custody, for development and where policy allows it.
 //!
-//! A key file is an unencrypted SM2 PKCS#8 PEM that only its owner may read. It is created
-//! exclusively and never overwritten: a vote key that is gone cannot be made again. Buffers that
-//! held a key are zeroised. Production keys live on cards.
+//! A key file is an SM2 PKCS#8 PEM that only its owner may read: under a passphrase
+//! ([`crate::encrypted_key`]), or in clear. It is created exclusively and never overwritten by
+//! another key: a vote key that is gone cannot be made again. Buffers that held a key are zeroised.
+//! Production keys live on cards.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -10,13 +11,16 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use hufu_crypto::{PublicKey, Signer as _, SoftwareSigner};
+use hufu_hsm::pin::{Pin, PinSource};
 use zeroize::Zeroizing;
 
 use crate::card_key::{self, CardKey};
+use crate::encrypted_key::{self, EncryptedKey};
 use crate::kernels;
+use crate::replace_file::{self, Old};
 
 /// Bytes of a key file at most; the encoding of an SM2 key takes about 300.
-const KEY_FILE_SIZE_MAX: u64 = 16 * 1_024;
+pub(crate) const KEY_FILE_SIZE_MAX: u64 = 16 * 1_024;
 
 /// Only its owner may read and write a key file.
 const KEY_FILE_MODE: u32 = 0o600;
@@ -65,9 +69,32 @@ pub enum KeyFileError {
         /// What is wrong with it.
         reason: String,
     },
+    /// It is under a passphrase, and none is given.
+    #[error("key file is encrypted, and no passphrase is given")]
+    Encrypted,
+    /// The passphrase cannot be had from where it is said to be.
+    #[error("passphrase cannot be read from {source_name}: {reason}")]
+    PassphraseUnreadable {
+        /// File, descriptor or credential, by its name; never its content.
+        source_name: String,
+        /// Missing, empty, too long, or others may read it.
+        reason: String,
+    },
+    /// It is not the passphrase of this file, or the file was changed.
+    #[error("the passphrase does not open the key file, or the file was changed")]
+    Passphrase,
+    /// It is under a passphrase and does not say whose it is.
+    #[error("key file is encrypted and has no public key beside the private one")]
+    PublicMissing,
+    /// The public key in the file is not that of the private one.
+    #[error("the passphrase opens another key than the one whose public key is in the file")]
+    OtherKey,
     /// It describes a key in a card, where only a key in a file can be used.
     #[error("key file describes a key in a card, and here the key itself is needed")]
     InCard,
+    /// A vote key that another key would stand in for.
+    #[error("nothing stands in for a vote key: a validator has one, in its card or not at all")]
+    StandIn,
     /// Something has this name already.
     #[error("{} exists already, a key file is never overwritten", path.display())]
     Exists {
@@ -99,6 +126,19 @@ impl KeyFileError {
             }
             Self::CardKey { .. } => "name a file made by `hufu keys new` or `hufu hsm keygen`",
             Self::InCard => "name a file made by `hufu keys new`",
+            Self::Encrypted => {
+                "say where the passphrase is: --passphrase-file of a command, \
+                 node.passphrase_file of a configuration"
+            }
+            Self::PassphraseUnreadable { .. } => {
+                "give the passphrase in a file of mode 0600 that belongs to this user"
+            }
+            Self::Passphrase => "give the passphrase of this very file, or put a copy of it back",
+            Self::PublicMissing => "run `hufu keys encrypt` on it, which adds the public key",
+            Self::OtherKey => "put a copy of the file back, and find out who changed it",
+            Self::StandIn => {
+                "take custody = \"hsm-preferred\" and its stand-in out of the key file"
+            }
             Self::Exists { .. } => "choose another name, or move the old key away",
             Self::Write { .. } => "check the folder, its permissions and the free space",
         }
@@ -123,6 +163,47 @@ pub fn store(path: &Path, signer: &SoftwareSigner) -> Result<(), KeyFileError> {
     write_new(path, signer.to_pkcs8_pem()?.as_bytes())
 }
 
+/// Makes a fresh key under a passphrase in a new file of mode 0600, durable when this returns.
+///
+/// # Errors
+/// If the file exists or cannot be made durable; a file that was begun is removed.
+pub fn create_encrypted(path: &Path, passphrase: &Pin) -> Result<SoftwareSigner, KeyFileError> {
+    let signer = SoftwareSigner::generate_from(kernels::provider().entropy)?.on(kernels::backend());
+    write_new(path, encrypted_key::text(&signer, passphrase)?.as_bytes())?;
+    Ok(signer)
+}
+
+/// Puts the key of the file at `path` under the passphrase `to`, or in clear. `from` opens the key
+/// if it is under a passphrase now.
+///
+/// # Errors
+/// What keeps the key from being opened or the new file from being made; the file is then as it
+/// was.
+pub fn reencrypt(
+    path: &Path,
+    from: Option<&PinSource>,
+    to: Option<&Pin>,
+) -> Result<PublicKey, KeyFileError> {
+    let key = open(path)?;
+    let old = if matches!(key, NodeKey::Software(_)) { Old::Erased } else { Old::Dropped };
+    let signer = key.unlock(from)?;
+    let public = *signer.public_key();
+    let content = match to {
+        Some(passphrase) => Zeroizing::new(encrypted_key::text(&signer, passphrase)?),
+        None => signer.to_pkcs8_pem()?,
+    };
+    let old = if to.is_some() { old } else { Old::Dropped };
+    replace_file::replace(path, content.as_bytes(), old, |new| {
+        let opened = match (open(new)?, to) {
+            (NodeKey::Encrypted(key), Some(passphrase)) => key.open(passphrase)?,
+            (key, _) => key.unlock(None)?,
+        };
+        let is_same = *opened.public_key() == public;
+        if is_same { Ok(()) } else { Err(KeyFileError::OtherKey) }
+    })?;
+    Ok(public)
+}
+
 /// Writes a secret to a new file of mode 0600, durable when this returns.
 ///
 /// # Errors
@@ -144,21 +225,42 @@ pub(crate) fn write_new(path: &Path, content: &[u8]) -> Result<(), KeyFileError>
     })
 }
 
-/// A key by its file: in software, or in a card.
+/// A key by its file: in software, in clear or under a passphrase, or in a card.
 pub enum NodeKey {
     /// The key itself.
     Software(SoftwareSigner),
+    /// The key under a passphrase.
+    Encrypted(EncryptedKey),
     /// Where it is.
     Card(CardKey),
 }
 
 impl NodeKey {
-    /// The public key.
-    #[must_use]
-    pub fn public_key(&self) -> &PublicKey {
+    /// The public key, for which neither passphrase nor card is needed.
+    ///
+    /// # Errors
+    /// [`KeyFileError::PublicMissing`] if another program encrypted the key.
+    pub fn public_key(&self) -> Result<&PublicKey, KeyFileError> {
         match self {
-            Self::Software(signer) => signer.public_key(),
-            Self::Card(key) => &key.public,
+            Self::Software(signer) => Ok(signer.public_key()),
+            Self::Encrypted(key) => key.public_key(),
+            Self::Card(key) => Ok(&key.public),
+        }
+    }
+
+    /// The key itself; the passphrase is read only if it is needed.
+    ///
+    /// # Errors
+    /// [`KeyFileError::InCard`], [`KeyFileError::Encrypted`], or why the passphrase does not open
+    /// it.
+    pub fn unlock(self, passphrase: Option<&PinSource>) -> Result<SoftwareSigner, KeyFileError> {
+        match self {
+            Self::Software(signer) => Ok(signer),
+            Self::Encrypted(key) => {
+                let source = passphrase.ok_or(KeyFileError::Encrypted)?;
+                key.open(&encrypted_key::passphrase(source)?)
+            }
+            Self::Card(_) => Err(KeyFileError::InCard),
         }
     }
 }
@@ -170,21 +272,21 @@ impl NodeKey {
 pub fn open(path: &Path) -> Result<NodeKey, KeyFileError> {
     let content = read_private(path)?;
     let text = std::str::from_utf8(&content).map_err(|_| hufu_crypto::Error::PrivateKeyEncoding)?;
+    if encrypted_key::is_encrypted(text) {
+        return EncryptedKey::parse(text).map(NodeKey::Encrypted);
+    }
     if card_key::is_card_key(text) {
         return card_key::parse(text, path).map(NodeKey::Card);
     }
     Ok(NodeKey::Software(SoftwareSigner::from_pkcs8_pem(text)?.on(kernels::backend())))
 }
 
-/// Reads a key from a file that only its owner may use.
+/// Reads a key in clear from a file that only its owner may use.
 ///
 /// # Errors
-/// If the file is not safe to use or holds no key.
+/// If the file is not safe to use or holds no such key.
 pub fn load(path: &Path) -> Result<SoftwareSigner, KeyFileError> {
-    match open(path)? {
-        NodeKey::Software(signer) => Ok(signer),
-        NodeKey::Card(_) => Err(KeyFileError::InCard),
-    }
+    open(path)?.unlock(None)
 }
 
 /// Reads a file with a secret that only its owner may use; overwritten when dropped.
@@ -227,7 +329,7 @@ fn open_checked(path: &Path) -> Result<(File, usize), KeyFileError> {
 }
 
 /// Makes the name of a new file durable.
-fn sync_folder_of(path: &Path) -> io::Result<()> {
+pub(crate) fn sync_folder_of(path: &Path) -> io::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
 }

@@ -10,7 +10,8 @@
 //! interrupt stops them before it returns. Nothing here knows rules of the ledger: what must hold
 //! comes from the independent model of `hufu-load` and from the offline verifiers.
 
-mod cards;
+mod card_faults;
+pub mod cards;
 mod check;
 mod child;
 mod compare;
@@ -32,6 +33,8 @@ use crate::data_key;
 use crate::kernels;
 use crate::output::Output;
 use crate::recovery::StorageOptions;
+use card_faults::CardCourse;
+pub use card_faults::CardFaults;
 use check::Checks;
 use child::{Nodes, Stopped, received};
 use compare::Held;
@@ -73,6 +76,8 @@ pub struct Options {
     pub with_raw_rate: bool,
     /// Whether vote keys live in soft tokens instead of files.
     pub with_cards: bool,
+    /// What happens to cards meanwhile.
+    pub card_faults: CardFaults,
     /// What happens to the last node meanwhile.
     pub outage: Option<Outage>,
 }
@@ -121,12 +126,16 @@ fn run_in(
     // A node that will be killed gets no load, so that no client is cut off.
     let last = options.nodes_count.saturating_sub(1);
     let mut course = options.outage.map(|outage| Course::new(outage, last, load.began()));
+    let mut card_course = CardCourse::new(options.card_faults, load.began());
     let mut ready = ready;
     let there = ready.len() - usize::from(course.is_some());
     let (tasks_count, loading) = (load.tasks_count(), load.start(&ready[..there], folder, output)?);
     let loaded = nodes.watch(signals, |nodes| {
         if let Some(course) = &mut course {
             course.step(nodes, folder, &ready[0], false)?;
+        }
+        if let Some(course) = &mut card_course {
+            course.step(nodes, folder, &ready, false)?;
         }
         received(&loading)
     })?;
@@ -143,6 +152,12 @@ fn run_in(
         let back = nodes.watch(signals, step)?;
         ready[there] = back;
     }
+    if let Some(course) = &mut card_course {
+        nodes
+            .watch(signals, |nodes| Ok(course.step(nodes, folder, &ready, true)?.then_some(())))?;
+    }
+    let card_faults = card_course.map(|course| course.report());
+    checks.cards(card_faults.as_ref());
     checks.verified_once(&ready[..there], &loaded);
     checks.healthy(&ready);
     let memory = ready.iter().map(|node| hufu_runtime::process::resident_memory_of(node.pid).ok());
@@ -155,7 +170,7 @@ fn run_in(
         nodes.show_logs(output);
     }
     let raw_rate = options.with_raw_rate.then(raw_rate).transpose()?;
-    let measured = Measured { peaks, raw_rate, outage };
+    let measured = Measured { peaks, raw_rate, outage, card_faults };
     report(&checks, &loaded.result, folder, options, &measured, output);
     if checks.have_failed() { Err(CliError::Reported) } else { Ok(()) }
 }
@@ -168,6 +183,8 @@ struct Measured {
     raw_rate: Option<u64>,
     /// What the loss of a node did.
     outage: Option<outage::Report>,
+    /// What became of cards that failed.
+    card_faults: Option<card_faults::Report>,
 }
 
 /// What stopped nodes have left behind: compared, and verified by other processes. Returns the
@@ -246,6 +263,7 @@ fn report(
         "raw_verifications_per_second": measured.raw_rate,
         "raw_verifications_per_second_and_node": raw_rate_each,
         "outage": measured.outage,
+        "card_faults": measured.card_faults,
         "checks": checks.to_json(),
         "passed": !checks.have_failed(),
     });
@@ -264,13 +282,15 @@ fn report(
         format!("raw verification rate     {rate}/s on all cores{share}; the chain reached {percent} %\n")
     });
     let outage = measured.outage.as_ref().map_or_else(String::new, |outage| format!("\n{outage}"));
+    let cards =
+        measured.card_faults.as_ref().map_or_else(String::new, |report| format!("\n{report}"));
     let (chain, seed) = (folder.chain_id(), options.seed);
     let verdict = if checks.have_failed() { "FAILED" } else { "passed" };
     let table = result.table();
     output.result(
         &value,
         format!(
-            "\n{}\n{memory}{raw}{outage}chain {chain}, seed {seed}\n\n{checks}\n{verdict}",
+            "\n{}\n{memory}{raw}{outage}{cards}chain {chain}, seed {seed}\n\n{checks}\n{verdict}",
             table.trim_end()
         ),
     );

@@ -3,10 +3,13 @@
 //! Names follow style.md 11. Counters are added to per batch, gauges are set at housekeeping or per
 //! block. The text is OpenMetrics 1.0, as Prometheus scrapes it.
 
+mod cards;
+
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use hufu_hsm::group::MemberCounts;
 use hufu_mempool::Blame;
 use hufu_network::PeerCode;
 use hufu_network::codes::ErrorCode;
@@ -14,6 +17,8 @@ use hufu_runtime::link::LinkStats;
 use hufu_runtime::process;
 use hufu_runtime::tile::TileStats;
 use hufu_types::{FailureCode, RefusalCode};
+
+use crate::cards::NodeCard;
 
 hufu_types::codes!(
     /// Why something between peers was dropped. Whoever needs it asks for it again.
@@ -105,6 +110,8 @@ macro_rules! metrics {
             blamed: [Counter; Blame::ALL.len()],
             /// Counters of tiles and links; known once the topology is up.
             topology: OnceLock<(Vec<Arc<TileStats>>, Vec<LinkStats>)>,
+            /// The cards, and what those with the vote key did; known once they are open.
+            cards: OnceLock<(Vec<Arc<NodeCard>>, Vec<Arc<MemberCounts>>)>,
         }
 
         impl Metrics {
@@ -178,6 +185,7 @@ metrics! {
         chain_time_millis: "hufu_chain_time_milliseconds", "Unix time of the last block executed here.";
         ingress_connections: "hufu_ingress_connections", "Client connections now.";
         sign_is_card_away: "hufu_sign_card_away", "1 while the card with the vote key gives no signatures, else 0.";
+        consensus_is_without_signer: "hufu_consensus_without_signer", "1 while this validator follows and does not vote, because its signer does not answer, else 0.";
         verify_keys: "hufu_verify_known_keys", "Public keys that have a table now.";
         mempool_transactions: "hufu_mempool_transactions", "Transactions pending.";
         mempool_bytes: "hufu_mempool_bytes", "Bytes pending.";
@@ -252,6 +260,13 @@ impl Metrics {
         assert!(is_first, "the topology is published once");
     }
 
+    /// Makes what the node's cards count part of the metrics, and what those of the vote key did.
+    /// Once only.
+    pub fn publish_cards(&self, cards: Vec<Arc<NodeCard>>, signing: Vec<Arc<MemberCounts>>) {
+        let is_first = self.cards.set((cards, signing)).is_ok();
+        assert!(is_first, "the cards are published once");
+    }
+
     /// All metrics as OpenMetrics text.
     #[must_use]
     pub fn render(&self) -> String {
@@ -261,6 +276,9 @@ impl Metrics {
         if let Some((tiles, links)) = self.topology.get() {
             render_tiles(&mut out, tiles);
             render_links(&mut out, links);
+        }
+        if let Some((cards, signing)) = self.cards.get() {
+            cards::render(&mut out, cards, signing);
         }
         // A host that does not tell shows as zero; nothing depends on these two.
         let cpu = process::process_cpu_nanos().unwrap_or(0);

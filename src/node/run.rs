@@ -12,30 +12,26 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use hufu_crypto::{Address, Backend, Provider, Signer, selftest};
-use hufu_hsm::custody::Custody;
+use hufu_crypto::{Backend, Provider, selftest};
 use hufu_runtime::process::{self, Signal, Signals};
 use hufu_runtime::thread::{Failure, Group, abort_process};
 use hufu_storage::audit_log::AuditError;
-use hufu_storage::data_dir::{DataDir, Identity};
-use hufu_storage::keyring::Keyring;
+use hufu_storage::data_dir::DataDir;
 use hufu_types::Genesis;
 
 use crate::admin::Admin;
 use crate::assemble::{self, Parts};
-use crate::audit::events::{self, Started};
-use crate::audit::{self, NodeAudit};
+use crate::cards::Cards;
 use crate::config::NodeConfig;
-use crate::data_key;
+use crate::data_key::DataKeyError;
 use crate::explain::Explanation;
 use crate::genesis_copy;
 use crate::genesis_file;
 use crate::health::{Health, NodeState};
-use crate::host_check;
 use crate::kernels;
-use crate::keys_file::{self, NodeKey};
 use crate::log;
 use crate::metrics::Metrics;
+use crate::opening::{self, Opened};
 use crate::ready::Ready;
 use crate::recovery::{self, RecoverError, StorageOptions};
 use crate::signing_desk::{DeskError, SigningDesk};
@@ -72,6 +68,14 @@ pub enum RunError {
     /// The card with the vote key cannot be used.
     #[error("node.key: {0}")]
     Card(DeskError),
+    /// The data keys cannot be read, or their card does not unwrap them.
+    #[error("storage.key_file {path}: {cause}; {}", cause.remedy())]
+    DataKey {
+        /// The file.
+        path: String,
+        /// What is wrong.
+        cause: Box<DataKeyError>,
+    },
     /// The audit log cannot be written.
     #[error("audit log: {0}")]
     Audit(#[from] AuditError),
@@ -95,6 +99,7 @@ impl RunError {
             Self::Configuration(_) => return true,
             // A PIN that was refused must not be tried again by whoever starts services.
             Self::Card(error) => return !error.may_pass(),
+            Self::DataKey { cause, .. } => return cause.is_permanent(),
             Self::Audit(error) => return matches!(error, AuditError::OtherOwner { .. }),
             Self::DataFolder(error) | Self::Recover(RecoverError::Storage(error)) => error,
             _ => return false,
@@ -150,17 +155,17 @@ fn run_with(config: &NodeConfig, provider: Proven) -> Result<(), RunError> {
     process::forbid_core_dumps().map_err(RunError::host("core dumps"))?;
     let genesis = genesis_file::load(&config.node.genesis)
         .map_err(|fault| RunError::Configuration(fault.to_string()))?;
-    let Opened { address, folder, audit, desk, link_signer, keys } =
-        open(config, &genesis, &provider)?;
+    let Opened { address, folder, audit, cards, desk, link_signer, data_keys } =
+        opening::open(config, &genesis, &provider)?;
     genesis_copy::keep(folder.path(), &genesis).map_err(RunError::host("copy of the genesis"))?;
     remove_ready(folder.path());
-    let (metrics, health) = (Arc::new(Metrics::default()), Arc::new(Health::default()));
+    let (metrics, health) = (metrics_with(&cards, &desk), Arc::new(Health::default()));
     let explanation = Arc::new(Explanation::of(&genesis));
     let shared = (Arc::clone(&metrics), Arc::clone(&health), Arc::clone(&explanation));
     let admin = Admin::start(config.admin.listen, shared.0, shared.1, shared.2)
         .map_err(RunError::host(format!("admin.listen {}", config.admin.listen)))?;
     health.set(NodeState::Recovering);
-    let options = storage_options(config, &folder, &genesis, &provider).with_keys(keys);
+    let options = storage_options(config, &folder, &genesis, &provider).with_keys(data_keys);
     let mut go_on = |_| !matches!(next_stop(&signals), Ok(Some(_)));
     let recovered = recovery::recover(&genesis, &provider, &metrics, options, &mut go_on);
     let recovered = match recovered {
@@ -210,122 +215,11 @@ fn run_with(config: &NodeConfig, provider: Proven) -> Result<(), RunError> {
     Ok(())
 }
 
-/// What a node has opened before it looks at its data.
-struct Opened {
-    address: Address,
-    folder: DataDir,
-    audit: NodeAudit,
-    desk: SigningDesk,
-    link_signer: Option<Box<dyn Signer>>,
-    keys: Option<Keyring>,
-}
-
-/// Opens the data folder, and the node's keys under the eyes of the audit log.
-fn open(config: &NodeConfig, genesis: &Genesis, provider: &Provider) -> Result<Opened, RunError> {
-    let key = keys_file::open(&config.node.key);
-    let key = key.map_err(|fault| RunError::Configuration(fault.to_string()))?;
-    let address = key.public_key().address();
-    let broken = host_check::broken_configuration(config, genesis);
-    if !broken.is_empty() {
-        let lines: Vec<String> = broken.iter().map(ToString::to_string).collect();
-        return Err(RunError::Configuration(lines.join("\n")));
-    }
-    let identity = Identity { chain: genesis.chain_id().0, node: address };
-    let folder = DataDir::open(&config.node.data_dir, &identity)?;
-    let mut audit = open_audit(config, genesis, address, provider)?;
-    let link_signer = load_link_key(config, provider, &mut audit)?;
-    let desk = open_desk(key, provider, &mut audit)?;
-    let keys = load_data_keys(config, provider, &mut audit)?;
-    audit.seal()?;
-    Ok(Opened { address, folder, audit, desk, link_signer, keys })
-}
-
-/// The audit log, which begins this run by saying what runs here.
-fn open_audit(
-    config: &NodeConfig,
-    genesis: &Genesis,
-    address: Address,
-    provider: &Provider,
-) -> Result<NodeAudit, RunError> {
-    let signer = load_key(&config.audit.key_file, provider)?;
-    let mut audit = NodeAudit::open(&audit::folder_of(config), address, signer)?;
-    let link_key = config.peer.as_ref().and(genesis.validators.get(&address));
-    let started = Started {
-        name: &config.node.name,
-        chain: genesis.chain_id().to_string(),
-        vote_key: address,
-        audit_key: audit.key().address(),
-        link_key: link_key.map(|own| own.link_key.address()),
-        kernels: kernels::backend().name(),
-    };
-    audit.record(&events::started(&started))?;
-    audit.sync()?;
-    Ok(audit)
-}
-
-/// The signer of links where there are any.
-fn load_link_key(
-    config: &NodeConfig,
-    provider: &Provider,
-    audit: &mut NodeAudit,
-) -> Result<Option<Box<dyn Signer>>, RunError> {
-    let Some(peer) = &config.peer else { return Ok(None) };
-    let signer = load_key(&peer.key_file, provider)?;
-    let facts = vec![("custody", Custody::Software.name().to_owned())];
-    audit.record(&events::key_opened(signer.public_key().address(), "link", facts))?;
-    Ok(Some(signer))
-}
-
-/// The desk that signs votes and proposals; that there is none is on record before the node ends.
-fn open_desk(
-    key: NodeKey,
-    provider: &Provider,
-    audit: &mut NodeAudit,
-) -> Result<SigningDesk, RunError> {
-    let address = key.public_key().address();
-    let desk = match key {
-        NodeKey::Software(signer) => {
-            let signer = signer.seeded_by(Arc::clone(&provider.entropy));
-            Ok(SigningDesk::software(Box::new(signer)))
-        }
-        NodeKey::Card(key) => SigningDesk::card(&key),
-    };
-    let opened = audit.opening(desk, |desk| match desk {
-        Ok(desk) => events::key_opened(address, "vote", desk.facts()),
-        Err(error) => {
-            events::key_not_opened(address, "vote", error.outcome(), events::reason(error))
-        }
-    });
-    opened?.map_err(RunError::Card)
-}
-
-/// The signer of a key file, the seeds of its nonces from the provider.
-fn load_key(path: &Path, provider: &Provider) -> Result<Box<dyn Signer>, RunError> {
-    let signer = keys_file::load(path);
-    let signer = signer.map_err(|fault| RunError::Configuration(fault.to_string()))?;
-    Ok(Box::new(signer.seeded_by(Arc::clone(&provider.entropy))))
-}
-
-/// The keys that the data folder is encrypted with; none where it is stored in clear.
-fn load_data_keys(
-    config: &NodeConfig,
-    provider: &Provider,
-    audit: &mut NodeAudit,
-) -> Result<Option<Keyring>, RunError> {
-    let Some(path) = config.storage.key_file() else {
-        let reason = "storage.encryption is \"none\"";
-        log::warn("the data folder is not encrypted", &[("reason", reason)]);
-        return Ok(None);
-    };
-    let keys = audit.opening(data_key::load(path, provider), |keys| match keys {
-        Ok(keys) => events::data_keys_opened(keys.ids(), Custody::Software.name()),
-        Err(fault) => events::data_keys_not_opened(events::reason(fault)),
-    });
-    let keys = keys?.map_err(|fault| {
-        let (path, remedy) = (path.display(), fault.remedy());
-        RunError::Configuration(format!("storage.key_file {path}: {fault}; {remedy}"))
-    })?;
-    Ok(Some(keys))
+/// The metrics, with what the cards count among them.
+fn metrics_with(cards: &Cards, desk: &SigningDesk) -> Arc<Metrics> {
+    let metrics = Arc::new(Metrics::default());
+    metrics.publish_cards(cards.all().to_vec(), desk.card_counts());
+    metrics
 }
 
 /// The storage options that the configuration asks for, but for the keys.
@@ -434,7 +328,7 @@ fn remove_ready(data_dir: &Path) {
 mod tests {
     use std::sync::Arc;
 
-    use hufu_crypto::{Digest, Entropy, Verdict, Verifier, VerifyItem};
+    use hufu_crypto::{Verdict, Verifier, VerifyItem};
 
     use super::*;
 
@@ -459,26 +353,5 @@ mod tests {
             assert!(text.contains("SM2 verification") && text.contains(backend.name()), "{text}");
             assert!(Proven::new(good, backend).is_ok());
         }
-    }
-
-    /// A source that has nothing.
-    struct Empty;
-
-    impl Entropy for Empty {
-        fn fill(&self, _: &mut [u8]) -> Result<(), hufu_crypto::Error> {
-            Err(hufu_crypto::Error::Entropy { cause: "empty".to_owned() })
-        }
-    }
-
-    #[test]
-    fn signers_take_their_seeds_from_the_provider() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("vote.pem");
-        keys_file::create(&path).unwrap();
-        let good = kernels::provider();
-        let empty = Provider { entropy: Arc::new(Empty), ..good.clone() };
-        let sign = |provider| load_key(&path, provider).unwrap().sign(&Digest([3; 32]));
-        assert!(sign(&good).is_ok());
-        assert!(matches!(sign(&empty), Err(hufu_crypto::Error::Entropy { .. })));
     }
 }

@@ -1,4 +1,4 @@
-//! What the sign tile asks for a signature: a key in software, or one in a card behind its agent.
+//! What the sign tile asks for a signature: a key in software, or one in a card or in several.
 //!
 //! ```text
 //! sign tile --submit(e)--> desk --poll--> signature, or an error with its class
@@ -6,26 +6,29 @@
 //!
 //! The engine waits for one signature at a time, so a desk has one under way. A software key
 //! answers within the call; a card answers when it does, and the tile's thread, which may be shared
-//! with others, never waits for it.
+//! with others, never waits for it. Several cards that hold the same key stand in for each other
+//! ([`hufu_hsm::group::Signers`]): the validator votes while one of them answers.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use hufu_crypto::{Digest, PublicKey, Signature, Signer};
-use hufu_hsm::agent::{Agent, Submitter};
 use hufu_hsm::card::deadline_in;
-use hufu_hsm::config::CardConfig;
 use hufu_hsm::custody::Custody;
-use hufu_hsm::{CardIdentity, ErrorClass, KeyHandle, Keystore, Usage};
-use hufu_runtime::clock::Nanos;
+use hufu_hsm::group::{Candidate, Change, MemberCounts, Signers, Standing};
+use hufu_hsm::{CardIdentity, Error, Usage};
+use hufu_runtime::clock::{Nanos, monotonic};
 use hufu_runtime::wake::PollSet;
 use hufu_storage::audit_log::Outcome;
 
 use crate::audit::events::outcome_of;
-use crate::card_key::CardKey;
+use crate::card_key::{CardKey, CardPlace};
+use crate::cards::{CardError, Cards, NodeCard, START_TIME};
+use crate::log;
 use crate::seeded_signer::SeededSigner;
 
-/// How long an agent and its card may take to be ready when a node starts.
-const START_TIME: Duration = Duration::from_secs(60);
+/// How long a node that starts waits for the other cards of a key when one is there.
+const JOIN_TIME: Duration = Duration::from_secs(10);
 
 /// Why there is no signature.
 #[derive(Debug, thiserror::Error)]
@@ -33,23 +36,9 @@ pub enum DeskError {
     /// The software signer failed.
     #[error("software key: {0}")]
     Software(#[from] hufu_crypto::Error),
-    /// The card or its agent failed.
-    #[error("key in the card: {0}")]
-    Card(#[from] hufu_hsm::Error),
-    /// The card's own file is at fault.
-    #[error("{0}")]
-    Config(#[from] hufu_hsm::config::ConfigError),
-    /// The key in the card is another one.
-    #[error("the key in the card is {found}, the key file says {expected}")]
-    OtherKey {
-        /// What the card has.
-        found: Box<PublicKey>,
-        /// What the key file says.
-        expected: Box<PublicKey>,
-    },
-    /// The host refused something.
-    #[error("{0}")]
-    Host(#[from] std::io::Error),
+    /// The card or its agent failed, or the card's key is another one.
+    #[error(transparent)]
+    Card(#[from] CardError),
 }
 
 impl DeskError {
@@ -57,9 +46,11 @@ impl DeskError {
     #[must_use]
     pub const fn outcome(&self) -> Outcome {
         match self {
-            Self::Card(error) => outcome_of(error),
-            Self::OtherKey { .. } => Outcome::Refused,
-            Self::Software(_) | Self::Config(_) | Self::Host(_) => Outcome::Failed,
+            Self::Card(CardError::Card(error)) => outcome_of(error),
+            Self::Card(CardError::OtherKey { .. } | CardError::OtherToken { .. }) => {
+                Outcome::Refused
+            }
+            Self::Card(_) | Self::Software(_) => Outcome::Failed,
         }
     }
 
@@ -68,8 +59,8 @@ impl DeskError {
     #[must_use]
     pub const fn may_pass(&self) -> bool {
         match self {
-            Self::Card(error) => !matches!(error.class(), ErrorClass::Permanent),
-            Self::Software(_) | Self::Config(_) | Self::OtherKey { .. } | Self::Host(_) => false,
+            Self::Card(error) => error.may_pass(),
+            Self::Software(_) => false,
         }
     }
 }
@@ -83,20 +74,20 @@ pub enum SigningDesk {
         /// Made, and not fetched yet.
         made: Option<Signature>,
     },
-    /// A key in a card.
+    /// A key in cards.
     Card(Box<CardDesk>),
 }
 
-/// A key in a card behind an agent, which ends with this.
+/// What an audit says of a key's place, by name.
+pub type Facts = Vec<(&'static str, String)>;
+
+/// A key in one card or several.
 pub struct CardDesk {
-    /// Keeps the agent's supervisor.
-    _agent: Agent,
-    submitter: Submitter,
-    handle: KeyHandle,
+    signers: Signers,
     public: PublicKey,
-    deadline: Duration,
-    tickets: u64,
-    facts: Vec<(&'static str, String)>,
+    /// Keeps the agents; dropped after what asks them.
+    cards: Vec<Arc<NodeCard>>,
+    facts: Vec<Facts>,
 }
 
 impl SigningDesk {
@@ -106,42 +97,75 @@ impl SigningDesk {
         Self::Software { signer: SeededSigner::new(signer), made: None }
     }
 
-    /// Starts the agent for the card, waits until it serves, and finds the key; it must be the one
-    /// of the key file.
+    /// Waits until a card that holds the key serves, a little for the others, and finds the key in
+    /// each; it must be the one of the key file. A card that is away joins when it comes; one
+    /// that is not the card from before, or cannot be loaded, is left out with an alarm.
     ///
     /// # Errors
-    /// What keeps the card from being used.
-    pub fn card(key: &CardKey) -> Result<Self, DeskError> {
-        let config = CardConfig::load(&key.card)?;
-        let program = std::env::current_exe()?;
-        let card = std::path::absolute(&key.card)?;
-        let (agent, submitter) = Agent::start(config.agent(program, &card))?;
-        agent.client().wait_ready(deadline_in(START_TIME))?;
-        let until = deadline_in(START_TIME);
-        let identity = agent.client().identity(until)?;
-        let found = &identity.token_label;
-        if let Some(wanted) = key.key.token.as_ref().filter(|wanted| *wanted != found) {
-            let (wanted, found) = (format!("token {wanted:?}"), format!("token {found:?}"));
-            return Err(hufu_hsm::Error::TokenMissing { wanted, found }.into());
+    /// What keeps all of them from being used; what was set up wrongly at any of them: a PIN that
+    /// is refused, another key, another token.
+    pub fn card(cards: &mut Cards, key: &CardKey) -> Result<Self, DeskError> {
+        let places = key.places();
+        let opened = places.iter().map(|place| cards.card(&place.card));
+        let opened = opened.collect::<Result<Vec<_>, _>>()?;
+        let mut ready = wait_for_one(&opened);
+        if opened.len() > 1 {
+            let until = deadline_in(JOIN_TIME);
+            ready = opened.iter().map(|card| card.wait_ready(until)).collect();
         }
-        let handle = agent.client().open_key(&key.key.key, Usage::Sign, until)?;
-        let found = agent.client().public_key(handle)?;
-        if found != key.public {
-            let (found, expected) = (Box::new(found), Box::new(key.public));
-            return Err(DeskError::OtherKey { found, expected });
+        let mut deadline = Duration::ZERO;
+        let (mut candidates, mut users, mut failure) = (Vec::new(), Vec::new(), None);
+        let mut facts = Vec::new();
+        let mut joined_count = 0;
+        for ((card, place), ready) in opened.into_iter().zip(&places).zip(ready) {
+            let found = ready.and_then(|()| card.open_pair(&place.key, Usage::Sign, &key.public));
+            let (handle, gate) = match found {
+                Ok(handle) => {
+                    joined_count += 1;
+                    if let Some(identity) = card.identity() {
+                        let (name, key) = (&card.config().name, place.key.to_string());
+                        facts.push(card_facts(name, &identity, &key));
+                    }
+                    (handle, None)
+                }
+                Err(error) if error.is_setup() || places.len() == 1 => return Err(error.into()),
+                Err(error) => {
+                    report_absent(&card, &error);
+                    let is_lost = !error.may_pass();
+                    failure = Some(error);
+                    if is_lost {
+                        continue;
+                    }
+                    let handle = card.expect_pair(&place.key, Usage::Sign, &key.public)?;
+                    (handle, Some(gate(&card, place)))
+                }
+            };
+            let (name, line) = (card.config().name.clone(), card.take_line()?);
+            deadline = deadline.max(card.config().deadline);
+            candidates.push(Candidate { name, line, key: handle, gate });
+            users.push(card);
         }
-        let (public, deadline) = (key.public, config.deadline);
-        let facts = card_facts(&config.name, &identity, &key.key.to_string());
-        let desk =
-            CardDesk { _agent: agent, submitter, handle, public, deadline, tickets: 0, facts };
-        Ok(Self::Card(Box::new(desk)))
+        if let Some(error) = failure.filter(|_| joined_count == 0) {
+            return Err(error.into());
+        }
+        let signers = Signers::new(candidates, deadline);
+        Ok(Self::Card(Box::new(CardDesk { signers, public: key.public, cards: users, facts })))
     }
 
-    /// Where the key is, for the audit.
+    /// What the cards of the key did; nothing for a key in software.
     #[must_use]
-    pub fn facts(&self) -> Vec<(&'static str, String)> {
+    pub fn card_counts(&self) -> Vec<Arc<MemberCounts>> {
         match self {
-            Self::Software { .. } => vec![("custody", Custody::Software.name().to_owned())],
+            Self::Software { .. } => Vec::new(),
+            Self::Card(desk) => desk.signers.counts(),
+        }
+    }
+
+    /// Where the key is, for the audit: each place that is known by now.
+    #[must_use]
+    pub fn facts(&self) -> Vec<Facts> {
+        match self {
+            Self::Software { .. } => vec![vec![("custody", Custody::Software.name().to_owned())]],
             Self::Card(desk) => desk.facts.clone(),
         }
     }
@@ -155,24 +179,18 @@ impl SigningDesk {
         }
     }
 
-    /// Asks for a signature of e; nothing may be under way.
+    /// Asks for a signature of e. A software signer must have been polled for the one before; a
+    /// card gives that one up.
     ///
     /// # Errors
-    /// What the software signer says, or that the agent has no place left, which may pass; all
-    /// other errors of a card come with [`SigningDesk::poll`].
+    /// What the software signer says; all errors of a card come with [`SigningDesk::poll`].
     pub fn submit(&mut self, digest: &Digest, now: Nanos) -> Result<(), DeskError> {
         match self {
             Self::Software { signer, made } => {
                 assert!(made.is_none(), "one signature at a time");
                 *made = Some(signer.sign(digest, now)?);
             }
-            Self::Card(desk) => {
-                desk.tickets += 1;
-                let until = now.after(desk.deadline);
-                let taken = desk.submitter.submit(desk.tickets, desk.handle, digest, until);
-                // An agent that never answers keeps the places of what was given up.
-                taken.map_err(|_| hufu_hsm::Error::QueueFull { waiting_count: 0 })?;
-            }
+            Self::Card(desk) => desk.signers.ask(digest, now),
         }
         Ok(())
     }
@@ -182,13 +200,13 @@ impl SigningDesk {
         match self {
             Self::Software { made, .. } => made.take().map(Ok),
             Self::Card(desk) => {
-                let (mut found, asked) = (None, desk.tickets);
-                desk.submitter.poll(|ticket, result| {
-                    if ticket == asked {
-                        found = Some(result.map_err(DeskError::Card));
-                    }
-                });
-                found
+                let found = desk.signers.poll(monotonic());
+                let changes = desk.signers.take_changes();
+                // Of a card alone the sign tile says what it means for the validator.
+                if desk.cards.len() > 1 {
+                    changes.iter().for_each(report_change);
+                }
+                found.map(|result| result.map_err(|error| CardError::Card(error).into()))
             }
         }
     }
@@ -198,20 +216,68 @@ impl SigningDesk {
     pub fn deadline(&self) -> Option<Nanos> {
         match self {
             Self::Software { made, .. } => made.as_ref().map(|_| Nanos::ZERO),
-            Self::Card(desk) => desk.submitter.deadline(),
+            Self::Card(desk) => desk.signers.deadline(),
         }
     }
 
     /// Adds what must wake the tile.
     pub fn poll_fds<'a>(&'a self, fds: &mut PollSet<'_, 'a>) {
         if let Self::Card(desk) = self {
-            desk.submitter.poll_fds(fds);
+            desk.signers.poll_fds(fds);
         }
     }
 }
 
+/// Waits until one of the cards serves, or none ever will; how each stands then.
+fn wait_for_one(cards: &[Arc<NodeCard>]) -> Vec<Result<(), CardError>> {
+    let end = deadline_in(START_TIME);
+    loop {
+        let now = monotonic();
+        let step = if cards.len() == 1 { end } else { now.after(Duration::from_millis(100)) };
+        let ready: Vec<_> = cards.iter().map(|card| card.wait_ready(step.min(end))).collect();
+        let may_wait = |one: &Result<(), CardError>| one.as_ref().is_err_and(CardError::may_pass);
+        if ready.iter().any(Result::is_ok) || !ready.iter().any(may_wait) || now >= end {
+            return ready;
+        }
+    }
+}
+
+/// Lets a card that was away join when it serves and has the token that the key's name asks for.
+fn gate(card: &Arc<NodeCard>, place: &CardPlace) -> hufu_hsm::group::Gate {
+    let (card, token) = (Arc::clone(card), place.key.token.clone());
+    Box::new(move || {
+        let found = card.token_label()?;
+        Some(match &token {
+            Some(wanted) if *wanted != found => {
+                let (wanted, found) = (format!("token {wanted:?}"), format!("token {found:?}"));
+                Err(Error::TokenMissing { wanted, found })
+            }
+            _ => Ok(()),
+        })
+    })
+}
+
+fn report_absent(card: &NodeCard, error: &CardError) {
+    let fields: [(&str, &str); 2] = [("card", &card.config().name), ("reason", &error.to_string())];
+    if error.may_pass() {
+        log::warn("a card is away; it joins when it comes", &fields);
+    } else {
+        log::error("a card is left out until the node starts anew", &fields);
+    }
+}
+
+fn report_change(change: &Change) {
+    let reason = change.reason.as_deref().unwrap_or("");
+    let fields: [(&str, &str); 2] = [("card", &change.card), ("reason", reason)];
+    match change.standing {
+        Standing::Serving => log::info("a card signs again", &fields[..1]),
+        Standing::Away => log::warn("a card gives no signatures", &fields),
+        Standing::Out => log::error("a card is out until the node starts anew", &fields),
+    }
+}
+
 /// Which card and key it is, for the audit; a key's name has no PIN.
-fn card_facts(card: &str, identity: &CardIdentity, key: &str) -> Vec<(&'static str, String)> {
+fn card_facts(card: &str, identity: &CardIdentity, key: &str) -> Facts {
     let version = |(major, minor): (u8, u8)| format!("{major}.{minor}");
     vec![
         ("custody", Custody::HsmOnly.name().to_owned()),

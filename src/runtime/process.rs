@@ -128,6 +128,43 @@ pub fn ask_to_stop(child: &mut Child) -> io::Result<()> {
     }
 }
 
+/// Kills all children of another process that this user may kill (`SIGKILL`), and says how many: a
+/// fault made on purpose, in a process that this one started. A child that ends meanwhile is held
+/// by its number through a descriptor, so that the signal cannot reach another process.
+///
+/// # Errors
+/// When the host does not tell of children, or refuses.
+pub fn kill_children_of(parent: u32) -> io::Result<usize> {
+    let mut count = 0;
+    for process in children_of(parent)? {
+        let Ok(descriptor) = sys::open_process(process) else { continue };
+        // Only now is it certain that the number is still the child's.
+        if children_of(parent)?.contains(&process) {
+            sys::kill_process(&descriptor)?;
+            count += 1;
+        }
+    }
+    Ok(count)
+}
+
+/// The numbers of the processes whose parent this is.
+fn children_of(parent: u32) -> io::Result<Vec<u32>> {
+    let mut children = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        let name = entry?.file_name();
+        let Some(process) = name.to_str().and_then(|name| name.parse().ok()) else { continue };
+        // A process may end between the listing and the reading. Its name, which may hold anything,
+        // ends with the last bracket; state and parent follow (proc_pid_stat(5)).
+        let status = fs::read(format!("/proc/{process}/stat")).unwrap_or_default();
+        let rest = status.rsplit(|byte| *byte == b')').next().unwrap_or_default();
+        let field = rest.split(u8::is_ascii_whitespace).nth(2).unwrap_or_default();
+        if field == parent.to_string().as_bytes() {
+            children.push(process);
+        }
+    }
+    Ok(children)
+}
+
 /// Whether anybody is left to read what is written to `output`: not so for a pipe or socket whose
 /// other side is closed. Never waits.
 ///

@@ -195,6 +195,31 @@ pub(crate) fn terminate(process: u32) -> io::Result<()> {
     check(unsafe { libc::kill(process, libc::SIGTERM) }).map(drop)
 }
 
+/// A descriptor that stands for another process, whatever becomes of its number.
+pub(crate) fn open_process(process: u32) -> io::Result<OwnedFd> {
+    let flags: libc::c_uint = 0;
+    // SAFETY: the call takes two numbers and no pointer.
+    let descriptor = unsafe { libc::syscall(libc::SYS_pidfd_open, process, flags) };
+    let descriptor = libc::c_int::try_from(descriptor).map_err(io::Error::other)?;
+    let descriptor = check(descriptor)?;
+    // SAFETY: the kernel has just made this descriptor for this caller alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
+}
+
+/// Sends `SIGKILL` to the process that a descriptor stands for; one that has ended is no fault.
+pub(crate) fn kill_process(process: &OwnedFd) -> io::Result<()> {
+    let (information, flags) = (std::ptr::null::<libc::siginfo_t>(), 0 as libc::c_uint);
+    let number = process.as_raw_fd();
+    // SAFETY: a null pointer stands for no further information (pidfd_send_signal(2)).
+    let sent = unsafe {
+        libc::syscall(libc::SYS_pidfd_send_signal, number, libc::SIGKILL, information, flags)
+    };
+    match libc::c_int::try_from(sent).map_err(io::Error::other).and_then(check) {
+        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
+        result => result.map(drop),
+    }
+}
+
 /// Forbids core dumps and reading of the memory by other processes of the same user.
 pub(crate) fn set_not_dumpable() -> io::Result<()> {
     let no: libc::c_ulong = 0;

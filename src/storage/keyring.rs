@@ -7,9 +7,9 @@
 //!                             '-> names --SM3 with the key in front-------> keys of the state
 //! ```
 //!
-//! Nothing here knows where a data key comes from: a file, later a card. A [`Keyring`] holds the
-//! one that new data is encrypted with and those that older data may still need. Why no nonce can
-//! come twice is argued in `decisions/0010-encryption-at-rest.md`.
+//! Nothing here knows where a data key comes from: a file, or one that a card opened. A [`Keyring`]
+//! holds the one that new data is encrypted with and those that older data may still need. Why no
+//! nonce can come twice is argued in `decisions/0010-encryption-at-rest.md`.
 
 use std::sync::Arc;
 

@@ -215,7 +215,7 @@ impl StateStore {
     pub fn open(options: &StateStoreOptions) -> Result<Self, Error> {
         options.check()?;
         let db = options.open()?;
-        let codec = Codec::open(&db, &options.folder, options.keys.as_ref(), true)?;
+        let codec = Codec::open(&db, options, true)?;
         Self::with(db, codec)
     }
 
@@ -223,7 +223,7 @@ impl StateStore {
     pub fn open_read_only(options: &StateStoreOptions) -> Result<Self, Error> {
         options.check()?;
         let db = options.open_read_only()?;
-        let codec = Codec::open(&db, &options.folder, options.keys.as_ref(), false)?;
+        let codec = Codec::open(&db, options, false)?;
         Self::with(db, codec)
     }
 
@@ -300,9 +300,15 @@ impl StateStore {
         Ok(self.codec.entries(family, Vec::new(), entries))
     }
 
+    /// Which data key its keys are named with, which is the one it was made with; none in clear.
+    #[must_use]
+    pub fn names_key(&self) -> Option<u64> {
+        self.codec.names_key()
+    }
+
     /// Where a key stands among all keys of its family: smaller comes first. It is the key itself,
-    /// but for accounts in an encrypted store, where only their kinds ascend. Stores that were
-    /// made with the same data key have the same order.
+    /// but for accounts in an encrypted store, where only their kinds ascend. Stores that are
+    /// named with the same data key have the same order.
     #[must_use]
     pub fn order(&self, family: Family, key: &[u8]) -> impl Ord + use<> {
         self.codec.stored_key(family, key)

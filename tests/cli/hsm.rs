@@ -5,6 +5,7 @@ use std::fs;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
@@ -20,6 +21,14 @@ use serde_json::Value;
 use super::{code, folder, stderr, stdout};
 
 mod audit;
+#[path = "cards.rs"]
+mod cards;
+#[path = "data_keys.rs"]
+mod data_keys;
+#[path = "secrets.rs"]
+mod secrets;
+#[path = "hsm/shares.rs"]
+mod shares;
 
 const PIN: &str = "12345678";
 const OFFICER_PIN: &str = "87654321";
@@ -183,6 +192,26 @@ fn a_card_is_prepared_filled_looked_at_and_measured() {
 }
 
 #[test]
+fn a_library_finds_what_the_cards_file_puts_into_its_environment() {
+    let desk = Desk::prepared("native", "");
+    let status = |variable: Option<&str>| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hufu"));
+        command.current_dir(desk.folder.path()).arg("hsm").args(STATUS);
+        command.env_remove("HUFU_SOFTTOKEN_CONF");
+        command.envs(variable.map(|value| ("HUFU_SOFTTOKEN_CONF", value)));
+        command.stdin(Stdio::null()).output().unwrap()
+    };
+    let alone = status(None);
+    assert_eq!(code(&alone), 1, "the soft token has no configuration: {}", stdout(&alone));
+    desk.write_card("[sandbox]\nenvironment = { HUFU_SOFTTOKEN_CONF = \"FOLDER/softtoken.toml\" }");
+    for variable in [None, Some("/nowhere")] {
+        let output = status(variable);
+        assert_eq!(code(&output), 0, "{}", stderr(&output));
+        assert!(stdout(&output).contains("\"hufu\""), "{}", stdout(&output));
+    }
+}
+
+#[test]
 fn a_token_loses_its_keys_only_by_command_and_its_pin_is_changed() {
     let desk = Desk::prepared("native", "");
     desk.keygen("pkcs11:object=vote", "sign");
@@ -294,11 +323,18 @@ fn libraries_that_cannot_be_used_are_told_apart() {
     other[18] = if other[18] == 183 { 62 } else { 183 };
     fs::write(desk.path("other.so"), other).unwrap();
     desk.write("text.so", "this is no library\n");
+    // As a copy that was broken off leaves it; the linker would die of it.
+    fs::copy(&desk.module, desk.path("cut.so")).unwrap();
+    fs::File::options().write(true).open(desk.path("cut.so")).unwrap().set_len(5_000).unwrap();
+    // What nobody writes to keeps whoever opens it waiting.
+    assert!(Command::new("mkfifo").arg(desk.path("pipe.so")).status().unwrap().success());
     let libm = "/lib/x86_64-linux-gnu/libm.so.6";
     let mut cases = vec![
         ("missing.so", "No such file"),
         ("text.so", "no ELF file"),
         ("other.so", "it is made for"),
+        ("cut.so", "cut short"),
+        ("pipe.so", "no regular file"),
     ];
     if Path::new(libm).exists() {
         cases.push((libm, "no symbol C_GetFunctionList"));
@@ -382,11 +418,21 @@ fn command_lines_that_make_no_sense_are_usage_and_pins_are_no_arguments() {
         desk.init("a label that has more than the 32 bytes of PKCS#11", &[]),
     ];
     for arguments in cases {
-        assert_eq!(code(&desk.run(&arguments)), 2, "{arguments:?}");
+        let output = desk.run(&arguments);
+        assert_eq!(code(&output), 2, "{arguments:?}");
+        assert!(!stderr(&output).contains("00000000"), "{}", stderr(&output));
     }
-    for verb in
-        ["probe", "init-token", "set-pin", "keygen", "status", "acknowledge", "bench", "agent"]
-    {
+    for verb in [
+        "probe",
+        "init-token",
+        "set-pin",
+        "keygen",
+        "add-card",
+        "status",
+        "acknowledge",
+        "bench",
+        "agent",
+    ] {
         let help = stdout(&desk.run(&[verb, "--help"]));
         assert!(!help.contains("--pin ") && help.contains("vendor's"), "{verb}: {help}");
     }
@@ -436,6 +482,46 @@ fn a_card_that_fails_is_told_with_what_to_do() {
         assert!(exit == wanted && said.contains(reason), "{fault:?}: {exit} {said}");
     }
     desk.json(&with_key);
+}
+
+#[test]
+fn a_command_ends_with_its_user_and_not_with_its_reader() {
+    let desk = Desk::prepared("native", "");
+    desk.keygen("pkcs11:object=vote", "sign");
+    let start = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hufu"));
+        command.current_dir(desk.folder.path()).arg("hsm").args(arguments);
+        command.env("HUFU_SOFTTOKEN_CONF", desk.path("softtoken.toml")).stdin(Stdio::null());
+        command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap()
+    };
+    // Nobody reads what it prints: it earns its exit code all the same.
+    let mut unread = start(&STATUS);
+    drop(unread.stdout.take());
+    assert_eq!(unread.wait().unwrap().code(), Some(0));
+    // A library that hangs leaves Ctrl-C as the way out, and the card as it was.
+    let faults = Faults::open(&desk.path("store"), 0).unwrap();
+    faults.set(Fault::Hang(true));
+    for arguments in [
+        &STATUS[..],
+        &desk.probe_arguments(&["--pin-file", "user.pin"]),
+        &["keygen", "--card", "card.toml", "--key", "pkcs11:object=b", "--usage", "sign"],
+    ] {
+        let mut hanging = start(arguments);
+        let maps = format!("/proc/{}/maps", hanging.id());
+        // Who is not root may not look, and interrupts it wherever it is.
+        let is_loaded =
+            || fs::read_to_string(&maps).map_or(true, |maps| maps.contains("softtoken"));
+        while !is_loaded() {
+            assert!(hanging.try_wait().unwrap().is_none(), "{arguments:?} did not wait");
+            std::thread::park_timeout(Duration::from_millis(1));
+        }
+        let process = hanging.id().to_string();
+        assert!(Command::new("kill").args(["-s", "INT", &process]).status().unwrap().success());
+        let status = hanging.wait().unwrap();
+        assert_eq!((status.signal(), status.code()), (Some(2), None), "{arguments:?}");
+    }
+    faults.clear();
+    desk.json(&[&STATUS[..], &["--key", "pkcs11:object=vote"]].concat());
 }
 
 /// The agent as a node starts it, by the card's file or, where that is at fault, without it.

@@ -28,7 +28,7 @@ fn from_pem(text: &str) -> Vec<u8> {
 }
 
 /// Where the wanted bytes begin in the memory of a process; `None` to who may not look.
-fn find(process: u32, wanted: &[[u8; 32]]) -> Option<Vec<Vec<u64>>> {
+pub(crate) fn find(process: u32, wanted: &[[u8; 32]]) -> Option<Vec<Vec<u64>>> {
     let memory = fs::File::open(format!("/proc/{process}/mem")).ok()?;
     let maps = fs::read_to_string(format!("/proc/{process}/maps")).ok()?;
     let mut found = vec![Vec::new(); wanted.len()];
@@ -52,15 +52,20 @@ fn find(process: u32, wanted: &[[u8; 32]]) -> Option<Vec<Vec<u64>>> {
     Some(found)
 }
 
+/// The private key of a file in clear.
+pub(crate) fn private_bytes(path: &Path) -> [u8; 32] {
+    let file = from_pem(&fs::read_to_string(path).unwrap());
+    // INTEGER 1, OCTET STRING of 32 bytes.
+    let place = file.windows(5).position(|bytes| bytes == [2, 1, 1, 4, 32]).unwrap() + 5;
+    file[place..place + 32].try_into().unwrap()
+}
+
 /// The vote key lies in the one place it signs from; of the data key only what was derived from it
 /// is there.
 #[test]
 fn a_node_keeps_no_copy_of_its_keys() {
     let node = Node::start();
-    let file = from_pem(&fs::read_to_string(node.path().join("vote.pem")).unwrap());
-    // INTEGER 1, OCTET STRING of 32 bytes.
-    let place = file.windows(5).position(|bytes| bytes == [2, 1, 1, 4, 32]).unwrap() + 5;
-    let private: [u8; 32] = file[place..place + 32].try_into().unwrap();
+    let private = private_bytes(&node.path().join("vote.pem"));
     let file = fs::read(node.path().join("data.key")).unwrap();
     let data: [u8; 32] = file[64..96].try_into().unwrap();
     let Some(found) = find(node.child.id(), &[private, data]) else {

@@ -21,11 +21,11 @@ use serde_json::Value;
 use super::{code, folder, hufu, json, new_chain, new_key, stderr, stdout};
 
 #[path = "memory.rs"]
-mod memory;
+pub(super) mod memory;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-const CONFIGURATION: &str = "[node]\nname = \"node-0\"\ndata_dir = \"data\"\n\
+pub(super) const CONFIGURATION: &str = "[node]\nname = \"node-0\"\ndata_dir = \"data\"\n\
     genesis = \"genesis.toml\"\nkey = \"vote.pem\"\n[client]\nlisten = \"127.0.0.1:0\"\n\
     [admin]\nlisten = \"127.0.0.1:0\"\n[placement]\ncores = \"none\"\n";
 
@@ -47,18 +47,8 @@ impl Node {
         let folder = folder();
         let (_, operator) = new_chain(folder.path());
         fs::write(folder.path().join("hufu.toml"), CONFIGURATION).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_hufu"));
-        command.current_dir(folder.path()).stdin(Stdio::null()).stderr(log);
-        command.envs(environment.iter().copied());
-        command.args(["--parent", &std::process::id().to_string(), "node", "run"]);
-        let mut child = command.spawn().unwrap();
-        let mut ready = None;
-        wait_until("the node", || {
-            assert!(child.try_wait().unwrap().is_none(), "the node ended before it was ready");
-            ready = Ready::read(&folder.path().join("data")).unwrap();
-            ready.is_some()
-        });
-        Self { folder, operator, child, ready: ready.unwrap() }
+        let (child, ready) = start_node(folder.path(), environment, log);
+        Self { folder, operator, child, ready }
     }
 
     fn path(&self) -> &Path {
@@ -100,6 +90,26 @@ impl Drop for Node {
         drop(self.child.kill());
         drop(self.child.wait());
     }
+}
+
+/// Starts the node of `hufu.toml` in this folder and waits until it is ready.
+pub(super) fn start_node(
+    folder: &Path,
+    environment: &[(&str, &str)],
+    log: Stdio,
+) -> (Child, Ready) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hufu"));
+    command.current_dir(folder).stdin(Stdio::null()).stderr(log);
+    command.envs(environment.iter().copied());
+    command.args(["--parent", &std::process::id().to_string(), "node", "run"]);
+    let mut child = command.spawn().unwrap();
+    let mut ready = None;
+    wait_until("the node", || {
+        assert!(child.try_wait().unwrap().is_none(), "the node ended before it was ready");
+        ready = Ready::read(&folder.join("data")).unwrap();
+        ready.is_some()
+    });
+    (child, ready.unwrap())
 }
 
 fn wait_until(what: &str, mut ready: impl FnMut() -> bool) {

@@ -13,7 +13,8 @@ use hufu_runtime::clock;
 use hufu_types::genesis::{Genesis, Parameters, Validator, ValidatorSet};
 use hufu_types::operation::{AccountBody, CreateAssetBody, Leg, SupplyBody};
 use hufu_types::{
-    Address, AssetCode, ChainId, Digest, Operation, Receipt, Transaction, TransactionBuilder,
+    Address, AssetCode, ChainId, Digest, Operation, PublicKey, Receipt, Transaction,
+    TransactionBuilder,
 };
 use tempfile::TempDir;
 use zerocopy::little_endian::U128;
@@ -46,11 +47,24 @@ impl Chain {
 
     /// Makes a chain of several validators, each with its keys in a folder of its own.
     pub(crate) fn of(name: &str, validators_count: usize) -> Self {
+        Self::with(name, validators_count, |_, _| None)
+    }
+
+    /// As [`Chain::of`]; where `vote_key` makes another vote key for a node in its folder, that one
+    /// counts.
+    pub(crate) fn with(
+        name: &str,
+        validators_count: usize,
+        vote_key: impl Fn(&Path, usize) -> Option<PublicKey>,
+    ) -> Self {
         let folder = tempfile::Builder::new().prefix("hufu-cluster-").tempdir().unwrap();
         let make = |index| {
             let node = format!("node-{index}");
-            fs::create_dir(folder.path().join(&node)).unwrap();
-            make_keys(&folder.path().join(&node), &node)
+            let path = folder.path().join(&node);
+            fs::create_dir(&path).unwrap();
+            let validator = make_keys(&path, &node);
+            let key = vote_key(&path, index).unwrap_or(validator.key);
+            Validator { key, ..validator }
         };
         let validators = (0..validators_count).map(make).collect();
         Self::begin(name, folder, validators, 50)

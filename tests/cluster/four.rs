@@ -65,7 +65,12 @@ impl Four {
 
     /// A chain whose data lies where `place` says.
     pub(crate) fn on(name: &str, place: impl Fn(&Chain, usize) -> PathBuf) -> Self {
-        let chain = Arc::new(Chain::of(name, COUNT));
+        Self::of(Chain::of(name, COUNT), place)
+    }
+
+    /// The nodes of a chain whose data lies where `place` says.
+    pub(crate) fn of(chain: Chain, place: impl Fn(&Chain, usize) -> PathBuf) -> Self {
+        let chain = Arc::new(chain);
         let peers = free_ports(COUNT);
         let make = |index| {
             let (folder, data) = (node_folder(&chain, index), place(&chain, index));

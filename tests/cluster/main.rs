@@ -37,6 +37,8 @@ mod disk;
 #[cfg(test)]
 mod four;
 #[cfg(test)]
+mod four_cards;
+#[cfg(test)]
 mod four_crashes;
 #[cfg(test)]
 mod four_links;

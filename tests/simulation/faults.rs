@@ -25,8 +25,22 @@ pub(crate) enum Crash {
 /// One fault.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Fault {
-    Crash { place: usize, crash: Crash, down_nanos: u64 },
-    Cut { from: usize, to: usize, nanos: u64 },
+    Crash {
+        place: usize,
+        crash: Crash,
+        down_nanos: u64,
+    },
+    Cut {
+        from: usize,
+        to: usize,
+        nanos: u64,
+    },
+    /// The card with a node's key signs nothing for this long; a crash of the node changes nothing
+    /// about that.
+    Card {
+        place: usize,
+        nanos: u64,
+    },
     Weather(Conditions),
 }
 
@@ -95,6 +109,7 @@ impl Profile {
         }
         let early = usize::try_from(random.between(20, 70)).unwrap_or(20);
         let clocks_ahead_millis = (0..nodes).map(|_| random.below(300)).collect();
+        cards(&mut Random::stream(seed, "cards"), nodes, heal_at, &mut faults);
         Self { byzantine, faults, heal_at, transactions: (early, 8), clocks_ahead_millis }
     }
 }
@@ -109,6 +124,29 @@ fn crash(random: &mut Random, place: usize, heal_at: u64) -> (u64, Fault) {
         _ => Crash::Torn(random.below(12)),
     };
     (at, Fault::Crash { place, crash, down_nanos })
+}
+
+/// When the first card may be away: a chain whose first block never comes because half of its
+/// validators are restarted before it is begun anew (ADR 0008), and no rule says otherwise.
+const CARDS_FROM: u64 = 300 * MILLISECOND;
+
+/// Cards that are away, each on its own or all of them: one card that signs for everybody.
+fn cards(random: &mut Random, nodes: usize, heal_at: u64, faults: &mut Vec<(u64, Fault)>) {
+    let mut add = |random: &mut Random, place: usize, at: u64| {
+        let nanos = random.between(20, 2_500) * MILLISECOND;
+        let nanos = nanos.min(heal_at.saturating_sub(at));
+        faults.push((at, Fault::Card { place, nanos }));
+    };
+    if random.chance(400) {
+        for _ in 0..random.between(1, 4) {
+            let (place, at) = (random.index(nodes), random.between(CARDS_FROM, heal_at));
+            add(random, place, at);
+        }
+    }
+    if random.chance(100) {
+        let at = random.between(CARDS_FROM, heal_at);
+        (0..nodes).for_each(|place| add(random, place, at));
+    }
 }
 
 /// One direction, both directions, or everything to and from a node.

@@ -105,6 +105,8 @@ pub(crate) struct Node {
     clock_ahead_millis: u64,
     /// It is to die when it signs next.
     pub(crate) dies_at_sign: bool,
+    /// Until when its card signs nothing.
+    pub(crate) card_back_at: u64,
     /// Since when it has a log at all, in Unix milliseconds, where it lost the one before; on disk.
     pub(super) probation: Option<u64>,
 }
@@ -126,6 +128,7 @@ impl Node {
             is_byzantine,
             clock_ahead_millis,
             dies_at_sign: false,
+            card_back_at: 0,
             probation,
         }
     }
@@ -261,6 +264,10 @@ impl Node {
                 life.dissemination.tick(outside.now);
             }
             Task::SyncVotes => self.sync_votes()?,
+            Task::Sign { ticket, intent } if outside.now < self.card_back_at => {
+                let delay = self.card_back_at - outside.now;
+                outside.later.push((delay, Task::Sign { ticket, intent }));
+            }
             Task::Sign { ticket, intent } => {
                 if core::mem::take(&mut self.dies_at_sign) {
                     return Err(Halt::Died);

@@ -389,6 +389,11 @@ impl<'a> Run<'a> {
                 Ok(())
             }
             Fault::Crash { place, crash, down_nanos } => self.down(place, crash, down_nanos),
+            Fault::Card { place, nanos } => {
+                self.trace.event(self.now, place, "card-away", &[], || format!("{nanos} ns"));
+                self.nodes[place].card_back_at = self.now + nanos;
+                Ok(())
+            }
         }
     }
 

@@ -5,13 +5,18 @@
 //! or looks into other processes gives `EPERM`; starting a program ends whoever tries. `clone3`
 //! says that it does not exist, because its flags lie in memory where a filter cannot look: the C
 //! library then takes `clone`, whose flags it can.
+//!
+//! An agent usually runs as the node's own user, so the kernel lets it signal the node, lower its
+//! limits until it dies, and move its threads off their cores. Landlock stops the signals on new
+//! kernels and none of the rest: those calls may name nobody but the caller. A second process would
+//! outlive the agent that is killed, with its PIN and its sessions, so none can be made.
 
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
     SeccompRule, TargetArch, apply_filter,
 };
 
-use super::Outcome;
+use super::{Outcome, SandboxConfig};
 
 /// Refused with `EPERM`.
 const REFUSED: &[i64] = &[
@@ -24,6 +29,12 @@ const REFUSED: &[i64] = &[
     libc::SYS_kcmp,
     libc::SYS_perf_event_open,
     libc::SYS_userfaultfd,
+    libc::SYS_process_mrelease,
+    libc::SYS_migrate_pages,
+    libc::SYS_move_pages,
+    libc::SYS_pidfd_send_signal,
+    // Names a thread of any process, and no C library of ours uses it.
+    libc::SYS_tkill,
     // Mounts and names.
     libc::SYS_mount,
     libc::SYS_umount2,
@@ -86,8 +97,40 @@ const NAMESPACES: &[libc::c_int] = &[
     libc::CLONE_NEWCGROUP,
 ];
 
+/// Calls that name a process by their first argument; 0 is the caller.
+const BY_PROCESS: &[i64] = &[
+    libc::SYS_kill,
+    libc::SYS_tgkill,
+    libc::SYS_rt_sigqueueinfo,
+    libc::SYS_rt_tgsigqueueinfo,
+    libc::SYS_prlimit64,
+    libc::SYS_sched_setaffinity,
+    libc::SYS_sched_setscheduler,
+    libc::SYS_sched_setparam,
+    libc::SYS_sched_setattr,
+];
+
+/// Calls that name a kind and then one of it, and the kind that is a single process.
+const BY_KIND: &[(i64, u64)] = &[(libc::SYS_setpriority, 0), (libc::SYS_ioprio_set, 1)];
+
+/// Commands that have signals sent to whom they name, by number of the argument that says so.
+const OWNERS: &[(i64, &[u64])] = &[
+    // F_SETOWN and F_SETOWN_EX.
+    (libc::SYS_fcntl, &[8, 15]),
+    // FIOSETOWN and SIOCSPGRP.
+    (libc::SYS_ioctl, &[0x8901, 0x8902]),
+];
+
+/// Kinds of sockets that a card on the bus has a use for: a daemon of the vendor's, news of
+/// devices, the kernel's cryptography.
+const LOCAL_FAMILIES: &[libc::c_int] = &[libc::AF_UNIX, libc::AF_NETLINK, libc::AF_ALG];
+
+/// Ways to speak TCP that landlock's rules for ports do not see.
+const IPPROTO_MPTCP: u64 = 262;
+const AF_SMC: u64 = 43;
+
 /// Applies all filters to this thread and those it starts; how each went.
-pub(super) fn restrict(may_execute: bool) -> Vec<(&'static str, Outcome)> {
+pub(super) fn restrict(config: &SandboxConfig) -> Vec<(&'static str, Outcome)> {
     let mut outcomes = Vec::new();
     let mut apply = |name, program: Result<BpfProgram, seccompiler::Error>| {
         let applied = program.and_then(|program| apply_filter(&program));
@@ -100,13 +143,101 @@ pub(super) fn restrict(may_execute: bool) -> Vec<(&'static str, Outcome)> {
     #[cfg(target_arch = "x86_64")]
     apply("system calls of other numberings", Ok(other_numbers()));
     apply("system calls that change the host", refused());
+    apply("system calls upon other processes", upon_others(std::process::id(), config.may_execute));
+    if let Some(ports) = &config.tcp_ports {
+        apply("sockets", sockets(!ports.is_empty()));
+    }
     let unknown = SeccompAction::Errno(errno(libc::ENOSYS));
     apply("clone3 unknown", whole(&[libc::SYS_clone3], unknown));
-    if !may_execute {
+    if !config.may_execute {
+        apply("processes", processes());
         let execute = [libc::SYS_execve, libc::SYS_execveat];
         apply("programs", whole(&execute, SeccompAction::KillProcess));
     }
     outcomes
+}
+
+type Rules = std::collections::BTreeMap<i64, Vec<SeccompRule>>;
+
+/// A condition on one argument, of which the kernel looks at 32 bits.
+fn word(
+    argument: u8,
+    operator: SeccompCmpOp,
+    value: u64,
+) -> Result<SeccompCondition, seccompiler::BackendError> {
+    SeccompCondition::new(argument, SeccompCmpArgLen::Dword, operator, value)
+}
+
+/// A rule that holds where one argument is none of these.
+fn none_of(argument: u8, values: &[u64]) -> Result<SeccompRule, seccompiler::BackendError> {
+    let differs = |value: &u64| word(argument, SeccompCmpOp::Ne, *value);
+    SeccompRule::new(values.iter().map(differs).collect::<Result<_, _>>()?)
+}
+
+/// A rule that holds where one argument is this.
+fn is(argument: u8, value: u64) -> Result<SeccompRule, seccompiler::BackendError> {
+    SeccompRule::new(vec![word(argument, SeccompCmpOp::Eq, value)?])
+}
+
+fn eperm(
+    rules: Result<Rules, seccompiler::BackendError>,
+) -> Result<BpfProgram, seccompiler::Error> {
+    let action = SeccompAction::Errno(errno(libc::EPERM));
+    let rules = rules.map_err(seccompiler::Error::Backend)?;
+    compile(SeccompFilter::new(rules, SeccompAction::Allow, action, arch()?))
+}
+
+/// Signals, limits and places on the cores of anybody but this process. Programs that the library
+/// may start have numbers of their own, so that their signals are left to landlock.
+fn upon_others(own: u32, may_execute: bool) -> Result<BpfProgram, seccompiler::Error> {
+    let own = u64::from(own);
+    let signals =
+        [libc::SYS_kill, libc::SYS_tgkill, libc::SYS_rt_sigqueueinfo, libc::SYS_rt_tgsigqueueinfo];
+    let rules = || {
+        let mut rules = Rules::new();
+        for call in BY_PROCESS.iter().filter(|call| !(may_execute && signals.contains(call))) {
+            // To signal 0 is to signal the whole group.
+            let selves: &[u64] = if signals.contains(call) { &[own] } else { &[0, own] };
+            rules.insert(*call, vec![none_of(0, selves)?]);
+        }
+        for (call, kind) in BY_KIND {
+            rules.insert(*call, vec![none_of(0, &[*kind])?, none_of(1, &[0, own])?]);
+        }
+        for (call, commands) in OWNERS {
+            let commands = commands.iter().map(|command| is(1, *command));
+            rules.insert(*call, commands.collect::<Result<_, _>>()?);
+        }
+        Ok(rules)
+    };
+    eperm(rules())
+}
+
+/// Sockets of the network where the card is not in it, and those that would pass landlock by.
+fn sockets(has_network: bool) -> Result<BpfProgram, seccompiler::Error> {
+    let rules = || {
+        let rules = if has_network {
+            vec![is(0, AF_SMC)?, is(2, IPPROTO_MPTCP)?]
+        } else {
+            let local: Vec<u64> =
+                LOCAL_FAMILIES.iter().filter_map(|family| u64::try_from(*family).ok()).collect();
+            vec![none_of(0, &local)?]
+        };
+        Ok(Rules::from([(libc::SYS_socket, rules)]))
+    };
+    eperm(rules())
+}
+
+/// New processes; threads are none.
+fn processes() -> Result<BpfProgram, seccompiler::Error> {
+    let rules = || {
+        let thread = u64::try_from(libc::CLONE_THREAD).unwrap_or(0);
+        let is_none = word(0, SeccompCmpOp::MaskedEq(thread), 0)?;
+        let mut rules = Rules::from([(libc::SYS_clone, vec![SeccompRule::new(vec![is_none])?])]);
+        #[cfg(target_arch = "x86_64")]
+        rules.extend([(libc::SYS_fork, Vec::new()), (libc::SYS_vfork, Vec::new())]);
+        Ok(rules)
+    };
+    eperm(rules())
 }
 
 fn errno(number: libc::c_int) -> u32 {
@@ -131,8 +262,7 @@ fn compile(
 }
 
 fn refused() -> Result<BpfProgram, seccompiler::Error> {
-    let mut rules: std::collections::BTreeMap<i64, Vec<SeccompRule>> =
-        REFUSED.iter().map(|call| (*call, Vec::new())).collect();
+    let mut rules: Rules = REFUSED.iter().map(|call| (*call, Vec::new())).collect();
     let namespaces = NAMESPACES.iter().map(|flag| {
         let flag = u64::try_from(*flag).unwrap_or(0);
         let is_set = SeccompCmpOp::MaskedEq(flag);
@@ -140,9 +270,10 @@ fn refused() -> Result<BpfProgram, seccompiler::Error> {
         SeccompRule::new(vec![condition])
     });
     let namespaces = namespaces.collect::<Result<Vec<_>, _>>();
-    rules.insert(libc::SYS_clone, namespaces.map_err(seccompiler::Error::Backend)?);
-    let action = SeccompAction::Errno(errno(libc::EPERM));
-    compile(SeccompFilter::new(rules, SeccompAction::Allow, action, arch()?))
+    eperm(namespaces.map(|namespaces| {
+        rules.insert(libc::SYS_clone, namespaces);
+        rules
+    }))
 }
 
 /// Ends whoever uses the numbers of the x32 interface, by which every list of numbers could be
@@ -163,3 +294,6 @@ fn other_numbers() -> BpfProgram {
         step(RETURN, 0, 0, SeccompAction::Allow.into()),
     ]
 }
+
+#[cfg(test)]
+mod tests;

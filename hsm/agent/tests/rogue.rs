@@ -275,6 +275,7 @@ fn messages_are_read_strictly() {
         Message::Stop,
         Message::Hello { workers_count: 3, identity, notes: vec!["a".to_owned(), String::new()] },
         Message::Refusal(vec![1; 4_000]),
+        Message::LogsIn,
     ];
     for message in messages {
         let mut bytes = message.to_bytes();
@@ -310,7 +311,7 @@ proptest::proptest! {
     /// bytes: there is no second encoding.
     #[test]
     fn any_bytes_are_refused_or_mean_one_thing(
-        tag in 0_u8..24,
+        tag in 0_u8..26,
         noise in proptest::collection::vec(0_u8..8, 0..80),
         cut in 0_usize..80,
     ) {
@@ -319,7 +320,7 @@ proptest::proptest! {
             assert_eq!(errors::to_bytes(&found), error);
         }
         let mut message = Message::Stop.to_bytes();
-        message[6] = tag % 6;
+        message[6] = tag % 7;
         message.extend(&noise);
         if let Ok(found) = Message::from_bytes(&message) {
             assert_eq!(found.to_bytes(), message);

@@ -50,8 +50,8 @@ impl Functions {
     pub(crate) fn login(&self, session: u64, user: u64, pin: &[u8]) -> Result<(), Error> {
         const NAME: &str = "C_Login";
         let call = there(NAME, self.list.C_Login)?;
-        // SAFETY: the PIN is borrowed for the call, which only reads it.
-        let rv = unsafe { call(session, user, pin.as_ptr().cast_mut(), length(pin.len())) };
+        // SAFETY: the PIN is borrowed for the call, which only reads it, or NULL for the pad.
+        let rv = unsafe { call(session, user, pin_pointer(pin), length(pin.len())) };
         check(NAME, rv)
     }
 
@@ -68,8 +68,8 @@ impl Functions {
     pub(crate) fn init_pin(&self, session: u64, pin: &[u8]) -> Result<(), Error> {
         const NAME: &str = "C_InitPIN";
         let call = there(NAME, self.list.C_InitPIN)?;
-        // SAFETY: the PIN is borrowed for the call, which only reads it.
-        let rv = unsafe { call(session, pin.as_ptr().cast_mut(), length(pin.len())) };
+        // SAFETY: the PIN is borrowed for the call, which only reads it, or NULL for the pad.
+        let rv = unsafe { call(session, pin_pointer(pin), length(pin.len())) };
         check(NAME, rv)
     }
 
@@ -77,8 +77,8 @@ impl Functions {
     pub(crate) fn set_pin(&self, session: u64, old: &[u8], new: &[u8]) -> Result<(), Error> {
         const NAME: &str = "C_SetPIN";
         let call = there(NAME, self.list.C_SetPIN)?;
-        let (old_bytes, new_bytes) = (old.as_ptr().cast_mut(), new.as_ptr().cast_mut());
-        // SAFETY: both PINs are borrowed for the call, which only reads them.
+        let (old_bytes, new_bytes) = (pin_pointer(old), pin_pointer(new));
+        // SAFETY: both PINs are borrowed for the call, which only reads them, or NULL for the pad.
         let rv =
             unsafe { call(session, old_bytes, length(old.len()), new_bytes, length(new.len())) };
         check(NAME, rv)
@@ -92,4 +92,10 @@ impl Functions {
         let rv = unsafe { call(session, bytes.as_mut_ptr(), length(bytes.len())) };
         check(NAME, rv)
     }
+}
+
+/// Where a PIN is. Without one it is typed at the token's pad, which is what NULL asks for
+/// (PKCS#11 3.1 5.6.8); a PIN of no bytes is never had from anywhere.
+pub(super) const fn pin_pointer(pin: &[u8]) -> *mut u8 {
+    if pin.is_empty() { std::ptr::null_mut() } else { pin.as_ptr().cast_mut() }
 }

@@ -91,8 +91,9 @@ impl Functions {
     ) -> Result<(), Error> {
         const NAME: &str = "C_InitToken";
         let call = there(NAME, self.list.C_InitToken)?;
-        let pin = so_pin.as_ptr().cast_mut();
-        // SAFETY: the PIN is borrowed for the call, the label is on this stack, 32 bytes long.
+        let pin = super::sessions::pin_pointer(so_pin);
+        // SAFETY: the PIN is borrowed for the call or NULL for the pad, the label is on this
+        // stack, 32 bytes long.
         let rv = unsafe { call(slot, pin, length(so_pin.len()), label.as_mut_ptr()) };
         check(NAME, rv)
     }

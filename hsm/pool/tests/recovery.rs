@@ -120,6 +120,14 @@ fn a_first_login_that_fails_unclearly_is_not_repeated_on_the_token_s_account() {
         assert_eq!(logins, 1, "{rv:#x}");
         pool.acknowledge();
         pool.with_session(at(9_000), failing(&[])).unwrap();
+        // Whoever opens sessions ahead is told the same: an agent whose error may pass is started
+        // again, and tries the PIN again.
+        let token = Token::new();
+        let classes = vec![(Rv(0x8000_0105), ErrorClass::Session)];
+        let pool = token.pool(PoolOptions { classes, ..options() });
+        token.script().logins.push_back(call(rv));
+        let error = pool.warm_up(1, at(9_000)).unwrap_err();
+        assert_eq!((error.class(), rv_of(&error)), (ErrorClass::Permanent, rv));
     }
     // These say that the PIN was not looked at, and a PIN that worked once is known to be right.
     for (rv, worked_before) in

@@ -27,6 +27,13 @@ fn check_arguments(arguments: &CK_C_INITIALIZE_ARGS) -> Answer<()> {
     if any && !system { Err(CKR_CANT_LOCK) } else { Ok(()) }
 }
 
+/// Whether the process runs with other rights than whoever started it, as a set-user-ID program
+/// does: its environment is not its own, and a file named there is not read for him.
+fn is_privileged() -> bool {
+    // SAFETY: tells one of the values that the kernel handed over at start; takes no pointer.
+    unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
+}
+
 /// `C_Initialize`.
 #[unsafe(export_name = "C_Initialize")]
 pub(super) unsafe extern "C" fn initialize(arguments: *mut c_void) -> CK_RV {
@@ -38,6 +45,10 @@ pub(super) unsafe extern "C" fn initialize(arguments: *mut c_void) -> CK_RV {
         }
         if running(&super::CURRENT).is_some() {
             return Err(CKR_CRYPTOKI_ALREADY_INITIALIZED);
+        }
+        if is_privileged() {
+            complain("a program with more rights than its caller takes no file from him");
+            return Err(CKR_GENERAL_ERROR);
         }
         let config = Config::from_environment().map_err(|error| {
             // Said in any case: without a configuration nobody can have asked for silence.

@@ -2,8 +2,12 @@
 
 use cryptoki_sys::*;
 
-use super::{memory, with_module};
-use crate::answer::size;
+use super::{memory, with_handle, with_module};
+use crate::answer::{size, ulong};
+use crate::module::Module;
+
+/// Bytes of a wrapped key: the longest secret is half a kilobyte.
+const WRAPPED_BYTES_MAX: CK_ULONG = 4_096;
 
 /// `C_GenerateKey`.
 #[unsafe(export_name = "C_GenerateKey")]
@@ -14,16 +18,14 @@ pub(super) unsafe extern "C" fn generate_key(
     count: CK_ULONG,
     key: *mut CK_OBJECT_HANDLE,
 ) -> CK_RV {
-    with_module(|module| {
-        memory::check(key)?;
+    let make = |module: &Module| {
         // SAFETY: the client's word.
         let call = unsafe { memory::mechanism(module, mechanism) }?;
         // SAFETY: the client's word.
-        let template = unsafe { memory::template(template, count) }?;
-        let handle = module.generate_key(session, &call, &template)?;
-        // SAFETY: the client's word.
-        unsafe { memory::write(key, handle) }
-    })
+        module.generate_key(session, &call, &unsafe { memory::template(template, count) }?)
+    };
+    // SAFETY: the client's word.
+    unsafe { with_handle(key, make) }
 }
 
 /// `C_GenerateKeyPair`.
@@ -73,7 +75,7 @@ pub(super) unsafe extern "C" fn wrap_key(
         let output = unsafe { memory::output(wrapped, wrapped_len) }?;
         let given = module.wrap(session, &call, wrapping, key, output.room)?;
         // SAFETY: the client's word.
-        unsafe { output.give(&given) }
+        unsafe { output.give(given) }
     })
 }
 
@@ -89,18 +91,20 @@ pub(super) unsafe extern "C" fn unwrap_key(
     count: CK_ULONG,
     key: *mut CK_OBJECT_HANDLE,
 ) -> CK_RV {
-    with_module(|module| {
-        memory::check(key)?;
+    let make = |module: &Module| {
         // SAFETY: the client's word.
         let call = unsafe { memory::mechanism(module, mechanism) }?;
-        // SAFETY: the client's word.
-        let wrapped = unsafe { memory::bytes(wrapped, wrapped_len) }?;
+        // SAFETY: the client's word; more than a key can be is not looked at.
+        let wrapped = unsafe { memory::bytes(wrapped, wrapped_len.min(WRAPPED_BYTES_MAX + 1)) }?;
+        if ulong(wrapped.len()) > WRAPPED_BYTES_MAX {
+            return Err(CKR_WRAPPED_KEY_LEN_RANGE);
+        }
         // SAFETY: the client's word.
         let template = unsafe { memory::template(template, count) }?;
-        let handle = module.unwrap(session, &call, unwrapping, wrapped, &template)?;
-        // SAFETY: the client's word.
-        unsafe { memory::write(key, handle) }
-    })
+        module.unwrap(session, &call, unwrapping, wrapped, &template)
+    };
+    // SAFETY: the client's word.
+    unsafe { with_handle(key, make) }
 }
 
 /// `C_SeedRandom`: the generator is the operating system's.

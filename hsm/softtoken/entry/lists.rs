@@ -4,80 +4,7 @@ use cryptoki_sys::*;
 
 use super::{crypto, general, guard, keys, memory, objects, sessions, slots, unsupported};
 
-/// PKCS#11 2.40.
-static LIST: CK_FUNCTION_LIST = CK_FUNCTION_LIST {
-    version: CK_VERSION { major: 2, minor: 40 },
-    C_Initialize: Some(general::initialize),
-    C_Finalize: Some(general::finalize),
-    C_GetInfo: Some(general::get_info),
-    C_GetFunctionList: Some(get_function_list),
-    C_GetSlotList: Some(slots::get_slot_list),
-    C_GetSlotInfo: Some(slots::get_slot_info),
-    C_GetTokenInfo: Some(slots::get_token_info),
-    C_GetMechanismList: Some(slots::get_mechanism_list),
-    C_GetMechanismInfo: Some(slots::get_mechanism_info),
-    C_InitToken: Some(slots::init_token),
-    C_InitPIN: Some(slots::init_pin),
-    C_SetPIN: Some(slots::set_pin),
-    C_OpenSession: Some(sessions::open_session),
-    C_CloseSession: Some(sessions::close_session),
-    C_CloseAllSessions: Some(sessions::close_all_sessions),
-    C_GetSessionInfo: Some(sessions::get_session_info),
-    C_GetOperationState: Some(unsupported::with_3),
-    C_SetOperationState: Some(unsupported::with_5),
-    C_Login: Some(sessions::login),
-    C_Logout: Some(sessions::logout),
-    C_CreateObject: Some(objects::create_object),
-    C_CopyObject: Some(objects::copy_object),
-    C_DestroyObject: Some(objects::destroy_object),
-    C_GetObjectSize: Some(objects::get_object_size),
-    C_GetAttributeValue: Some(objects::get_attribute_value),
-    C_SetAttributeValue: Some(objects::set_attribute_value),
-    C_FindObjectsInit: Some(objects::find_objects_init),
-    C_FindObjects: Some(objects::find_objects),
-    C_FindObjectsFinal: Some(objects::find_objects_final),
-    C_EncryptInit: Some(crypto::encrypt_init),
-    C_Encrypt: Some(crypto::encrypt),
-    C_EncryptUpdate: Some(crypto::encrypt_update),
-    C_EncryptFinal: Some(crypto::encrypt_final),
-    C_DecryptInit: Some(crypto::decrypt_init),
-    C_Decrypt: Some(crypto::decrypt),
-    C_DecryptUpdate: Some(crypto::decrypt_update),
-    C_DecryptFinal: Some(crypto::decrypt_final),
-    C_DigestInit: Some(crypto::digest_init),
-    C_Digest: Some(crypto::digest),
-    C_DigestUpdate: Some(crypto::digest_update),
-    C_DigestKey: Some(crypto::digest_key),
-    C_DigestFinal: Some(crypto::digest_final),
-    C_SignInit: Some(crypto::sign_init),
-    C_Sign: Some(crypto::sign),
-    C_SignUpdate: Some(crypto::sign_update),
-    C_SignFinal: Some(crypto::sign_final),
-    C_SignRecoverInit: Some(unsupported::with_3),
-    C_SignRecover: Some(unsupported::with_5),
-    C_VerifyInit: Some(crypto::verify_init),
-    C_Verify: Some(crypto::verify),
-    C_VerifyUpdate: Some(crypto::verify_update),
-    C_VerifyFinal: Some(crypto::verify_final),
-    C_VerifyRecoverInit: Some(unsupported::with_3),
-    C_VerifyRecover: Some(unsupported::with_5),
-    C_DigestEncryptUpdate: Some(unsupported::with_5),
-    C_DecryptDigestUpdate: Some(unsupported::with_5),
-    C_SignEncryptUpdate: Some(unsupported::with_5),
-    C_DecryptVerifyUpdate: Some(unsupported::with_5),
-    C_GenerateKey: Some(keys::generate_key),
-    C_GenerateKeyPair: Some(keys::generate_key_pair),
-    C_WrapKey: Some(keys::wrap_key),
-    C_UnwrapKey: Some(keys::unwrap_key),
-    C_DeriveKey: Some(unsupported::with_6),
-    C_SeedRandom: Some(keys::seed_random),
-    C_GenerateRandom: Some(keys::generate_random),
-    C_GetFunctionStatus: Some(general::not_parallel),
-    C_CancelFunction: Some(general::not_parallel),
-    C_WaitForSlotEvent: Some(slots::wait_for_slot_event),
-};
-
-/// PKCS#11 3.0: the same, and what came later. Messages are not supported.
+/// PKCS#11 3.0, of which 2.40 is the beginning. Messages are not supported.
 static LIST_3_0: CK_FUNCTION_LIST_3_0 = CK_FUNCTION_LIST_3_0 {
     version: CK_VERSION { major: 3, minor: 0 },
     C_Initialize: Some(general::initialize),
@@ -172,6 +99,21 @@ static LIST_3_0: CK_FUNCTION_LIST_3_0 = CK_FUNCTION_LIST_3_0 {
     C_VerifyMessageBegin: Some(unsupported::with_3),
     C_VerifyMessageNext: Some(unsupported::with_7),
     C_MessageVerifyFinal: Some(unsupported::with_1),
+};
+
+/// PKCS#11 2.40.
+static LIST: CK_FUNCTION_LIST = {
+    const {
+        let size_2_40 = size_of::<CK_FUNCTION_LIST>();
+        let added_first = std::mem::offset_of!(CK_FUNCTION_LIST_3_0, C_GetInterfaceList);
+        let last = std::mem::offset_of!(CK_FUNCTION_LIST, C_WaitForSlotEvent);
+        let last_3_0 = std::mem::offset_of!(CK_FUNCTION_LIST_3_0, C_WaitForSlotEvent);
+        assert!(size_2_40 == added_first && last == last_3_0, "3.0 adds functions at the end");
+    }
+    // SAFETY: as PKCS#11 3.0 has it and is asserted above, the one list begins with the other.
+    let mut list = unsafe { (&raw const LIST_3_0).cast::<CK_FUNCTION_LIST>().read() };
+    list.version = CK_VERSION { major: 2, minor: 40 };
+    list
 };
 
 /// The name of both interfaces, ended with a zero.

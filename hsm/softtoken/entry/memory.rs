@@ -5,12 +5,14 @@
 //! call returns, and he has given what is written to nobody else.
 
 use cryptoki_sys::*;
+use zeroize::Zeroizing;
 
 use crate::answer::{Answer, size, ulong};
 use crate::attributes::{Template, VALUE_BYTES_MAX};
 use crate::imitations::{Algorithm, Mode};
 use crate::mechanisms::{Call, Parameter};
 use crate::module::{Given, Module};
+use crate::store::header::PIN_BYTES;
 
 /// Attributes of one template.
 const ATTRIBUTES_COUNT_MAX: CK_ULONG = 256;
@@ -44,6 +46,16 @@ pub(super) unsafe fn bytes<'a>(start: *const u8, count: CK_ULONG) -> Answer<&'a 
     }
     // SAFETY: the client's word, which is our caller's.
     unsafe { slice(start, count) }
+}
+
+/// The bytes of a PIN, which must be there even if they are none. Of one that is too long so many
+/// are read that it is seen.
+///
+/// # Safety
+/// The client's word.
+pub(super) unsafe fn pin<'a>(start: *const u8, count: CK_ULONG) -> Answer<&'a [u8]> {
+    // SAFETY: the client's word, which is our caller's; fewer than he says.
+    unsafe { bytes(start, count.min(ulong(*PIN_BYTES.end() + 1))) }
 }
 
 /// Whether something can be written there; asked before anything is done that cannot be undone.
@@ -128,23 +140,40 @@ impl Output {
     ///
     /// # Safety
     /// The client's word.
-    pub(super) unsafe fn give(self, given: &Given) -> Answer<()> {
+    pub(super) unsafe fn give(self, given: Given) -> Answer<()> {
         let (told, answer) = match given {
-            Given::Bytes(bytes) => (bytes.len(), Ok(())),
-            Given::Size(size) => (*size, Ok(())),
-            Given::TooSmall(size) => (*size, Err(CKR_BUFFER_TOO_SMALL)),
-        };
-        if let Given::Bytes(bytes) = given {
-            if self.room.is_none_or(|room| room < bytes.len()) {
-                return Err(CKR_GENERAL_ERROR);
+            Given::Bytes(bytes) => {
+                // It may be what was decrypted: nothing of it stays here.
+                let bytes = Zeroizing::new(bytes);
+                if self.room.is_none_or(|room| room < bytes.len()) {
+                    return Err(CKR_GENERAL_ERROR);
+                }
+                // SAFETY: not NULL and with room, by the check before; what we made lies elsewhere.
+                unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.start, bytes.len()) };
+                (bytes.len(), Ok(()))
             }
-            // SAFETY: not NULL and with room, by the check before; what we made lies elsewhere.
-            unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.start, bytes.len()) };
-        }
+            Given::Size(size) => (size, Ok(())),
+            Given::TooSmall(size) => (size, Err(CKR_BUFFER_TOO_SMALL)),
+        };
         // SAFETY: the client's word, which is our caller's.
         unsafe { write(self.length, ulong(told)) }?;
         answer
     }
+}
+
+/// The attributes of a template.
+///
+/// # Safety
+/// The client's word.
+pub(super) unsafe fn attributes<'a>(
+    start: *const CK_ATTRIBUTE,
+    count: CK_ULONG,
+) -> Answer<&'a [CK_ATTRIBUTE]> {
+    if count > ATTRIBUTES_COUNT_MAX {
+        return Err(CKR_ARGUMENTS_BAD);
+    }
+    // SAFETY: the client's word, which is our caller's.
+    unsafe { slice(start, count) }
 }
 
 /// A template, copied.
@@ -152,11 +181,8 @@ impl Output {
 /// # Safety
 /// The client's word.
 pub(super) unsafe fn template(start: *const CK_ATTRIBUTE, count: CK_ULONG) -> Answer<Template> {
-    if count > ATTRIBUTES_COUNT_MAX {
-        return Err(CKR_ARGUMENTS_BAD);
-    }
     // SAFETY: the client's word, which is our caller's.
-    let attributes = unsafe { slice(start, count) }?;
+    let attributes = unsafe { attributes(start, count) }?;
     let mut template = Template::default();
     for attribute in attributes {
         if attribute.ulValueLen > ulong(VALUE_BYTES_MAX) {

@@ -2,9 +2,10 @@
 
 use cryptoki_sys::*;
 
-use super::{memory, with_module};
+use super::{memory, with_handle, with_module};
 use crate::answer::{Answer, size, ulong};
 use crate::imitations::Dialect;
+use crate::module::Module;
 use crate::object::Object;
 
 /// `C_CreateObject`.
@@ -15,14 +16,12 @@ pub(super) unsafe extern "C" fn create_object(
     count: CK_ULONG,
     object: *mut CK_OBJECT_HANDLE,
 ) -> CK_RV {
-    with_module(|module| {
-        memory::check(object)?;
+    let make = |module: &Module| {
         // SAFETY: the client's word.
-        let template = unsafe { memory::template(template, count) }?;
-        let handle = module.create_object(session, &template)?;
-        // SAFETY: the client's word.
-        unsafe { memory::write(object, handle) }
-    })
+        module.create_object(session, &unsafe { memory::template(template, count) }?)
+    };
+    // SAFETY: the client's word.
+    unsafe { with_handle(object, make) }
 }
 
 /// `C_CopyObject`.
@@ -34,14 +33,12 @@ pub(super) unsafe extern "C" fn copy_object(
     count: CK_ULONG,
     copy: *mut CK_OBJECT_HANDLE,
 ) -> CK_RV {
-    with_module(|module| {
-        memory::check(copy)?;
+    let make = |module: &Module| {
         // SAFETY: the client's word.
-        let template = unsafe { memory::template(template, count) }?;
-        let handle = module.copy_object(session, object, &template)?;
-        // SAFETY: the client's word.
-        unsafe { memory::write(copy, handle) }
-    })
+        module.copy_object(session, object, &unsafe { memory::template(template, count) }?)
+    };
+    // SAFETY: the client's word.
+    unsafe { with_handle(copy, make) }
 }
 
 /// `C_DestroyObject`.
@@ -78,9 +75,9 @@ pub(super) unsafe extern "C" fn get_attribute_value(
     with_module(|module| {
         let object = module.object(session, object)?;
         // SAFETY: the client's word.
-        let attributes = unsafe { memory::slice(template.cast_const(), count) }?;
+        let count = unsafe { memory::attributes(template, count) }?.len();
         let mut worst = Ok(());
-        for place in 0..attributes.len() {
+        for place in 0..count {
             let attribute = template.wrapping_add(place);
             // SAFETY: the client's word: one of the attributes he has counted.
             let answer = unsafe { read_attribute(&object, module.dialect(), attribute) };

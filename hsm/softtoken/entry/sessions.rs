@@ -61,7 +61,7 @@ pub(super) unsafe extern "C" fn login(
 ) -> CK_RV {
     with_module(|module| {
         // SAFETY: the client's word.
-        module.login(session, user, unsafe { memory::bytes(pin, pin_len) }?)
+        module.login(session, user, unsafe { memory::pin(pin, pin_len) }?)
     })
 }
 
@@ -75,11 +75,13 @@ pub(super) unsafe extern "C" fn login_user(
     _name: *mut CK_UTF8CHAR,
     name_len: CK_ULONG,
 ) -> CK_RV {
-    if name_len != 0 {
-        return CKR_ARGUMENTS_BAD;
-    }
-    // SAFETY: the client's word.
-    unsafe { login(session, user, pin, pin_len) }
+    with_module(|module| {
+        if name_len != 0 {
+            return Err(CKR_ARGUMENTS_BAD);
+        }
+        // SAFETY: the client's word.
+        module.login(session, user, unsafe { memory::pin(pin, pin_len) }?)
+    })
 }
 
 /// `C_Logout`.

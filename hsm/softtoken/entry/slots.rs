@@ -4,7 +4,7 @@ use std::os::raw::c_void;
 
 use cryptoki_sys::*;
 
-use super::{memory, running, with_module};
+use super::{memory, with_module};
 use crate::faults::sleep_micros;
 use crate::mechanisms;
 
@@ -19,7 +19,7 @@ pub(super) unsafe extern "C" fn get_slot_list(
     count: *mut CK_ULONG,
 ) -> CK_RV {
     with_module(|module| {
-        let ids = module.slot_ids(with_token == CK_TRUE);
+        let ids = module.slot_ids(with_token != CK_FALSE);
         // SAFETY: the client's word.
         unsafe { memory::write_list(list, count, &ids) }
     })
@@ -89,7 +89,7 @@ pub(super) unsafe extern "C" fn init_token(
 ) -> CK_RV {
     with_module(|module| {
         // SAFETY: the client's word.
-        let pin = unsafe { memory::bytes(pin, pin_len) }?;
+        let pin = unsafe { memory::pin(pin, pin_len) }?;
         // SAFETY: the client's word: a label has 32 bytes.
         let label = unsafe { memory::bytes(label, 32) }?;
         let label = label.try_into().map_err(|_| CKR_ARGUMENTS_BAD)?;
@@ -107,7 +107,7 @@ pub(super) unsafe extern "C" fn init_pin(
     with_module(|module| {
         let (_session, slot) = module.session(session)?;
         // SAFETY: the client's word.
-        slot.init_pin(unsafe { memory::bytes(pin, pin_len) }?)
+        slot.init_pin(unsafe { memory::pin(pin, pin_len) }?)
     })
 }
 
@@ -123,9 +123,9 @@ pub(super) unsafe extern "C" fn set_pin(
     with_module(|module| {
         let (session, slot) = module.session(session)?;
         // SAFETY: the client's word.
-        let old = unsafe { memory::bytes(old, old_len) }?;
+        let old = unsafe { memory::pin(old, old_len) }?;
         // SAFETY: the client's word.
-        let new = unsafe { memory::bytes(new, new_len) }?;
+        let new = unsafe { memory::pin(new, new_len) }?;
         slot.set_pin(&session, old, new)
     })
 }
@@ -142,6 +142,7 @@ pub(super) unsafe extern "C" fn wait_for_slot_event(
         if !reserved.is_null() {
             return Err(CKR_ARGUMENTS_BAD);
         }
+        let life = module.lives();
         loop {
             if let Some(changed) = module.slot_event() {
                 // SAFETY: the client's word.
@@ -151,7 +152,9 @@ pub(super) unsafe extern "C" fn wait_for_slot_event(
                 return Err(CKR_NO_EVENT);
             }
             // Another thread may finalise while this one waits.
-            running(&super::CURRENT).ok_or(CKR_CRYPTOKI_NOT_INITIALIZED)?;
+            if module.lives() != life {
+                return Err(CKR_CRYPTOKI_NOT_INITIALIZED);
+            }
             sleep_micros(EVENT_WAIT_MICROS);
         }
     })

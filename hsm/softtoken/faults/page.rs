@@ -31,6 +31,7 @@ impl Page {
             .read(true)
             .write(true)
             .mode(0o600)
+            .custom_flags(libc::O_NOFOLLOW)
             .open(path)?;
         // Never shorter than it was: another process may have it mapped.
         if file.metadata()?.len() < PAGE_SIZE as u64 {

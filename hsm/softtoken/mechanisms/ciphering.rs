@@ -8,7 +8,7 @@ use std::sync::Arc;
 use cryptoki_sys::*;
 use hufu_crypto::encryption::{Ciphertext, encrypt};
 use hufu_crypto::{Backend, Drbg, PublicKey, cipher, entropy};
-use zeroize::{Zeroize as _, Zeroizing};
+use zeroize::Zeroizing;
 
 use super::blocks::{BLOCK_SIZE, BlockKey};
 use super::{Call, KEPT_BYTES_MAX, Parameter};
@@ -20,6 +20,9 @@ use crate::keys::Prepared;
 const SM2_HEAD_SIZE: usize = 97;
 /// What DER adds to them at most: two signs, five headers of up to five bytes.
 const SM2_DER_SIZE: usize = 30;
+
+/// Bytes of one part: what memory is taken for at once, in a process that is not ours.
+const PART_BYTES_MAX: usize = 256 << 20;
 
 /// Which way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,6 +107,9 @@ impl Ciphering {
         let ready = self.update_size(bytes.len());
         let bad = self.bad_length();
         let encrypts = self.encrypts();
+        if bytes.len() > PART_BYTES_MAX {
+            return Err(bad);
+        }
         if let Method::Counter { key, counter, done, bytes_max } = &mut self.method {
             let after = done.checked_add(bytes.len()).filter(|after| after <= bytes_max);
             let after = after.ok_or(bad)?;
@@ -190,15 +196,9 @@ impl Ciphering {
     /// As [`Ciphering::update`] and [`Ciphering::finish`].
     pub(crate) fn whole(&self, bytes: &[u8]) -> Answer<Vec<u8>> {
         let mut copy = self.clone();
-        let mut given = copy.update(bytes)?;
-        match copy.finish() {
-            Ok(rest) => given.extend_from_slice(&rest),
-            Err(refused) => {
-                given.zeroize();
-                return Err(refused);
-            }
-        }
-        Ok(given)
+        let given = Zeroizing::new(copy.update(bytes)?);
+        let rest = Zeroizing::new(copy.finish()?);
+        Ok([&given[..], &rest].concat())
     }
 }
 

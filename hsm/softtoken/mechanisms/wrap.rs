@@ -6,10 +6,10 @@ use cryptoki_sys::*;
 use zeroize::Zeroizing;
 
 use super::Call;
-use super::blocks::BlockKey;
+use super::blocks::{BLOCK_SIZE, BlockKey};
 use super::ciphering::{Ciphering, Direction};
 use crate::answer::Answer;
-use crate::imitations::{Algorithm, Block};
+use crate::imitations::{Algorithm, Block, Mode};
 use crate::keys::Prepared;
 
 /// RFC 3394 2.2.3.1.
@@ -27,10 +27,17 @@ pub(crate) fn wrap(call: &Call, key: &Arc<Prepared>, secret: &[u8]) -> Answer<Ve
             let key = wrapping_key(call, key, CKR_WRAPPING_KEY_TYPE_INCONSISTENT)?;
             if padded { wrap_padded(&key, secret) } else { wrap_plain(&key, VALUE, secret) }
         }
+        // A stream can be cut and flipped at will.
+        Algorithm::Block(_, Mode::Ctr) => Err(CKR_MECHANISM_INVALID),
         Algorithm::Block(..) => {
             let ciphering = Ciphering::start(call, Arc::clone(key), Direction::Encrypt)
                 .map_err(|refused| rename(refused, CKR_WRAPPING_KEY_TYPE_INCONSISTENT))?;
-            ciphering.whole(secret).map_err(|refused| rename(refused, CKR_KEY_SIZE_RANGE))
+            let mut filled = Zeroizing::new(Vec::with_capacity(secret.len() + BLOCK_SIZE));
+            filled.extend_from_slice(secret);
+            if fills(call.algorithm) {
+                filled.resize(secret.len().next_multiple_of(BLOCK_SIZE), 0);
+            }
+            ciphering.whole(&filled).map_err(|refused| rename(refused, CKR_KEY_SIZE_RANGE))
         }
         _ => Err(CKR_MECHANISM_INVALID),
     }
@@ -55,6 +62,7 @@ pub(crate) fn unwrap(
                 if value == VALUE { Ok(secret) } else { Err(CKR_WRAPPED_KEY_INVALID) }
             }
         }
+        Algorithm::Block(_, Mode::Ctr) => Err(CKR_MECHANISM_INVALID),
         Algorithm::Block(..) => {
             let ciphering = Ciphering::start(call, Arc::clone(key), Direction::Decrypt)
                 .map_err(|refused| rename(refused, CKR_UNWRAPPING_KEY_TYPE_INCONSISTENT))?;
@@ -63,6 +71,35 @@ pub(crate) fn unwrap(
         }
         _ => Err(CKR_MECHANISM_INVALID),
     }
+}
+
+/// Whether the mechanism fills a key up with zeros to whole blocks (PKCS#11 2.40, AES-ECB and
+/// AES-CBC, wrapping), so that what comes out does not say where it ends.
+pub(crate) const fn fills(algorithm: Algorithm) -> bool {
+    matches!(algorithm, Algorithm::Block(_, Mode::Ecb | Mode::Cbc))
+}
+
+/// The secret without its filling, if it has `size` bytes and the filling is one.
+///
+/// # Errors
+/// `CKR_WRAPPED_KEY_LEN_RANGE` if more than a filling would be cut off; `CKR_WRAPPED_KEY_INVALID`
+/// if it is not of zeros. Otherwise a key could be taken in piece by piece, each piece so short
+/// that it can be guessed.
+pub(crate) fn without_filling(
+    algorithm: Algorithm,
+    secret: &[u8],
+    size: Option<usize>,
+) -> Answer<&[u8]> {
+    let Some(size) = size else { return Ok(secret) };
+    let fits = if fills(algorithm) {
+        size.checked_next_multiple_of(BLOCK_SIZE) == Some(secret.len())
+    } else {
+        size == secret.len()
+    };
+    let (secret, filling) =
+        secret.split_at_checked(size).filter(|_| fits).ok_or(CKR_WRAPPED_KEY_LEN_RANGE)?;
+    let is_zero = filling.iter().fold(0, |all, byte| all | byte) == 0;
+    if is_zero { Ok(secret) } else { Err(CKR_WRAPPED_KEY_INVALID) }
 }
 
 /// The return value that wrapping has for what encryption calls otherwise.
@@ -182,7 +219,6 @@ fn halves(block: [u8; 16]) -> ([u8; 8], [u8; 8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::imitations::Mode;
     use crate::mechanisms::Parameter;
 
     fn hex(text: &str) -> Vec<u8> {

@@ -8,7 +8,7 @@ use super::{Module, Slot};
 use crate::answer::{Answer, size};
 use crate::attributes::{Occasion, Template, is_class};
 use crate::imitations::native::{KEY_SM2, KEY_SM4};
-use crate::imitations::{Algorithm, Secret};
+use crate::imitations::{Algorithm, Mode, Secret};
 use crate::keys::{P256_CURVE, SM2_CURVE, complete, from_pkcs8, pkcs8, secret_size_is_right};
 use crate::mechanisms::{Call, Parameter, generate, wrap};
 use crate::object::Object;
@@ -230,6 +230,8 @@ impl Module {
         let key = slot.object(key, CKR_KEY_HANDLE_INVALID)?.object;
         let secret = match key.class() {
             CKO_SECRET_KEY => Zeroizing::new(key.get(CKA_VALUE).unwrap_or_default().to_vec()),
+            // What fills up does not say where a PKCS#8 text ends.
+            CKO_PRIVATE_KEY if wrap::fills(call.algorithm) => return Err(CKR_KEY_NOT_WRAPPABLE),
             CKO_PRIVATE_KEY => pkcs8(&key)?,
             _ => return Err(CKR_KEY_NOT_WRAPPABLE),
         };
@@ -268,7 +270,12 @@ impl Module {
         slot.check_insert(&session, &object)?;
         self.strain(&session, slot)?;
         let secret = wrap::unwrap(call, &unwrapping.prepared()?, wrapped)?;
-        unwrapped(&mut object, &secret, template.get_number(CKA_VALUE_LEN)?)?;
+        let length = template.get_number(CKA_VALUE_LEN)?.map(size).transpose()?;
+        let secret = wrap::without_filling(call.algorithm, &secret, length);
+        let taken = secret.and_then(|secret| unwrapped(&mut object, secret));
+        // In what has padding every fault has one name, or it tells whether the padding was right.
+        let padded = matches!(call.algorithm, Algorithm::Block(_, Mode::CbcPad));
+        taken.map_err(|refused| if padded { CKR_WRAPPED_KEY_INVALID } else { refused })?;
         let [handle] = slot.insert(&session, [object])?;
         Ok(handle)
     }
@@ -287,17 +294,14 @@ impl Module {
 }
 
 /// The value of a key that came in.
-fn unwrapped(object: &mut Object, secret: &[u8], length: Option<CK_ULONG>) -> Answer<()> {
+fn unwrapped(object: &mut Object, secret: &[u8]) -> Answer<()> {
     if object.class() == CKO_PRIVATE_KEY {
         let (curve, scalar) = from_pkcs8(secret).ok_or(CKR_WRAPPED_KEY_INVALID)?;
         object.set(CKA_EC_PARAMS, curve);
         object.set(CKA_VALUE, scalar);
         return complete(object).map_err(|_| CKR_WRAPPED_KEY_INVALID);
     }
-    // Ciphers of whole blocks leave their filling to the template to cut off.
-    let length = length.map(size).transpose()?.unwrap_or(secret.len());
-    let secret = secret.get(..length).ok_or(CKR_WRAPPED_KEY_LEN_RANGE)?;
-    if !secret_size_is_right(object.key_type(), length) {
+    if !secret_size_is_right(object.key_type(), secret.len()) {
         return Err(CKR_WRAPPED_KEY_LEN_RANGE);
     }
     object.set(CKA_VALUE, secret);

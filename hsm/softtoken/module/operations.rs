@@ -22,7 +22,7 @@ use crate::session::{Active, Operations};
 use crate::slot::{Found, Slot};
 
 /// What becomes of a call that gives bytes, with the room the client has for them.
-#[derive(Debug, PartialEq, Eq)]
+#[cfg_attr(test, derive(Debug, PartialEq, Eq))]
 pub(crate) enum Given {
     /// He has room for all.
     Bytes(Vec<u8>),
@@ -84,6 +84,35 @@ fn current<'a, T>(active: &'a mut Option<Active<T>>, slot: &Slot) -> Answer<&'a 
 fn ready<'a, T>(active: &'a mut Option<Active<T>>, slot: &Slot) -> Answer<&'a mut Active<T>> {
     let found = current(active, slot)?;
     if found.waits_for_login { Err(CKR_USER_NOT_LOGGED_IN) } else { Ok(found) }
+}
+
+/// Takes the work of an operation that ends now, in one part or after several.
+///
+/// # Errors
+/// As [`ready`]; `CKR_OPERATION_ACTIVE` for the one part of what came in several.
+fn ending<'a, T>(
+    place: &'a mut Option<Active<T>>,
+    slot: &Slot,
+    is_whole: bool,
+) -> Answer<Ending<'a, T>> {
+    if ready(place, slot)?.has_parts && is_whole {
+        return Err(CKR_OPERATION_ACTIVE);
+    }
+    Ok(Ending(place))
+}
+
+/// An operation that is there and may end.
+struct Ending<'a, T>(&'a mut Option<Active<T>>);
+
+impl<T> Ending<'_, T> {
+    fn work(&self) -> Answer<&T> {
+        self.0.as_ref().map(|active| &active.work).ok_or(CKR_OPERATION_NOT_INITIALIZED)
+    }
+
+    /// The operation ends, whatever comes of it.
+    fn take(self) -> Answer<T> {
+        self.0.take().map(|active| active.work).ok_or(CKR_OPERATION_NOT_INITIALIZED)
+    }
 }
 
 const fn signing(operations: &mut Operations, kind: Kind) -> &mut Option<Active<Signing>> {
@@ -199,17 +228,13 @@ impl Module {
     ) -> Answer<Given> {
         let (session, slot) = self.session(session)?;
         let mut operations = locked(&session.operations);
-        let active = ready(&mut operations.sign, slot)?;
-        if data.is_some() && active.has_parts {
-            return Err(CKR_OPERATION_ACTIVE);
-        }
-        if let Some(answer) = self.room(active.work.size_max(), room)? {
+        let ending = ending(&mut operations.sign, slot, data.is_some())?;
+        if let Some(answer) = self.room(ending.work()?.size_max(), room)? {
             return Ok(answer);
         }
-        let active = operations.sign.take().ok_or(CKR_OPERATION_NOT_INITIALIZED)?;
+        let mut work = ending.take()?;
         let call = self.strain(&session, slot)?;
-        let mut work = active.work;
-        data.map_or(Ok(()), |data| work.update(data))?;
+        work.update(data.unwrap_or_default())?;
         let mut signature = work.sign()?;
         slot.faults.spoil(call, &mut signature);
         // What is spoiled may be longer than what was asked for.
@@ -229,14 +254,9 @@ impl Module {
     ) -> Answer<()> {
         let (session, slot) = self.session(session)?;
         let mut operations = locked(&session.operations);
-        let active = ready(&mut operations.verify, slot)?;
-        if data.is_some() && active.has_parts {
-            return Err(CKR_OPERATION_ACTIVE);
-        }
-        let active = operations.verify.take().ok_or(CKR_OPERATION_NOT_INITIALIZED)?;
+        let mut work = ending(&mut operations.verify, slot, data.is_some())?.take()?;
         self.strain(&session, slot)?;
-        let mut work = active.work;
-        data.map_or(Ok(()), |data| work.update(data))?;
+        work.update(data.unwrap_or_default())?;
         work.verify(signature)
     }
 
@@ -264,32 +284,32 @@ impl Module {
         Ok(())
     }
 
-    /// `C_Encrypt`, `C_Decrypt`.
+    /// `C_Encrypt`, `C_Decrypt` with the data, `C_EncryptFinal`, `C_DecryptFinal` without.
     ///
     /// # Errors
     /// As there.
     pub(crate) fn cipher(
         &self,
         session: CK_SESSION_HANDLE,
-        data: &[u8],
+        data: Option<&[u8]>,
         room: Option<usize>,
         kind: Kind,
     ) -> Answer<Given> {
         let (session, slot) = self.session(session)?;
         let mut operations = locked(&session.operations);
-        let place = ciphering(&mut operations, kind);
-        let active = ready(place, slot)?;
-        if active.has_parts {
-            return Err(CKR_OPERATION_ACTIVE);
-        }
-        let bound = active.work.finish_size_max(data.len());
+        let ending = ending(ciphering(&mut operations, kind), slot, data.is_some())?;
+        let work = ending.work()?;
         if room.is_none() {
+            let bound = work.finish_size_max(data.map_or(0, <[u8]>::len));
             return self.room(bound, None).map(|answer| answer.unwrap_or(Given::Size(bound)));
         }
-        let done = self.strain(&session, slot).and_then(|_| active.work.whole(data));
+        let done = self.strain(&session, slot).and_then(|_| match data {
+            Some(data) => work.whole(data),
+            None => work.finish(),
+        });
         let given = done.and_then(|bytes| self.fitted(bytes, room));
         if !matches!(given, Ok(Given::TooSmall(_))) {
-            *place = None;
+            ending.take()?;
         }
         given
     }
@@ -320,37 +340,11 @@ impl Module {
         given.map(Given::Bytes)
     }
 
-    /// `C_EncryptFinal`, `C_DecryptFinal`.
-    ///
-    /// # Errors
-    /// As there.
-    pub(crate) fn finish_ciphering(
-        &self,
-        session: CK_SESSION_HANDLE,
-        room: Option<usize>,
-        kind: Kind,
-    ) -> Answer<Given> {
-        let (session, slot) = self.session(session)?;
-        let mut operations = locked(&session.operations);
-        let place = ciphering(&mut operations, kind);
-        let active = ready(place, slot)?;
-        if room.is_none() {
-            let bound = active.work.finish_size_max(0);
-            return self.room(bound, None).map(|answer| answer.unwrap_or(Given::Size(bound)));
-        }
-        let done = self.strain(&session, slot).and_then(|_| active.work.finish());
-        let given = done.and_then(|bytes| self.fitted(bytes, room));
-        if !matches!(given, Ok(Given::TooSmall(_))) {
-            *place = None;
-        }
-        given
-    }
-
     /// The bytes, if there is room for them; else they are overwritten.
     pub(super) fn fitted(&self, bytes: Vec<u8>, room: Option<usize>) -> Answer<Given> {
-        let bytes = Zeroizing::new(bytes);
+        let mut bytes = Zeroizing::new(bytes);
         let answer = self.room(bytes.len(), room)?;
-        Ok(answer.unwrap_or_else(|| Given::Bytes(bytes.to_vec())))
+        Ok(answer.unwrap_or_else(|| Given::Bytes(std::mem::take(&mut *bytes))))
     }
 
     /// `C_DigestInit`.
@@ -416,15 +410,11 @@ impl Module {
     ) -> Answer<Given> {
         let (session, slot) = self.session(session)?;
         let mut operations = locked(&session.operations);
-        let active = current(&mut operations.digest, slot)?;
-        if data.is_some() && active.has_parts {
-            return Err(CKR_OPERATION_ACTIVE);
-        }
-        if let Some(answer) = self.room(active.work.size(), room)? {
+        let ending = ending(&mut operations.digest, slot, data.is_some())?;
+        if let Some(answer) = self.room(ending.work()?.size(), room)? {
             return Ok(answer);
         }
-        let active = operations.digest.take().ok_or(CKR_OPERATION_NOT_INITIALIZED)?;
-        let mut work = active.work;
+        let mut work = ending.take()?;
         work.update(data.unwrap_or_default());
         Ok(Given::Bytes(work.digest()))
     }
@@ -442,9 +432,10 @@ impl Module {
         if locked(&session.operations).find.is_some() {
             return Err(CKR_OPERATION_ACTIVE);
         }
+        let epoch = slot.epoch();
         let mut found = slot.find(template)?;
         found.reverse();
-        locked(&session.operations).find = Some(found);
+        locked(&session.operations).find = Some(Active::new(found, epoch, false));
         Ok(())
     }
 
@@ -457,11 +448,17 @@ impl Module {
         session: CK_SESSION_HANDLE,
         count_max: usize,
     ) -> Answer<Vec<CK_OBJECT_HANDLE>> {
-        let (session, _slot) = self.session(session)?;
+        let (session, slot) = self.session(session)?;
         let mut operations = locked(&session.operations);
-        let left = operations.find.as_mut().ok_or(CKR_OPERATION_NOT_INITIALIZED)?;
-        let from = left.len().saturating_sub(count_max);
-        let mut found = left.split_off(from);
+        let active = operations.find.as_mut().ok_or(CKR_OPERATION_NOT_INITIALIZED)?;
+        let epoch = slot.epoch();
+        if active.epoch != epoch {
+            // Somebody logged out since: what he alone could see was not found.
+            slot.retain_seen(&mut active.work)?;
+            active.epoch = epoch;
+        }
+        let from = active.work.len().saturating_sub(count_max);
+        let mut found = active.work.split_off(from);
         found.reverse();
         Ok(found)
     }
@@ -482,27 +479,18 @@ impl Module {
     /// As there.
     pub(crate) fn cancel(&self, session: CK_SESSION_HANDLE, flags: CK_FLAGS) -> Answer<()> {
         let (session, _slot) = self.session(session)?;
-        let mut operations = locked(&session.operations);
-        let has = |flag: CK_FLAGS| flags & flag != 0;
-        if has(CKF_FIND_OBJECTS) {
-            operations.find = None;
-        }
-        if has(CKF_DIGEST) {
-            operations.digest = None;
-        }
-        if has(CKF_SIGN) {
-            operations.sign = None;
-        }
-        if has(CKF_VERIFY) {
-            operations.verify = None;
-        }
-        if has(CKF_ENCRYPT) {
-            operations.encrypt = None;
-        }
-        if has(CKF_DECRYPT) {
-            operations.decrypt = None;
-        }
+        locked(&session.operations).end(flags);
         Ok(())
+    }
+
+    /// An `Init` function without a mechanism ends the operation it would begin.
+    ///
+    /// # Errors
+    /// `CKR_ARGUMENTS_BAD` if there is none to end.
+    pub(crate) fn abandon(&self, session: CK_SESSION_HANDLE, flag: CK_FLAGS) -> Answer<()> {
+        let (session, _slot) = self.session(session)?;
+        let ended = locked(&session.operations).end(flag);
+        if ended { Ok(()) } else { Err(CKR_ARGUMENTS_BAD) }
     }
 
     /// An object that may be seen in the session.

@@ -12,9 +12,12 @@ use crate::faults::{Fault, Faults, Garbage};
 use crate::imitations::native;
 use crate::keys::point_in;
 
+mod attacks;
 mod crypto;
+mod durability;
 mod faults;
 mod imitations;
+mod races;
 mod secrets;
 mod tokens;
 

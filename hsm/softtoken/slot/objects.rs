@@ -1,6 +1,6 @@
 //! The objects of a token and of its sessions.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use cryptoki_sys::*;
@@ -20,7 +20,7 @@ pub(crate) struct Found {
 }
 
 impl State {
-    fn is_user(&self) -> bool {
+    pub(super) fn is_user(&self) -> bool {
         matches!(self.login, Some((User::Normal, _)))
     }
 
@@ -95,7 +95,7 @@ impl Slot {
         session: &Session,
         mut objects: [Object; N],
     ) -> Answer<[CK_OBJECT_HANDLE; N]> {
-        let (mut state, _lock) = self.enter_to_write()?;
+        let (mut state, _lock) = self.enter_session(session)?;
         self.number(&state, &mut objects)?;
         let is_so = matches!(state.login, Some((User::So, _)));
         for object in &objects {
@@ -104,9 +104,20 @@ impl Slot {
                 return Err(CKR_ATTRIBUTE_READ_ONLY);
             }
         }
+        let mut ids = [const { None }; N];
+        for (id, object) in ids.iter_mut().zip(&objects).filter(|(_, it)| it.flag(CKA_TOKEN)) {
+            let new = StoreId::new().map_err(|error| self.shared.refuse(&error))?;
+            *id = Some((new, object.is_closed()));
+        }
+        // A pair is there or it is not, wherever the power goes.
+        let kept: Vec<_> = ids.iter().flatten().copied().collect();
+        if kept.len() > 1 {
+            self.alter(&mut state, |store, _| store.begin_together(&kept))?;
+        }
         let mut handles = [0; N];
         for place in 0..N {
-            let made = self.insert_one(&mut state, session, &mut objects[place]);
+            let id = ids[place].map(|(id, _)| id);
+            let made = self.insert_one(&mut state, session, &mut objects[place], id);
             match made {
                 Ok(handle) => handles[place] = handle,
                 Err(refused) => {
@@ -117,6 +128,10 @@ impl Slot {
                 }
             }
         }
+        if kept.len() > 1 {
+            // If this fails, so did all of it: what was written is undone at the next look.
+            self.alter(&mut state, |store, _| store.end_together())?;
+        }
         Ok(handles)
     }
 
@@ -125,15 +140,20 @@ impl Slot {
         state: &mut State,
         session: &Session,
         object: &mut Object,
+        id: Option<StoreId>,
     ) -> Answer<CK_OBJECT_HANDLE> {
-        let id = StoreId::new().map_err(|error| self.shared.refuse(&error))?;
-        object.set(CKA_UNIQUE_ID, id.text().as_bytes());
+        let unique = match id {
+            Some(id) => id,
+            None => StoreId::new().map_err(|error| self.shared.refuse(&error))?,
+        };
+        object.set(CKA_UNIQUE_ID, unique.text().as_bytes());
         let object = std::mem::replace(object, Object::new(BTreeMap::new()));
-        let place = if object.flag(CKA_TOKEN) {
-            self.write(state, id, &object)?;
-            Place::Token(id)
-        } else {
-            Place::Session(session.handle)
+        let place = match id {
+            Some(id) => {
+                self.write(state, id, &object)?;
+                Place::Token(id)
+            }
+            None => Place::Session(session.handle),
         };
         let handle = self.shared.handle();
         state.objects.insert(handle, Entry { object: Arc::new(object), place });
@@ -143,20 +163,14 @@ impl Slot {
     fn write(&self, state: &mut State, id: StoreId, object: &Object) -> Answer<()> {
         let header = *Self::header(state)?;
         let key = state.sealing_key(&header, object.is_closed())?;
-        self.store
-            .write_object(&header, &key, id, object)
-            .map_err(|error| self.shared.refuse(&error))?;
-        self.wrote(state);
-        Ok(())
+        self.alter(state, |store, _| store.write_object(&header, &key, id, object))
     }
 
     fn remove(&self, state: &mut State, handle: CK_OBJECT_HANDLE) -> Answer<()> {
         let entry = state.objects.get(&handle).ok_or(CKR_OBJECT_HANDLE_INVALID)?;
         if let Place::Token(id) = entry.place {
-            self.store
-                .remove_object(id, entry.object.is_closed())
-                .map_err(|error| self.shared.refuse(&error))?;
-            self.wrote(state);
+            let is_closed = entry.object.is_closed();
+            self.alter(state, |store, _| store.remove_object(id, is_closed))?;
         }
         state.objects.remove(&handle);
         Ok(())
@@ -174,8 +188,11 @@ impl Slot {
             let id = object.get(CKA_ID)?.try_into().ok()?;
             Some(u32::from_le_bytes(id))
         };
-        let taken = state.objects.values().filter_map(|entry| number(&entry.object)).max();
-        let next = taken.unwrap_or(0).checked_add(1).ok_or(CKR_DEVICE_MEMORY)?;
+        // The first that is free: a client may have chosen the last there is.
+        let taken: BTreeSet<_> =
+            state.objects.values().filter_map(|entry| number(&entry.object)).collect();
+        let next =
+            (1..=u32::MAX).find(|number| !taken.contains(number)).ok_or(CKR_DEVICE_MEMORY)?;
         for object in objects.iter_mut().filter(|object| is_key(object)) {
             object.set(CKA_LABEL, b"");
             let number = number(object).unwrap_or(next);
@@ -209,7 +226,7 @@ impl Slot {
     /// # Errors
     /// As `C_DestroyObject`.
     pub(crate) fn destroy(&self, session: &Session, handle: CK_OBJECT_HANDLE) -> Answer<()> {
-        let (mut state, _lock) = self.enter_to_write()?;
+        let (mut state, _lock) = self.enter_session(session)?;
         let object = Arc::clone(&state.entry(handle, CKR_OBJECT_HANDLE_INVALID)?.object);
         Self::check_writable(&state, session, &object)?;
         if !object.flag(CKA_DESTROYABLE) {
@@ -228,7 +245,7 @@ impl Slot {
         handle: CK_OBJECT_HANDLE,
         template: &Template,
     ) -> Answer<()> {
-        let (mut state, _lock) = self.enter_to_write()?;
+        let (mut state, _lock) = self.enter_session(session)?;
         let is_so = matches!(state.login, Some((User::So, _)));
         let entry = state.entry(handle, CKR_OBJECT_HANDLE_INVALID)?;
         Self::check_writable(&state, session, &entry.object)?;
@@ -261,6 +278,16 @@ impl Slot {
         let seen = state.objects.iter().filter(|(_, entry)| state.sees(&entry.object));
         let found = seen.filter(|(_, entry)| entry.object.matches(template, dialect));
         Ok(found.map(|(handle, _)| *handle).collect())
+    }
+
+    /// Leaves the handles of objects that may be seen.
+    ///
+    /// # Errors
+    /// What keeps the token from being read.
+    pub(crate) fn retain_seen(&self, handles: &mut Vec<CK_OBJECT_HANDLE>) -> Answer<()> {
+        let state = self.enter()?;
+        handles.retain(|handle| state.entry(*handle, CKR_OBJECT_HANDLE_INVALID).is_ok());
+        Ok(())
     }
 
     /// Whether the user is logged in, and the session may write to the token.

@@ -3,7 +3,7 @@
 use cryptoki_sys::*;
 
 use super::{Slot, State};
-use crate::answer::Answer;
+use crate::answer::{Answer, locked};
 use crate::session::Session;
 use crate::store::TokenKey;
 use crate::store::header::{Attempt, PIN_BYTES, User};
@@ -15,11 +15,12 @@ fn check_new_pin(pin: &[u8]) -> Answer<()> {
 impl Slot {
     /// Tries a PIN of an initialised token; the counter is durable before the answer is known.
     fn try_pin(&self, state: &mut State, user: User, pin: &[u8]) -> Answer<TokenKey> {
-        let header = state.header.as_mut().ok_or(CKR_TOKEN_NOT_RECOGNIZED)?;
-        let attempt = header
-            .attempt(user, pin, |header| self.store.write_header(header))
-            .map_err(|error| self.shared.refuse(&error))?;
-        self.wrote(state);
+        let mut header = *Self::header(state)?;
+        let attempt = self.alter(state, |store, state| {
+            let attempt = header.attempt(user, pin, |header| store.write_header(header));
+            state.header = Some(header);
+            attempt
+        })?;
         match attempt {
             Attempt::Right(key) => Ok(key),
             Attempt::Wrong => Err(CKR_PIN_INCORRECT),
@@ -45,16 +46,13 @@ impl Slot {
         } else {
             check_new_pin(so_pin)?;
         }
-        let config = &self.shared.config;
-        let refuse = |error| self.shared.refuse(&error);
-        let header = state.header.as_ref().ok_or(CKR_TOKEN_NOT_RECOGNIZED)?;
-        let (rounds, tries_max) = (config.pin_rounds, config.pin_tries_max);
-        let next = header.initialised(label, so_pin, rounds, tries_max).map_err(refuse)?;
-        self.store.remove_all().map_err(refuse)?;
-        self.store.write_header(&next).map_err(refuse)?;
-        self.forget(&mut state);
-        state.header = Some(next);
-        self.wrote(&mut state);
+        let header = state.header.ok_or(CKR_TOKEN_NOT_RECOGNIZED)?;
+        let (rounds, tries_max) = (self.shared.config.pin_rounds, self.shared.config.pin_tries_max);
+        // All that is known is of the old life; what follows is read from the disk.
+        self.alter(&mut state, |store, state| {
+            self.forget(state);
+            store.begin_life(header.initialised(label, so_pin, rounds, tries_max)?)
+        })?;
         Ok(())
     }
 
@@ -75,7 +73,7 @@ impl Slot {
     /// # Errors
     /// As `C_SetPIN`.
     pub(crate) fn set_pin(&self, session: &Session, old: &[u8], new: &[u8]) -> Answer<()> {
-        let (mut state, _lock) = self.enter_to_write()?;
+        let (mut state, _lock) = self.enter_session(session)?;
         if !session.is_rw {
             return Err(CKR_SESSION_READ_ONLY);
         }
@@ -86,22 +84,22 @@ impl Slot {
     }
 
     fn set_new_pin(&self, state: &mut State, user: User, pin: &[u8], key: &TokenKey) -> Answer<()> {
-        let config = &self.shared.config;
-        let refuse = |error| self.shared.refuse(&error);
-        let mut header = *state.header.as_ref().ok_or(CKR_TOKEN_NOT_RECOGNIZED)?;
-        header.set_pin(user, pin, key, config.pin_rounds, config.pin_tries_max).map_err(refuse)?;
-        self.store.write_header(&header).map_err(refuse)?;
-        state.header = Some(header);
-        self.wrote(state);
-        Ok(())
+        let (rounds, tries_max) = (self.shared.config.pin_rounds, self.shared.config.pin_tries_max);
+        let mut header = *Self::header(state)?;
+        self.alter(state, |store, state| {
+            header.set_pin(user, pin, key, rounds, tries_max)?;
+            store.write_header(&header)?;
+            state.header = Some(header);
+            Ok(())
+        })
     }
 
     /// `C_Login` of SO or user.
     ///
     /// # Errors
     /// As `C_Login`.
-    pub(crate) fn login(&self, user: User, pin: &[u8]) -> Answer<()> {
-        let (mut state, _lock) = self.enter_to_write()?;
+    pub(crate) fn login(&self, session: &Session, user: User, pin: &[u8]) -> Answer<()> {
+        let (mut state, _lock) = self.enter_session(session)?;
         match &state.login {
             Some((there, _)) if *there == user => return Err(CKR_USER_ALREADY_LOGGED_IN),
             Some(_) => return Err(CKR_USER_ANOTHER_ALREADY_LOGGED_IN),
@@ -119,20 +117,29 @@ impl Slot {
         Ok(())
     }
 
-    /// `C_Login` for one operation: the user's PIN once more.
+    /// `C_Login` for one operation: the user's PIN once more. If that locks it, the user is logged
+    /// out.
     ///
     /// # Errors
-    /// As `C_Login`.
+    /// As `C_Login`; `CKR_OPERATION_NOT_INITIALIZED`, and no attempt, if none waits for it.
     pub(crate) fn authenticate(&self, session: &Session, pin: &[u8]) -> Answer<()> {
-        let (mut state, lock) = self.enter_to_write()?;
-        if !matches!(state.login, Some((User::Normal, _))) {
+        // Operations are locked before slots, never after.
+        if !locked(&session.operations).wait_for_login(self.epoch()) {
+            return Err(CKR_OPERATION_NOT_INITIALIZED);
+        }
+        let (mut state, lock) = self.enter_session(session)?;
+        if !state.is_user() {
             return Err(CKR_USER_NOT_LOGGED_IN);
         }
-        self.try_pin(&mut state, User::Normal, pin)?;
-        // Operations are locked before slots, never after.
+        if let Err(refused) = self.try_pin(&mut state, User::Normal, pin) {
+            if refused == CKR_PIN_LOCKED {
+                self.log_out(&mut state);
+            }
+            return Err(refused);
+        }
         drop((state, lock));
-        let waited = crate::answer::locked(&session.operations).authenticate();
-        if waited { Ok(()) } else { Err(CKR_OPERATION_NOT_INITIALIZED) }
+        locked(&session.operations).authenticate();
+        Ok(())
     }
 
     /// `C_Logout`.

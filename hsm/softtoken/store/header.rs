@@ -9,6 +9,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use zeroize::Zeroizing;
 
 use super::{StoreError, TokenKey, pin};
+use crate::config::{PIN_ROUNDS, PIN_TRIES};
 
 const MAGIC: [u8; 8] = *b"HUFUTOK1";
 
@@ -45,8 +46,9 @@ struct Pin {
 #[repr(C)]
 pub(crate) struct Header {
     magic: [u8; 8],
-    /// Set by `C_InitToken`.
-    is_initialised: u8,
+    /// 0 before the first `C_InitToken`; then [`UNSETTLED`] until the objects of the life before
+    /// are gone, and [`SETTLED`].
+    life_state: u8,
     serial: [u8; 16],
     label: [u8; 32],
     /// Drawn anew by each `C_InitToken`: what was sealed in another life opens no more.
@@ -56,6 +58,11 @@ pub(crate) struct Header {
     user: Pin,
     checksum: [u8; 32],
 }
+
+/// Initialised, and nothing is left to do.
+const SETTLED: u8 = 1;
+/// Initialised, and objects of the life before may still be there.
+const UNSETTLED: u8 = 2;
 
 const CHECKED_SIZE: usize = size_of::<Header>() - 32;
 
@@ -121,6 +128,14 @@ impl Pin {
         Some(TokenKey(key))
     }
 
+    /// Whether it is in the ranges of what is written. A checksum is soon made: who can write here
+    /// shall not make a login last for hours.
+    fn is_possible(&self) -> bool {
+        let is_unset = self.is_set == 0;
+        let rounds = (1..=*PIN_ROUNDS.end()).contains(&self.rounds.get());
+        is_unset || self.is_set == 1 && rounds && PIN_TRIES.contains(&self.tries_max.get())
+    }
+
     fn tries(&self) -> Tries {
         let (failures, max) = (self.failures_count.get(), self.tries_max.get());
         let is_set = self.is_set == 1;
@@ -147,7 +162,7 @@ impl Header {
         entropy::fill(&mut public_key)?;
         Ok(Self {
             magic: MAGIC,
-            is_initialised: 0,
+            life_state: 0,
             serial,
             label: [b' '; 32],
             life: [0; 16],
@@ -159,6 +174,7 @@ impl Header {
     }
 
     /// The same token in a new life: other keys, this label, this PIN of the SO, none of the user.
+    /// The objects of the old life are still to be removed.
     pub(crate) fn initialised(
         &self,
         label: [u8; 32],
@@ -167,7 +183,7 @@ impl Header {
         tries_max: u32,
     ) -> Result<Self, StoreError> {
         let mut made = *self;
-        (made.is_initialised, made.label, made.user) = (1, label, Pin::UNSET);
+        (made.life_state, made.label, made.user) = (UNSETTLED, label, Pin::UNSET);
         entropy::fill(&mut made.life)?;
         entropy::fill(&mut made.public_key)?;
         let key = TokenKey::new()?;
@@ -204,16 +220,28 @@ impl Header {
             return Ok(Attempt::Locked);
         }
         let bound = self.bound(user);
-        let failures = &mut self.pin_mut(user).failures_count;
-        *failures = failures.get().saturating_add(1).into();
-        write(self)?;
+        let failures = self.pin(user).failures_count.get();
+        self.count(user, failures.saturating_add(1), &mut write)?;
         let Some(key) = self.pin(user).open(pin, &bound) else {
             let locked = self.tries(user).is_locked;
             return Ok(if locked { Attempt::Locked } else { Attempt::Wrong });
         };
-        self.pin_mut(user).failures_count = U32::ZERO;
-        write(self)?;
+        self.count(user, 0, &mut write)?;
         Ok(Attempt::Right(key))
+    }
+
+    /// Sets a counter, on disk first: here it never says what was not written.
+    fn count(
+        &mut self,
+        user: User,
+        failures: u32,
+        write: &mut impl FnMut(&Self) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let mut counted = *self;
+        counted.pin_mut(user).failures_count = failures.into();
+        write(&counted)?;
+        *self = counted;
+        Ok(())
     }
 
     /// How near a PIN is to being locked.
@@ -223,7 +251,18 @@ impl Header {
 
     /// Whether `C_InitToken` was called.
     pub(crate) const fn is_initialised(&self) -> bool {
-        self.is_initialised == 1
+        matches!(self.life_state, SETTLED | UNSETTLED)
+    }
+
+    /// Whether no object of the life before is there.
+    pub(super) const fn is_settled(&self) -> bool {
+        self.life_state != UNSETTLED
+    }
+
+    /// As it is when the objects of the life before are gone.
+    pub(super) const fn settled(mut self) -> Self {
+        self.life_state = SETTLED;
+        self
     }
 
     pub(crate) const fn serial(&self) -> &[u8; 16] {
@@ -244,7 +283,7 @@ impl Header {
         TokenKey(Zeroizing::new(self.public_key))
     }
 
-    pub(super) fn to_bytes(self) -> Vec<u8> {
+    pub(crate) fn to_bytes(self) -> Vec<u8> {
         let mut bytes = self.as_bytes().to_vec();
         let sum = Sm3::of(&[&bytes[..CHECKED_SIZE]]);
         bytes[CHECKED_SIZE..].copy_from_slice(&sum.0);
@@ -258,6 +297,10 @@ impl Header {
         }
         if Sm3::of(&[&bytes[..CHECKED_SIZE]]).0 != header.checksum {
             return Err("the token file was changed or not wholly written");
+        }
+        let pins = [&header.so, &header.user];
+        if header.life_state > UNSETTLED || !pins.into_iter().all(Pin::is_possible) {
+            return Err("the token file has values that are never written");
         }
         Ok(header)
     }

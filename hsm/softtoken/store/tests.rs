@@ -41,7 +41,8 @@ fn objects_come_back_and_are_bound_to_their_place() {
     assert!(matches!(refused, StoreError::Damaged { .. }), "{refused}");
     store.remove_object(first, true).unwrap();
     assert_eq!(store.list().unwrap(), [(second, true)]);
-    store.remove_all().unwrap();
+    let next = header.initialised([b'y'; 32], b"12345678", ROUNDS, 3).unwrap();
+    assert!(store.begin_life(next).unwrap().is_settled());
     assert_eq!(store.list().unwrap(), []);
 }
 
@@ -68,6 +69,25 @@ fn cut_and_changed_files_are_named() {
         std::fs::write(&token, &bytes).unwrap();
         let refused = store.read_header().err().unwrap();
         assert!(matches!(refused, StoreError::Damaged { .. }), "{refused}");
+    }
+}
+
+/// A checksum is soon made: what it covers is looked at all the same.
+#[test]
+fn values_that_are_never_written_are_refused() {
+    let (_folder, _store, header, _) = store();
+    let bytes = header.to_bytes();
+    assert!(Header::from_bytes(&bytes).is_ok());
+    let size = bytes.len() - 32;
+    // The state of the life; whether PINs are set, their attempts and turns.
+    let pin_size = 1 + 3 * 4 + 16 + 12 + 16 + 16;
+    let (so, user) = (size - 2 * pin_size, size - pin_size);
+    for place in [8, so, so + 8, so + 12, user, user + 8, user + 12] {
+        let mut changed = bytes[..size].to_vec();
+        changed[place] = 0xff;
+        let sum = hufu_crypto::Sm3::of(&[&changed]);
+        changed.extend_from_slice(&sum.0);
+        assert!(Header::from_bytes(&changed).is_err(), "{place}");
     }
 }
 

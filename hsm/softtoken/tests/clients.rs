@@ -155,6 +155,96 @@ fn pkcs11_tool_begins_a_token_and_uses_it() {
     assert!(!done(&card.pkcs11_tool(&["--list-objects"])).contains("Private Key"));
 }
 
+/// A program with another group than its caller's would read and write files for him.
+#[test]
+fn privileged_programs_take_no_file_from_their_caller() {
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+
+    let program = Path::new("/usr/bin/pkcs11-tool");
+    if !program.exists() {
+        eprintln!("skipped: pkcs11-tool is not installed (.ci/deps test installs it)");
+        return;
+    }
+    let card = Card::initialised();
+    let copy = card.path("privileged");
+    std::fs::copy(program, &copy).unwrap();
+    let other = std::fs::metadata(&copy).unwrap().gid() + 1;
+    if std::os::unix::fs::chown(&copy, None, Some(other)).is_err() {
+        eprintln!("skipped: only root gives a file to another group");
+        return;
+    }
+    let list = || {
+        let mut command = card.command(&text(&copy));
+        command.arg("--module").arg(module()).arg("--list-slots").output().unwrap()
+    };
+    assert!(done(&list()).contains("demo"));
+    std::fs::set_permissions(&copy, std::fs::Permissions::from_mode(0o2755)).unwrap();
+    let refused = list();
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && said.contains("more rights"), "{said}");
+}
+
+#[test]
+fn pkcs11_tool_brings_objects_in_and_wraps_keys() {
+    if !is_there("pkcs11-tool") || !is_there("openssl") {
+        return;
+    }
+    let card = Card::initialised();
+    let run = |arguments: &[&str]| done(&card.pkcs11_tool(arguments));
+    let openssl = |arguments: &[&str]| {
+        done(&card.command("openssl").args(arguments).output().unwrap());
+    };
+    let curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"];
+    let files = ["-keyout", "key.pem", "-out", "cert.pem", "-subj", "/CN=x"];
+    openssl(&[&["req", "-x509"], &curve[..], &files].concat());
+    openssl(&["x509", "-in", "cert.pem", "-outform", "der", "-out", "cert.der"]);
+    openssl(&["pkey", "-in", "key.pem", "-outform", "der", "-out", "key.der"]);
+    openssl(&["pkey", "-in", "key.pem", "-pubout", "-outform", "der", "-out", "pub.der"]);
+    let data = card.file("data", b"something");
+    for (kind, file) in [("cert", "cert.der"), ("privkey", "key.der"), ("pubkey", "pub.der")] {
+        let usage: &[&str] = if kind == "cert" { &[] } else { &["--usage-sign"] };
+        run(&[&["--write-object", file, "--type", kind, "--id", "02"], usage].concat());
+    }
+    run(&["--write-object", &data, "--type", "data", "--label", "d"]);
+    assert!(run(&["--read-object", "--type", "data", "--label", "d"]).contains("something"));
+    run(&["--read-object", "--type", "cert", "--id", "02", "-o", "again.der"]);
+    let file = |name: &str| std::fs::read(card.path(name)).unwrap();
+    assert_eq!(file("cert.der"), file("again.der"));
+    // Digests shorter and longer than the order of the curve.
+    for digest in ["sha1", "sha256", "sha384", "sha512"] {
+        let mechanism = format!("ECDSA-{}", digest.to_uppercase());
+        let sign = ["--sign", "-m", &mechanism, "--id", "02", "-i", &data, "-o", "signature"];
+        run(&[&sign[..], &["--signature-format", "openssl"]].concat());
+        let digest = format!("-{digest}");
+        let verify = ["-verify", "pub.der", "-keyform", "DER", "-signature", "signature", &data];
+        openssl(&[&["dgst", &digest], &verify[..]].concat());
+    }
+    run(&["--keygen", "--key-type", "AES:32", "--id", "10", "--usage-wrap", "--sensitive"]);
+    let inner = ["--keygen", "--key-type", "AES:16", "--id", "11", "--extractable"];
+    run(&inner);
+    let iv = ["--iv", &"00".repeat(16)];
+    for (mechanism, has_vector) in
+        [("AES-KEY-WRAP", false), ("AES-ECB", false), ("AES-CBC", true), ("AES-CBC-PAD", true)]
+    {
+        let vector: &[&str] = if has_vector { &iv } else { &[] };
+        let with = [&["-m", mechanism, "--id", "10"], vector].concat();
+        run(&[&["--wrap", "--application-id", "11", "-o", "wrapped"], &with[..]].concat());
+        let id = format!("12{:02x}", mechanism.len());
+        let template = ["--key-type", "AES:", "--sensitive", "--application-id", &id];
+        run(&[&["--unwrap", "-i", "wrapped"], &template[..], &with].concat());
+        let cipher = [&["-m", "AES-CBC-PAD"], &iv[..]].concat();
+        let [first, second] = [("11", "a"), (id.as_str(), "b")].map(|(id, to)| {
+            run(&[&["--encrypt", "--id", id, "-i", &data, "-o", to], &cipher[..]].concat());
+            file(to)
+        });
+        assert_eq!(first, second, "{mechanism}");
+    }
+    let changed = ["--change-pin", "--new-pin", "98765"];
+    run(&changed);
+    let refused = card.pkcs11_tool(&["--list-objects"]);
+    assert!(!refused.status.success(), "the old PIN still opens the token");
+}
+
 #[test]
 fn pkcs11_tool_signs_with_sm2_by_our_own_codes() {
     if !is_there("pkcs11-tool") {
@@ -210,6 +300,31 @@ fn p11tool_lists_and_generates() {
     assert!(all.contains("object=made;type=private"), "{all}");
     assert!(!run(&["--list-all", url]).contains("type=private"), "private before login");
     assert!(run(&["--list-mechanisms", url]).contains("CKM_ECDSA"));
+    let said = run(&["--login", "--test-sign", "pkcs11:token=demo;object=made;type=private"]);
+    assert!(said.contains("ok"), "{said}");
+    if !is_there("openssl") {
+        return;
+    }
+    let curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"];
+    let files = ["-keyout", "key.pem", "-out", "cert.pem", "-subj", "/CN=x"];
+    let mut openssl = card.command("openssl");
+    done(&openssl.args(["req", "-x509"]).args(curve).args(files).output().unwrap());
+    let certificate = ["--load-certificate", "cert.pem", "--label", "in", "--id", "20"];
+    run(&[&["--login", "--write"], &certificate[..], &[url]].concat());
+    let key = ["--load-privkey", "key.pem", "--label", "key", "--id", "21"];
+    run(&[&["--login", "--write"], &key[..], &[url]].concat());
+    let found = "pkcs11:token=demo;object=in;type=cert";
+    run(&["--login", "--set-id", "30", found]);
+    assert!(run(&["--login", "--info", found]).contains("ID: 30"));
+    assert!(run(&["--login", "--export", found]).contains("BEGIN CERTIFICATE"));
+    // Only the security officer makes a certificate trusted.
+    let trusted = ["--load-certificate", "cert.pem", "--mark-trusted", "--label", "ca", url];
+    let mut command = card.command("p11tool");
+    command.env("GNUTLS_SO_PIN", SO_PIN).arg("--provider").arg(module());
+    done(&command.args(["--so-login", "--write"]).args(trusted).output().unwrap());
+    assert!(run(&["--list-all-trusted", url]).contains("CKA_TRUSTED"));
+    run(&["--batch", "--login", "--delete", found]);
+    assert!(!run(&["--login", "--list-all", url]).contains("object=in"));
 }
 
 #[test]
@@ -227,7 +342,8 @@ fn openssls_engine_signs() {
     done(&card.pkcs11_tool(&pair));
     let settings = format!(
         "openssl_conf = start\n[start]\nengines = engines\n[engines]\npkcs11 = ours\n[ours]\n\
-         engine_id = pkcs11\ndynamic_path = {engine}\nMODULE_PATH = {}\ninit = 0\n",
+         engine_id = pkcs11\ndynamic_path = {engine}\nMODULE_PATH = {}\ninit = 0\n\
+         [req]\ndistinguished_name = nobody\n[nobody]\n",
         module().display()
     );
     let settings = card.file("openssl.cnf", settings.as_bytes());
@@ -246,6 +362,10 @@ fn openssls_engine_signs() {
     let verify = ["dgst", "-sha256", "-verify", &key, "-signature", &signature, &data];
     let said = done(&card.command("openssl").args(verify).output().unwrap());
     assert!(said.contains("Verified OK"), "{said}");
+    let new = ["req", "-new", "-x509", "-subj", "/CN=x", "-engine", "pkcs11", "-out", "self.pem"];
+    run(&[&new[..], &["-keyform", "engine", "-key", &private]].concat());
+    let verify = ["verify", "-CAfile", "self.pem", "self.pem"];
+    done(&card.command("openssl").args(verify).output().unwrap());
 }
 
 /// The crate loads the module into this process, whose environment must name the configuration:
@@ -309,8 +429,47 @@ fn use_with_cryptoki() {
     assert_ne!(session.generate_random_vec(16).unwrap(), [0; 16]);
     let digest = session.digest(&Mechanism::Sha256, b"abc").unwrap();
     assert_eq!(digest[..4], [0xba, 0x78, 0x16, 0xbf]);
+    carry_and_change_keys(&session);
     drop(session);
     pkcs11.finalize().unwrap();
+}
+
+/// Keys out and in again, in parts, copied, changed, removed.
+fn carry_and_change_keys(session: &cryptoki::session::Session) {
+    use cryptoki::mechanism::Mechanism;
+    use cryptoki::object::{Attribute, AttributeType, KeyType, ObjectClass};
+
+    let wraps = [Attribute::Wrap(true), Attribute::Unwrap(true), Attribute::ValueLen(32.into())];
+    let outer = session.generate_key(&Mechanism::AesKeyGen, &wraps).unwrap();
+    let leaves = [
+        Attribute::Extractable(true),
+        Attribute::Encrypt(true),
+        Attribute::Decrypt(true),
+        Attribute::ValueLen(16.into()),
+    ];
+    let inner = session.generate_key(&Mechanism::AesKeyGen, &leaves).unwrap();
+    let wrapped = session.wrap_key(&Mechanism::AesKeyWrap, outer, inner).unwrap();
+    let comes = [
+        Attribute::Class(ObjectClass::SECRET_KEY),
+        Attribute::KeyType(KeyType::AES),
+        Attribute::Decrypt(true),
+    ];
+    let again = session.unwrap_key(&Mechanism::AesKeyWrap, outer, &wrapped, &comes).unwrap();
+    let vector = [5; 16];
+    session.encrypt_init(&Mechanism::AesCbcPad(vector), inner).unwrap();
+    let mut sealed = session.encrypt_update(&[6; 20]).unwrap();
+    sealed.extend(session.encrypt_update(&[6; 20]).unwrap());
+    sealed.extend(session.encrypt_final().unwrap());
+    let opened = session.decrypt(&Mechanism::AesCbcPad(vector), again, &sealed).unwrap();
+    assert_eq!(opened, [6; 40]);
+    let named = [Attribute::Label(b"copy".to_vec())];
+    let copy = session.copy_object(inner, &named).unwrap();
+    assert_eq!(session.find_objects(&named).unwrap(), [copy]);
+    session.update_attributes(copy, &[Attribute::Extractable(false)]).unwrap();
+    assert!(session.update_attributes(copy, &[Attribute::Extractable(true)]).is_err());
+    assert!(session.wrap_key(&Mechanism::AesKeyWrap, outer, copy).is_err());
+    session.destroy_object(copy).unwrap();
+    assert!(session.get_attributes(copy, &[AttributeType::Label]).is_err());
 }
 
 /// Processes that write to one store at once lose nothing of each other's.
@@ -336,6 +495,29 @@ fn processes_share_a_store() {
     assert_eq!(ending(".closed"), 8);
     // Eight right PINs, one after the other, leave no wrong attempt behind.
     assert!(card.admin().generate(0, PIN.as_bytes(), KeyKind::Sm2Sign, "last", &[9]).is_ok());
+}
+
+/// Processes that try PINs at once get as many attempts as one alone.
+#[test]
+fn attempts_at_once_are_counted_one_by_one() {
+    let card = Card::initialised();
+    let (pin, wrong) = (card.file("user", b"1234\n"), card.file("wrong", b"0000\n"));
+    let attempt = |pin: &str| {
+        let mut command = card.command(env!("CARGO_BIN_EXE_hufu-softtoken"));
+        command.args(["generate", "--label", "x", "--pin-file", pin]);
+        command.stderr(std::process::Stdio::piped()).spawn().unwrap()
+    };
+    let processes: Vec<_> = (0..14).map(|_| attempt(&wrong)).collect();
+    let said: Vec<_> = processes
+        .into_iter()
+        .map(|process| process.wait_with_output().unwrap().stderr)
+        .map(|bytes| String::from_utf8(bytes).unwrap())
+        .collect();
+    let count = |what: &str| said.iter().filter(|line| line.contains(what)).count();
+    // Ten are allowed; the tenth locks.
+    assert_eq!((count("wrong PIN"), count("locked")), (9, 5), "{said:?}");
+    let refused = attempt(&pin).wait_with_output().unwrap();
+    assert!(!refused.status.success(), "the PIN is locked");
 }
 
 /// A process that is killed in the middle of a write leaves a store that opens, with nothing half

@@ -3,10 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use hufu_hsm::Error;
 use hufu_hsm::error::TriesLeft;
+use hufu_hsm::pin::PinSource;
 use hufu_hsm::pkcs11::codes as ck;
 use hufu_hsm::pkcs11::{AttributeValue, FOUND_MAX, Library, Mechanism, Unload, User};
+use hufu_hsm::{Error, ErrorClass, Rv};
 
 use crate::token::{in_own_process, pin};
 
@@ -41,6 +42,7 @@ fn libraries_without_what_is_needed_are_refused_with_the_reason() {
             ("LIST", "empty list"),
             ("ERROR", "CKR_DEVICE_ERROR"),
             ("ALIGNMENT", "empty list"),
+            ("SHORT", "PKCS#11 1.0"),
         ] {
             let Some(path) = build(folder, lie) else { return };
             let error = Library::load(&path).unwrap_err();
@@ -106,6 +108,63 @@ fn a_library_that_would_not_be_finalised_is_finalised_the_next_time() {
         let other = cryptoki::context::Pkcs11::new(&path).unwrap();
         let flags = cryptoki::context::CInitializeFlags::OS_LOCKING_OK;
         other.initialize(cryptoki::context::CInitializeArgs::new(flags)).unwrap();
+    });
+}
+
+#[test]
+fn a_library_that_would_not_be_finalised_is_not_taken_away_under_its_threads() {
+    let test = "hostile::a_library_that_would_not_be_finalised_is_not_taken_away_under_its_threads";
+    in_own_process(test, |folder| {
+        let Some(path) = build(folder, "FINALISE") else { return };
+        for asked in 0..3 {
+            let library = Library::load(&path).unwrap();
+            assert_eq!(library.info().unwrap().version.0, asked, "its memory is as it was");
+        }
+    });
+}
+
+#[test]
+fn a_pin_is_typed_at_the_pad_of_a_token_that_has_one_and_nobody_is_asked_twice() {
+    let test =
+        "hostile::a_pin_is_typed_at_the_pad_of_a_token_that_has_one_and_nobody_is_asked_twice";
+    in_own_process(test, |folder| {
+        let Some(path) = build(folder, "PAD") else { return };
+        let library = Library::load(&path).unwrap();
+        let session = library.open_session(7, true).unwrap();
+        let at_the_pad = PinSource::Pad.read().unwrap();
+        let refused = session.login(User::User, &pin(b"1234")).unwrap_err();
+        assert!(matches!(refused, Error::PinRefused { rv: Rv(0xa0), .. }), "{refused}");
+        // "Cancel" is no lost session, which would be opened and logged in again.
+        let refused = session.login(User::User, &at_the_pad).unwrap_err();
+        assert!(matches!(refused, Error::PinRefused { rv: Rv(0x50), .. }), "{refused}");
+        assert_eq!(refused.class(), ErrorClass::Permanent);
+        session.login(User::User, &at_the_pad).unwrap();
+    });
+}
+
+#[test]
+fn a_library_of_2_20_is_used_and_its_token_without_a_pad_is_never_asked_for_one() {
+    let test =
+        "hostile::a_library_of_2_20_is_used_and_its_token_without_a_pad_is_never_asked_for_one";
+    in_own_process(test, |folder| {
+        let Some(path) = build(folder, "OLD") else { return };
+        let library = Library::load(&path).unwrap();
+        assert_eq!(library.slots().unwrap(), [7]);
+        let session = library.open_session(7, true).unwrap();
+        let pad = PinSource::Pad.read().unwrap();
+        let of_pad = |refused: &Error| matches!(refused, Error::PinUnreadable { .. });
+        for refused in [
+            session.login(User::User, &pad).unwrap_err(),
+            session.init_pin(&pad).unwrap_err(),
+            session.set_pin(&pad, &pad).unwrap_err(),
+            library.init_token(7, &pad, "any").unwrap_err(),
+        ] {
+            assert!(of_pad(&refused), "{refused}");
+            assert!(refused.to_string().contains("PIN pad"), "{refused}");
+        }
+        // What a library lacks is an error when it is called, not before.
+        let refused = session.random(&mut [0; 8]).unwrap_err();
+        assert!(refused.to_string().contains("CKR_FUNCTION_NOT_SUPPORTED"), "{refused}");
     });
 }
 

@@ -105,7 +105,7 @@ fn symmetric_keys_encrypt_wrap_and_unwrap_and_objects_change_and_go() {
         ];
         let generate = Mechanism::bare(ck::CKM_AES_KEY_GEN);
         let [outer, inner] = [(); 2].map(|()| session.generate_key(&generate, &template).unwrap());
-        let cbc = Mechanism { code: ck::CKM_AES_CBC_PAD, parameter: &[9; 16] };
+        let cbc = Mechanism::with(ck::CKM_AES_CBC_PAD, &[9; 16]);
         let (mut sealed, mut opened) = ([0; 64], [0; 64]);
         let size = session.encrypt(&cbc, inner, b"settled", &mut sealed).unwrap();
         assert_eq!(size, 16);

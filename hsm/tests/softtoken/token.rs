@@ -19,7 +19,7 @@ const CHILD_VARIABLE: &str = "HUFU_HSM_TEST";
 pub(crate) const IMITATIONS: [&str; 8] =
     ["native", "sansec", "tass", "koal", "westone", "ep11", "luna", "wosign"];
 pub(crate) const PIN: &[u8] = b"12345678";
-const OFFICER_PIN: &[u8] = b"87654321";
+pub(crate) const OFFICER_PIN: &[u8] = b"87654321";
 const LABEL: &str = "hufu test";
 
 /// A token that was initialised, and the folder it is in.
@@ -71,7 +71,8 @@ pub(crate) fn with_each(test: &str, imitations: &[&str], body: impl Fn(&Token)) 
 }
 
 impl Token {
-    fn initialise(&self) {
+    /// Begins it anew: what it held is gone.
+    pub(crate) fn initialise(&self) {
         let library = Library::load(&self.module).unwrap();
         let slot = library.slots().unwrap()[0];
         let pin = |bytes: &[u8]| Pin::from_reader(bytes, "test").unwrap();
@@ -146,7 +147,8 @@ impl Token {
     }
 }
 
-fn number_of(label: &str) -> u32 {
+/// The number of the key with this label, where a vendor's keys have numbers.
+pub(crate) fn number_of(label: &str) -> u32 {
     match label {
         "vote" => 1,
         "open" => 2,

@@ -46,7 +46,9 @@ impl Replica {
             return Ok(false);
         }
         let (block, certificate) = (item.block.clone(), item.certificate.clone());
-        if self.stage == Stage::Deciding {
+        if self.stage == Stage::Deciding && self.signer.is_late() {
+            self.give_up();
+        } else if self.stage == Stage::Deciding {
             // The engine ends the height itself, once: what it has signed there is on record.
             let is_first = self.catch_up.hand_over(next);
             if is_first {
@@ -57,5 +59,14 @@ impl Replica {
         out.push(Effect::Note(Note::CaughtUp { height: next }));
         self.write(time, block, certificate, Vec::new(), out)?;
         Ok(true)
+    }
+
+    /// The height at work is decided without this validator, whose signer does not answer: the
+    /// engine, which stands still, begins anew at a later height.
+    fn give_up(&mut self) {
+        self.signer.give_up();
+        self.engine.give_up();
+        self.timers.clear();
+        self.refused.clear();
     }
 }

@@ -38,6 +38,9 @@ pub struct Status {
     pub proposer: Option<Address>,
     /// What it waits for, and of whom.
     pub missing: Vec<(Address, Missing)>,
+    /// For how many nanoseconds this validator's signer has not answered, once that is too long: it
+    /// follows and does not vote.
+    pub signer_late_nanos: Option<u64>,
     /// Validators left out of the first rounds, because nobody has heard of them.
     pub absent: Vec<Address>,
     /// Peers whose links are open and the last height of each.
@@ -110,6 +113,7 @@ impl Tracker {
             round_nanos: now.saturating_sub(self.round_since),
             proposer: self.proposer.filter(|_| is_deciding),
             missing: if is_deciding { self.missing(replica) } else { Vec::new() },
+            signer_late_nanos: replica.signer.late_nanos(now),
             absent: chain.absent().to_vec(),
             peers: replica.catch_up.tips().collect(),
         }

@@ -1,5 +1,6 @@
 //! Replicas together: what no single part shows.
 
+mod cards;
 mod cluster;
 
 use super::*;

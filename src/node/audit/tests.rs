@@ -5,7 +5,7 @@ use std::time::Duration;
 use hufu_consensus::{Record as VoteRecord, SignIntent};
 use hufu_crypto::{Digest, Provider, Signer as _, SoftwareSigner, software_provider};
 use hufu_hsm::error::TriesLeft;
-use hufu_hsm::{Error as CardError, Rv};
+use hufu_hsm::{Error, Rv};
 use hufu_runtime::clock::Nanos;
 use hufu_runtime::link::link;
 use hufu_runtime::tile::{Progress, Tile};
@@ -159,7 +159,7 @@ fn what_was_signed_is_told_once_an_interval_and_sealed_within_its_time() {
 #[test]
 fn a_full_link_stops_the_signer_and_loses_nothing() {
     let mut desk = Desk::begin(2);
-    let away = || DeskError::Card(CardError::Deadline { stage: "test" });
+    let away = || DeskError::Card(Error::Deadline { stage: "test" }.into());
     for number in 0..2 {
         desk.sign().away(&away());
         assert!(desk.sign().poll(at(number)).unwrap());
@@ -180,7 +180,7 @@ fn a_full_link_stops_the_signer_and_loses_nothing() {
 fn the_reason_of_an_end_is_on_record_before_it() {
     let refused = || {
         let tries_left = TriesLeft::One;
-        DeskError::Card(CardError::PinRefused { rv: Rv(0xa0), tries_left })
+        DeskError::Card(Error::PinRefused { rv: Rv(0xa0), tries_left }.into())
     };
     let mut desk = Desk::begin(4);
     desk.sign().signed(&proposal(1), at(1));
@@ -203,7 +203,7 @@ fn the_reason_of_an_end_is_on_record_before_it() {
 #[test]
 fn a_log_that_cannot_be_written_ends_the_node() {
     let mut desk = Desk::begin(4);
-    desk.sign().away(&DeskError::Card(CardError::Deadline { stage: "x" }));
+    desk.sign().away(&DeskError::Card(Error::Deadline { stage: "x" }.into()));
     let (outgoing, incoming) = link("more", 4);
     let mut outgoing = outgoing;
     let large = "x".repeat(500);

@@ -187,8 +187,9 @@ fn run_verify(verify: &Verify, output: Output) -> Result<(), CliError> {
 /// What the node with this data folder signed, by its vote log.
 fn votes(folder: &Path, data_key: Option<&Path>) -> Result<Votes, CliError> {
     let provider = kernels::provider();
-    let keys = data_key
-        .map(|path| data_key::load(path, &provider).map_err(|error| CliError::key(&error, path)));
+    let keys = data_key.map(|path| {
+        data_key::load(path, &provider).map_err(|error| CliError::data_key(&error, path))
+    });
     let keys = keys.transpose()?;
     let failed = |error: &dyn std::fmt::Display| {
         let remedy = "give the node's data key with --data-key FILE, or verify the log alone: name \

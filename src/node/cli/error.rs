@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::{EXIT_CONFIG, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE};
 use crate::config::Faults;
+use crate::data_key::DataKeyError;
 use crate::keys_file::KeyFileError;
 
 /// Why a command did not do what it was asked.
@@ -79,10 +80,27 @@ impl CliError {
         Self::Usage { what: what.to_string(), remedy: remedy.to_string() }
     }
 
-    /// A key file that is not used.
+    /// A key file that is not used. A passphrase that is wrong or not there is what somebody set up
+    /// wrongly, as a PIN is.
     #[must_use]
     pub fn key(error: &KeyFileError, path: &Path) -> Self {
-        Self::file(error, path, error.remedy())
+        match error {
+            KeyFileError::Passphrase | KeyFileError::PassphraseUnreadable { .. } => {
+                Self::misconfigured(error, path.display(), error.remedy())
+            }
+            _ => Self::file(error, path, error.remedy()),
+        }
+    }
+
+    /// Data keys that are not used: their file, or what was set up of the card that wraps them.
+    #[must_use]
+    pub fn data_key(error: &DataKeyError, path: &Path) -> Self {
+        match error {
+            DataKeyError::Card { .. } if error.is_permanent() => {
+                Self::misconfigured(error, path.display(), error.remedy())
+            }
+            _ => Self::file(error, path, error.remedy()),
+        }
     }
 
     /// What failed, in one line.

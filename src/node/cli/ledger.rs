@@ -29,7 +29,8 @@ pub(super) struct Verify {
     /// How deep to look; each level includes the ones before it.
     #[arg(long, value_enum, default_value = "replay")]
     level: LevelArgument,
-    /// The node's data key (storage.key_file), unless its data is stored in clear.
+    /// The node's data key (storage.key_file), unless its data is stored in clear. Where a card
+    /// wraps it, that card must be there.
     #[arg(long, value_name = "FILE")]
     data_key: Option<PathBuf>,
     /// The chain's genesis; the folder's own copy if left out.
@@ -90,5 +91,5 @@ pub(super) fn run(verb: &Verb, output: Output) -> Result<(), CliError> {
 }
 
 fn load_keys(path: &Path) -> Result<Keyring, CliError> {
-    data_key::load(path, &kernels::provider()).map_err(|error| CliError::key(&error, path))
+    data_key::load(path, &kernels::provider()).map_err(|error| CliError::data_key(&error, path))
 }

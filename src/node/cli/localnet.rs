@@ -9,7 +9,9 @@ use hufu_load::Pace;
 
 use super::CliError;
 use super::receipt::StrengthArgument;
-use crate::localnet::{NODES_COUNT, NODES_COUNT_MAX, Options, Outage, Restart, run as run_network};
+use crate::localnet::{
+    CardFaults, NODES_COUNT, NODES_COUNT_MAX, Options, Outage, Restart, run as run_network,
+};
 use crate::output::Output;
 
 /// The fewest nodes of which one may be lost.
@@ -75,9 +77,22 @@ pub(super) struct Run {
     #[arg(long)]
     raw_rate: bool,
     /// Keep each validator's vote key in a soft token of its own, each in the manner of another
-    /// vendor, behind an agent: as with real cards. The module is the one built beside this binary.
+    /// vendor, behind an agent, and let it wrap the data key: as with real cards. The module is the
+    /// one built beside this binary.
     #[arg(long)]
     cards: bool,
+    /// Kill the agent of the third node's card so many seconds after the load began, and measure
+    /// how that validator comes back.
+    #[arg(long, value_name = "SECONDS", requires = "cards")]
+    kill_agent_after: Option<u64>,
+    /// Take the device of the second node's card away so many seconds after the load began, and
+    /// measure how that validator comes back.
+    #[arg(long, value_name = "SECONDS", requires = "cards")]
+    remove_card_after: Option<u64>,
+    /// For how long the device is away.
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, requires = "remove_card_after",
+        value_parser = clap::value_parser!(u64).range(1..=3_600))]
+    remove_card_for: u64,
     /// Connections of the load, count; each node has at least one.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64))]
     connections: u16,
@@ -111,6 +126,17 @@ pub(super) fn run(verb: Verb, output: Output) -> Result<(), CliError> {
         let fault = "an outage needs four nodes, of which three go on, and a fixed rate";
         return Err(CliError::usage(fault, "give --nodes 4 and --rate, or leave --kill-after out"));
     }
+    let removed = Duration::from_secs(run.remove_card_for);
+    let card_faults = CardFaults {
+        kill_agent_after: run.kill_agent_after.map(Duration::from_secs),
+        remove_after: run.remove_card_after.map(|after| (Duration::from_secs(after), removed)),
+    };
+    let is_faulty = card_faults != CardFaults::default();
+    if is_faulty && (run.nodes < OUTAGE_NODES_COUNT_MIN || outage.is_some()) {
+        let fault = "a card that fails needs four nodes, and no other outage beside it";
+        let remedy = "give --nodes 4, and leave --kill-after out";
+        return Err(CliError::usage(fault, remedy));
+    }
     let options = Options {
         nodes_count: run.nodes,
         replay: run.replay,
@@ -127,6 +153,7 @@ pub(super) fn run(verb: Verb, output: Output) -> Result<(), CliError> {
         connections_count: run.connections,
         with_raw_rate: run.raw_rate,
         with_cards: run.cards,
+        card_faults,
         outage,
     };
     run_network(&options, output)

@@ -23,6 +23,7 @@ use hufu_types::{ChainId, PublicKey, Transaction, TransactionBuilder};
 use serde_json::json;
 
 use super::CliError;
+use super::passphrase::PassphraseArguments;
 use crate::keys_file;
 use crate::output::Output;
 use operation::OwnedOperation;
@@ -88,6 +89,8 @@ pub(super) struct Signing {
     #[arg(long, value_name = "FILE")]
     pub key: PathBuf,
     #[command(flatten)]
+    pub passphrase: PassphraseArguments,
+    #[command(flatten)]
     pub stamp: Stamp,
 }
 
@@ -127,6 +130,8 @@ pub(super) struct Sign {
     /// Key file of the sender.
     #[arg(long, value_name = "FILE")]
     key: PathBuf,
+    #[command(flatten)]
+    passphrase: PassphraseArguments,
     /// The file to make.
     #[arg(long)]
     out: PathBuf,
@@ -160,7 +165,7 @@ impl<T: Args> Make<T> {
         output: Output,
         build: impl FnOnce(T, hufu_types::Address) -> Result<OwnedOperation, CliError>,
     ) -> Result<(), CliError> {
-        let signer = load_key(&self.signing.key)?;
+        let signer = load_key(&self.signing.key, &self.signing.passphrase)?;
         let operation = build(self.operation, signer.public_key().address())?;
         self.delivery.deliver(&signer, self.signing.stamp, &[operation], output)
     }
@@ -196,7 +201,7 @@ impl Build {
 
 impl Sign {
     fn run(&self, output: Output) -> Result<(), CliError> {
-        let signer = load_key(&self.key)?;
+        let signer = load_key(&self.key, &self.passphrase)?;
         let unsigned = std::fs::read(&self.file)
             .map_err(|cause| CliError::file(cause, &self.file, "name the unsigned bytes"))?;
         let transaction = sign(unsigned, &signer).map_err(|error| {
@@ -261,8 +266,9 @@ enum SignError {
     Crypto(#[from] hufu_crypto::Error),
 }
 
-fn load_key(path: &Path) -> Result<SoftwareSigner, CliError> {
-    keys_file::load(path).map_err(|error| CliError::key(&error, path))
+fn load_key(path: &Path, passphrase: &PassphraseArguments) -> Result<SoftwareSigner, CliError> {
+    let key = keys_file::open(path).and_then(|key| key.unlock(passphrase.source().as_ref()));
+    key.map_err(|error| CliError::key(&error, path))
 }
 
 fn read_text(path: &Path) -> Result<String, CliError> {

@@ -3,24 +3,32 @@
 use std::path::Path;
 
 use hufu_crypto::PublicKey;
+use hufu_hsm::pin::PinSource;
 use hufu_types::Genesis;
 use hufu_types::genesis::Validator;
 
 use super::reader::lookup;
 use super::{Document, Fault, NodeConfig, PeerConfig, nearest};
-use crate::{data_key, genesis_file, keys_file};
+use crate::keys_file::{self, KeyFileError, NodeKey};
+use crate::{data_key, genesis_file};
 
 /// All faults of the files a configuration names, and of what only the genesis can tell. A path
 /// that was itself faulty is empty and skipped. `text` is the configuration's, for lines.
 pub(super) fn check(config: &NodeConfig, text: &str) -> Vec<Fault> {
     let identity = &config.node;
     let mut faults = Vec::new();
-    let key = public_key("node.key", &identity.key, &mut faults);
+    let passphrase = identity.passphrase.as_ref();
+    let key = public_key("node.key", &identity.key, passphrase, &mut faults);
+    if let Ok(NodeKey::Card(in_card)) = keys_file::open(&identity.key)
+        && let Err(fault) = in_card.check_votes()
+    {
+        faults.push(named("node.key", &identity.key, &fault.to_string(), fault.remedy()));
+    }
     let link_key = config
         .peer
         .as_ref()
-        .and_then(|peer| public_key("peer.key_file", &peer.key_file, &mut faults));
-    let audit_key = public_key("audit.key_file", &config.audit.key_file, &mut faults);
+        .and_then(|peer| public_key("peer.key_file", &peer.key_file, passphrase, &mut faults));
+    let audit_key = public_key("audit.key_file", &config.audit.key_file, passphrase, &mut faults);
     if audit_key.is_some() && (audit_key == key || audit_key == link_key) {
         let rule = "is the node's vote key or link key, which sign nothing else";
         let remedy = "make a key of its own for the audit log: `hufu keys new`";
@@ -33,7 +41,7 @@ pub(super) fn check(config: &NodeConfig, text: &str) -> Vec<Fault> {
         faults.push(named("audit.folder", folder, "is not a folder", remedy));
     }
     if let Some(path) = config.storage.key_file().filter(|path| !path.as_os_str().is_empty())
-        && let Err(fault) = data_key::load(path, &crate::kernels::provider())
+        && let Err(fault) = data_key::describe(path)
     {
         faults.push(named("storage.key_file", path, &fault.to_string(), fault.remedy()));
     }
@@ -53,12 +61,22 @@ pub(super) fn check(config: &NodeConfig, text: &str) -> Vec<Fault> {
 }
 
 /// The public key of a key file; without one there is a fault, unless the path is itself at fault.
-fn public_key(key: &str, path: &Path, faults: &mut Vec<Fault>) -> Option<PublicKey> {
+/// A key under a passphrase must have one that is named; it is not read here.
+fn public_key(
+    key: &str,
+    path: &Path,
+    passphrase: Option<&PinSource>,
+    faults: &mut Vec<Fault>,
+) -> Option<PublicKey> {
     if path.as_os_str().is_empty() {
         return None;
     }
-    match keys_file::open(path) {
-        Ok(key) => Some(*key.public_key()),
+    let opened = keys_file::open(path).and_then(|opened| {
+        let is_locked = matches!(opened, NodeKey::Encrypted(_)) && passphrase.is_none();
+        if is_locked { Err(KeyFileError::Encrypted) } else { opened.public_key().copied() }
+    });
+    match opened {
+        Ok(key) => Some(key),
         Err(fault) => {
             faults.push(named(key, path, &fault.to_string(), fault.remedy()));
             None

@@ -106,6 +106,51 @@ impl<'a> Reader<'a> {
         .unwrap_or_default()
     }
 
+    /// The path of a key that may be left out.
+    pub(super) fn optional_path(
+        &mut self,
+        section: &'static str,
+        name: &'static str,
+    ) -> Option<PathBuf> {
+        self.is_stated(section, name).then(|| self.path(section, name))
+    }
+
+    /// The name of a systemd credential, of a key that may be left out.
+    pub(super) fn optional_credential(
+        &mut self,
+        section: &'static str,
+        name: &'static str,
+    ) -> Option<String> {
+        let is_stated = self.is_stated(section, name);
+        let read = |reader: &mut Self| {
+            reader.read(section, name, |_, entry| {
+                let is_plain = |name: &&str| !name.is_empty() && !name.starts_with('.');
+                let name = entry.value.as_str().filter(is_plain)?;
+                (!name.contains(['/', '\0'])).then(|| name.to_owned())
+            })
+        };
+        is_stated.then(|| read(self).unwrap_or_default())
+    }
+
+    /// A descriptor, of a key that may be left out.
+    pub(super) fn optional_descriptor(
+        &mut self,
+        section: &'static str,
+        name: &'static str,
+    ) -> Option<i32> {
+        let is_stated = self.is_stated(section, name);
+        is_stated.then(|| i32::try_from(self.integer(section, name)).unwrap_or_default())
+    }
+
+    /// Whether the file has a key that may be left out.
+    fn is_stated(&mut self, section: &'static str, name: &'static str) -> bool {
+        let is_stated = lookup(&self.file, section, name).is_some();
+        if !is_stated {
+            self.read.extend(find(section, name));
+        }
+        is_stated
+    }
+
     /// A path, or nothing for the word `auto`.
     pub(super) fn path_or_auto(
         &mut self,

@@ -7,7 +7,7 @@ use toml::de::DeValue;
 
 use super::document::{Document, as_unsigned};
 use super::reader::{DEFAULT_TOML, lookup};
-use super::table::{KEYS, KeySpec, Kind, OPTIONAL_SECTIONS, sections};
+use super::table::{KEYS, KeySpec, Kind, OPTIONAL_KEYS, OPTIONAL_SECTIONS, sections};
 use super::{Faults, NodeConfig};
 
 /// The JSON Schema of `hufu.toml`, from the table that drives parsing.
@@ -21,7 +21,7 @@ pub fn schema() -> Value {
         let mut required = Vec::new();
         for spec in KEYS.iter().filter(|spec| spec.section == section) {
             let default = lookup(&defaults, spec.section, spec.name);
-            if default.is_none() {
+            if default.is_none() && !OPTIONAL_KEYS.contains(&(spec.section, spec.name)) {
                 required.push(spec.name);
             }
             keys.insert(spec.name.to_owned(), describe(spec, default.map(|entry| entry.value)));
@@ -83,6 +83,7 @@ fn describe(spec: &KeySpec, default: Option<&DeValue<'_>>) -> Value {
         }
         Kind::Choice(words) => json!({ "type": "string", "enum": words }),
         Kind::Path => json!({ "type": "string", "minLength": 1 }),
+        Kind::Credential => json!({ "type": "string", "pattern": "^[^./][^/]*$" }),
         Kind::Name => json!({ "type": "string", "pattern": "^[a-z0-9-]{1,32}$" }),
         Kind::Loopback | Kind::LoopbackKnown => {
             json!({ "type": "string", "x-rule": spec.kind.rule() })

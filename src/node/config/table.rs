@@ -24,6 +24,8 @@ pub enum Kind {
     Path,
     /// A node's name.
     Name,
+    /// The name of a systemd credential.
+    Credential,
     /// An address and port on loopback; port 0 lets the system pick.
     Loopback,
     /// An address and port on loopback that others must know: not port 0.
@@ -68,6 +70,9 @@ impl Kind {
             }
             Self::Path => "must be a path, not empty".to_owned(),
             Self::Name => format!("must be 1 to {NAME_SIZE_MAX} characters of a-z, 0-9 and \"-\""),
+            Self::Credential => {
+                "must be the name of a file, without a slash and no dot in front".to_owned()
+            }
             Self::Loopback => {
                 "must be a loopback address with a port, because channels are not encrypted yet"
                     .to_owned()
@@ -113,6 +118,9 @@ pub const KEYS: &[KeySpec] = &[
     key("node", "data_dir", Kind::Path),
     key("node", "genesis", Kind::Path),
     key("node", "key", Kind::Path),
+    key("node", "passphrase_file", Kind::Path),
+    key("node", "passphrase_credential", Kind::Credential),
+    integer("node", "passphrase_descriptor", 0, 1_023),
     key("client", "listen", Kind::Loopback),
     integer("client", "connections_max", 1, 65_536),
     integer(
@@ -173,6 +181,13 @@ pub const KEYS: &[KeySpec] = &[
     integer("limits", "memory_bytes", 512 * MIB, 16_384 * GIB),
     key("logging", "level", Kind::Choice(&["error", "warn", "info", "debug"])),
     key("logging", "format", Kind::Choice(&["text", "json"])),
+];
+
+/// Keys that have no default and may be left out.
+pub(super) const OPTIONAL_KEYS: &[(&str, &str)] = &[
+    ("node", "passphrase_file"),
+    ("node", "passphrase_credential"),
+    ("node", "passphrase_descriptor"),
 ];
 
 /// Sections that a file may leave out as a whole, keys without default included.

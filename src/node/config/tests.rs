@@ -145,6 +145,10 @@ fn every_range_is_checked_at_both_ends() {
                 vec!["\"a\"".to_owned(), format!("\"{}\"", "a".repeat(32))],
                 vec!["\"\"".to_owned(), "\"A\"".to_owned(), format!("\"{}\"", "a".repeat(33))],
             ),
+            Kind::Credential => (
+                vec!["\"a.b\"".to_owned()],
+                ["\"\"", "\".\"", "\"a/b\"", "1"].map(str::to_owned).to_vec(),
+            ),
             Kind::Loopback => (
                 vec!["\"127.0.0.1:0\"".to_owned(), "\"[::1]:9\"".to_owned()],
                 ["\"0.0.0.0:1\"", "\"10.0.0.1:1\"", "\"127.0.0.1\"", "\"localhost:1\"", "7001"]
@@ -318,6 +322,38 @@ fn the_address_rule_says_why() {
 }
 
 #[test]
+fn nothing_stands_in_for_a_vote_key() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    std::fs::write(path("hufu.toml"), IDENTITY).unwrap();
+    crate::data_key::create(&path("data.key")).unwrap();
+    std::fs::write(path("genesis.toml"), crate::genesis_file::example()).unwrap();
+    let key = |number: u8| {
+        let signer = hufu_crypto::SoftwareSigner::from_bytes(&[number; 32]).unwrap();
+        *signer.public_key()
+    };
+    let text = crate::card_key::text(Path::new("card.toml"), "pkcs11:object=vote", &key(7));
+    let preferred = format!(
+        "{text}custody = \"hsm-preferred\"\nstand_in = \"standby.key\"\n\
+         stand_in_public_key = \"{}\"\n",
+        key(8)
+    );
+    for (text, is_refused) in [(text, false), (preferred, true)] {
+        std::fs::write(path("vote.pem"), text).unwrap();
+        let private = std::fs::Permissions::from_mode(0o600);
+        std::fs::set_permissions(path("vote.pem"), private).unwrap();
+        let found = match NodeConfig::load(&path("hufu.toml")) {
+            Ok(_) => Vec::new(),
+            Err(refused) => refused.faults,
+        };
+        let told: Vec<&str> = found.iter().map(|fault| fault.key.as_str()).collect();
+        assert_eq!(told, if is_refused { vec!["node.key"] } else { vec![] });
+        assert!(found.iter().all(|fault| fault.rule.contains("vote key")), "{found:?}");
+    }
+}
+
+#[test]
 fn files_are_checked_together_with_values() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("hufu.toml");
@@ -355,6 +391,39 @@ fn files_are_checked_together_with_values() {
 }
 
 #[test]
+fn the_passphrase_is_named_once_and_only_where_a_key_wants_it() {
+    let with = |more: &str| format!("{IDENTITY}{more}\n");
+    assert_eq!(parse(IDENTITY).unwrap().node.passphrase, None);
+    let cases = [
+        ("passphrase_file = \"p\"", PinSource::File("/etc/hufu/p".into())),
+        ("passphrase_credential = \"p\"", PinSource::Credential("p".to_owned())),
+        ("passphrase_descriptor = 3", PinSource::Descriptor(3)),
+    ];
+    for (line, source) in &cases {
+        assert_eq!(parse(&with(line)).unwrap().node.passphrase.as_ref(), Some(source));
+    }
+    for (first, second) in [(0, 1), (0, 2), (1, 2)] {
+        let found = faults(&with(&[cases[first].0, cases[second].0].join("\n")));
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].rule.contains("names the passphrase too"), "{found:?}");
+        assert_eq!(found[0].line, Some(7));
+    }
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    std::fs::write(path("hufu.toml"), IDENTITY).unwrap();
+    let pin = hufu_hsm::pin::Pin::from_reader(&b"word"[..], "test").unwrap();
+    crate::keys_file::create_encrypted(&path("vote.pem"), &pin).unwrap();
+    crate::data_key::create(&path("data.key")).unwrap();
+    std::fs::write(path("genesis.toml"), crate::genesis_file::example()).unwrap();
+    let found = NodeConfig::load(&path("hufu.toml")).unwrap_err().faults;
+    assert_eq!((found.len(), found[0].key.as_str()), (1, "node.key"), "{found:?}");
+    assert!(found[0].remedy.contains("node.passphrase_file"), "{found:?}");
+    std::fs::write(path("hufu.toml"), with(cases[0].0)).unwrap();
+    assert!(NodeConfig::load(&path("hufu.toml")).is_ok(), "it is read at the start, not here");
+}
+
+#[test]
 fn the_schema_describes_every_key() {
     let schema = schema();
     for spec in KEYS {
@@ -376,10 +445,11 @@ fn the_schema_describes_every_key() {
 fn effective_values_say_where_they_come_from() {
     let text = format!("{IDENTITY}[log]\ndepth = 2\n");
     let values = effective(&text, Path::new("hufu.toml")).unwrap();
+    let optional_count = table::OPTIONAL_KEYS.len();
     let without_peer = KEYS.iter().filter(|spec| spec.section != "peer").count();
-    assert_eq!(values.len(), without_peer);
+    assert_eq!(values.len(), without_peer - optional_count);
     let with_peer = effective(&format!("{text}{PEER}"), Path::new("hufu.toml")).unwrap();
-    assert_eq!(with_peer.len(), KEYS.len());
+    assert_eq!(with_peer.len(), KEYS.len() - optional_count);
     let found = with_peer.iter().find(|(spec, ..)| spec.path() == "peer.addresses").unwrap();
     assert_eq!(found.1, serde_json::json!({ "node-1": "127.0.0.1:7013" }));
     let depth = values.iter().find(|(spec, ..)| spec.path() == "log.depth").unwrap();

@@ -1,11 +1,13 @@
 //! Vote keys of a local network in soft tokens, one for each validator, each in the manner of
-//! another vendor: what an exchange does with real cards, in small.
+//! another vendor, and its data key wrapped by the same token: what an exchange does with real
+//! cards, in small.
 //!
 //! ```text
 //! node-I/softtoken.toml, token/   the token, and where it keeps its keys
 //! node-I/so.pin, card.pin         its PINs, of mode 0600
 //! node-I/card.toml                the card, for the node's agent
 //! node-I/vote.key                 which key of which card is the vote key
+//! node-I/data.key                 the data key, wrapped, and by which key of which card
 //! ```
 //!
 //! The module and its tool are those that were built beside this binary.
@@ -13,40 +15,54 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use hufu_crypto::{PublicKey, entropy};
 use zeroize::Zeroizing;
 
 use super::folder::failed;
-use crate::card_key;
+use crate::card_key::{self, CardPlace};
 use crate::cli::CliError;
+use crate::data_key::{self, DATA_KEY_FILE};
 use crate::keys_file;
+use crate::opened_key::OpenedKey;
 
 /// Key file of a vote key in a card.
-pub(super) const KEY_FILE: &str = "vote.key";
+pub const KEY_FILE: &str = "vote.key";
 
-/// Whom the tokens imitate, one after the other, and how each names its keys.
-const VENDORS: [(&str, &str); 8] = [
-    ("sansec", "pkcs11:object=vote"),
-    ("tass", "pkcs11:object=vote"),
-    ("westone", "pkcs11:x-index=1"),
-    ("luna", "pkcs11:object=vote"),
-    ("native", "pkcs11:object=vote"),
-    ("koal", "pkcs11:object=vote"),
-    ("ep11", "pkcs11:object=vote"),
-    ("wosign", "pkcs11:object=vote"),
-];
+/// Whom the tokens imitate, one after the other.
+const VENDORS: [&str; 8] =
+    ["sansec", "tass", "westone", "luna", "native", "koal", "ep11", "wosign"];
 
-/// `CKA_ID` of the vote key, which is also its number where keys are counted.
-const KEY_ID: &str = "01000000";
+/// The vendor whose keys have numbers and no names.
+const COUNTING_VENDOR: &str = "westone";
+
+/// The keys of a token: name, and the number in `CKA_ID` where keys are counted.
+const VOTE_KEY: (&str, u8) = ("vote", 1);
+const DATA_KEY: (&str, u8) = ("data", 2);
+
+/// The file of a card.
+const CARD_FILE: &str = "card.toml";
 
 /// Digits of a PIN.
 const PIN_DIGITS: usize = 16;
 
-/// Makes a token with a vote key for the node of this number in its folder; the public key.
+/// Makes a token for the node of this number in its folder, with a vote key and a key that wraps
+/// data keys; the vote key's public key.
 pub(super) fn make(node: &Path, index: u16) -> Result<PublicKey, CliError> {
-    let (vendor, uri) = VENDORS[usize::from(index) % VENDORS.len()];
-    let (module, tool) = (beside("libhufu_softtoken.so")?, beside("hufu-softtoken")?);
+    let own = std::env::current_exe();
+    let own = own.map_err(|cause| CliError::failed(cause, "this binary", "check /proc"))?;
+    make_with(&own, node, index)
+}
+
+/// As [`make`], with the module and the tool that lie beside `binary`.
+///
+/// # Errors
+/// What is not there, or what the tool refuses.
+pub fn make_with(binary: &Path, node: &Path, index: u16) -> Result<PublicKey, CliError> {
+    let vendor = vendor_of(index);
+    let module = beside(binary, "libhufu_softtoken.so")?;
+    let tool = beside(binary, "hufu-softtoken")?;
     let config = node.join("softtoken.toml");
     let store = node.join("token");
     let text = format!("store = {store:?}\nimitation = \"{vendor}\"\nmessages = true\n");
@@ -56,11 +72,15 @@ pub(super) fn make(node: &Path, index: u16) -> Result<PublicKey, CliError> {
     let (so_pin, pin, configured) = (path(&so_pin), path(&pin), path(&config));
     let init = ["init", "--label", "hufu", "--so-pin-file", &so_pin, "--pin-file", &pin];
     run(&tool, &configured, &init)?;
-    let generate = ["generate", "--label", "vote", "--id", KEY_ID, "--pin-file", &pin];
-    let point = run(&tool, &configured, &generate)?;
-    let public = public_key(&point)
+    let generate = |kind: &str, (label, number): (&str, u8)| {
+        let id = format!("{number:02x}000000");
+        let fixed = ["generate", "--kind", kind, "--pin-file", &pin];
+        run(&tool, &configured, &[&fixed[..], &["--label", label, "--id", &id]].concat())
+    };
+    generate("sm4-encrypt", DATA_KEY)?;
+    let public = public_key(&generate("sm2-sign", VOTE_KEY)?)
         .ok_or_else(|| CliError::failed("no public key", tool.display(), "report this"))?;
-    let card = node.join("card.toml");
+    let card = node.join(CARD_FILE);
     let text = format!(
         "# Written by `hufu localnet run`.\nname = \"card-{index}\"\nmodule = {module:?}\n\
          token_label = \"hufu\"\npin_file = \"card.pin\"\n[sandbox]\n\
@@ -69,16 +89,47 @@ pub(super) fn make(node: &Path, index: u16) -> Result<PublicKey, CliError> {
     );
     fs::write(&card, text).map_err(|cause| failed(cause, &card))?;
     let key = node.join(KEY_FILE);
-    let text = card_key::text(Path::new("card.toml"), uri, &public);
+    let text = card_key::text(Path::new(CARD_FILE), &uri(vendor, VOTE_KEY), &public);
     keys_file::write_new(&key, text.as_bytes()).map_err(|error| CliError::key(&error, &key))?;
     Ok(public)
 }
 
-/// A file that was built with this binary.
-fn beside(name: &str) -> Result<PathBuf, CliError> {
+/// Whom the token of the node of this number imitates.
+fn vendor_of(index: u16) -> &'static str {
+    VENDORS[usize::from(index) % VENDORS.len()]
+}
+
+/// How a card in the manner of this vendor finds a key.
+fn uri(vendor: &str, (label, number): (&str, u8)) -> String {
+    if vendor == COUNTING_VENDOR {
+        format!("pkcs11:x-index={number}")
+    } else {
+        format!("pkcs11:object={label}")
+    }
+}
+
+/// Makes the data key of the node of this number, wrapped by the card in its folder.
+pub(super) fn wrap_data_key(node: &Path, index: u16) -> Result<(), CliError> {
+    let (path, uri) = (node.join(DATA_KEY_FILE), uri(vendor_of(index), DATA_KEY));
+    let key = uri.parse().map_err(|cause| CliError::failed(cause, &uri, "report this"))?;
+    let by = CardPlace { card: PathBuf::from(CARD_FILE), key };
+    let made = data_key::create_wrapped(&path, &by, &OpenedKey::alone);
+    made.map(drop).map_err(|error| CliError::data_key(&error, &path))
+}
+
+/// Takes the device of a node's soft token away for so long.
+pub(super) fn remove(node: &Path, span: Duration) -> Result<(), CliError> {
     let own = std::env::current_exe();
     let own = own.map_err(|cause| CliError::failed(cause, "this binary", "check /proc"))?;
-    let path = own.with_file_name(name);
+    let tool = beside(&own, "hufu-softtoken")?;
+    let (config, millis) = (node.join("softtoken.toml"), span.as_millis().to_string());
+    let arguments = ["fault", "removed", "--millis", &millis];
+    run(&tool, &config.display().to_string(), &arguments).map(drop)
+}
+
+/// A file that was built with the binary.
+fn beside(binary: &Path, name: &str) -> Result<PathBuf, CliError> {
+    let path = binary.with_file_name(name);
     if !path.exists() {
         let remedy = "build the whole workspace (`make build`), or leave --cards out";
         return Err(CliError::file("it is not there", &path, remedy));

@@ -10,6 +10,7 @@ use hufu_load::{Discrepancy, RunResult, Sample, Tip};
 use hufu_runtime::process::Signals;
 use serde_json::{Value, json};
 
+use super::card_faults;
 use super::child::{Stopped, run_own};
 use super::compare::{self, Held};
 use super::folder::{Folder, name};
@@ -141,6 +142,15 @@ impl Checks {
         let failed = (0..).zip(ends).filter(|(_, status)| !status.success());
         let faults = failed.map(|(index, status)| format!("{}: {status}", name(index))).collect();
         self.add("graceful stop with exit code 0".to_owned(), faults);
+    }
+
+    /// While a card was away the chain went on, and nothing was signed in its place.
+    pub(super) fn cards(&mut self, report: Option<&card_faults::Report>) {
+        if let Some(report) = report {
+            let faults = if report.is_good() { Vec::new() } else { vec![report.to_string()] };
+            let what = "the chain went on without the cards, and nothing signed for them";
+            self.add(what.to_owned(), faults);
+        }
     }
 
     /// Another process of this binary finds nothing wrong.

@@ -179,6 +179,20 @@ impl Nodes {
         }
     }
 
+    /// Kills the agent of a node's card as `kill -9` does.
+    pub(super) fn kill_agent(&self, index: u16) -> Result<(), CliError> {
+        let Some(node) = self.0.get(usize::from(index)) else { return Ok(()) };
+        let killed = process::kill_children_of(node.child.id());
+        match killed {
+            Ok(0) => {
+                let what = "it has no agent";
+                Err(CliError::failed(what, &node.name, "give --cards"))
+            }
+            Ok(_) => Ok(()),
+            Err(cause) => Err(node.explain(Stopped::Host(cause))),
+        }
+    }
+
     /// Starts a killed node again. Call it from the main thread, as [`NodeProcess::start`].
     pub(super) fn restart(&mut self, folder: &Folder, index: u16) -> Result<(), CliError> {
         if let Some(node) = self.0.get_mut(usize::from(index)) {

@@ -101,9 +101,15 @@ impl Folder {
         };
         let link_key = key("link.pem")?;
         key(AUDIT_KEY_FILE)?;
-        let key = if key_file == KEY_FILE { key(KEY_FILE)? } else { cards::make(&node, index)? };
-        let path = self.data_key(index);
-        data_key::create(&path).map_err(|error| CliError::key(&error, &path))?;
+        let key = if key_file == KEY_FILE {
+            let path = self.data_key(index);
+            data_key::create(&path).map_err(|error| CliError::key(&error, &path))?;
+            key(KEY_FILE)?
+        } else {
+            let key = cards::make(&node, index)?;
+            cards::wrap_data_key(&node, index)?;
+            key
+        };
         let path = node.join("hufu.toml");
         fs::write(&path, configuration).map_err(|cause| failed(cause, &path))?;
         Ok(Validator { name: name(index), key, link_key, power: 1 })
@@ -167,8 +173,8 @@ impl Folder {
     /// Arguments of the process that holds a node's audit log against its vote log.
     pub(super) fn audit_verify_arguments(&self, index: u16) -> Result<Vec<String>, CliError> {
         let path = self.node(index).join(AUDIT_KEY_FILE);
-        let sealed_by = keys_file::open(&path).map_err(|error| CliError::key(&error, &path))?;
-        let sealed_by = sealed_by.public_key().to_string();
+        let sealed_by = keys_file::open(&path).and_then(|key| key.public_key().copied());
+        let sealed_by = sealed_by.map_err(|error| CliError::key(&error, &path))?.to_string();
         let data = self.data_dir(index).display().to_string();
         let key = self.data_key(index).display().to_string();
         let words = ["audit", "verify", &data, "--data-key", &key, "--key", &sealed_by, "--json"];

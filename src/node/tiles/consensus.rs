@@ -319,6 +319,7 @@ impl Tile for ConsensusTile {
 
     fn housekeeping(&mut self, now: Nanos) {
         self.explanation.publish(self.replica.status(now.as_nanos()));
+        self.metrics.consensus_is_without_signer.set(self.replica.is_without_signer().into());
     }
 
     fn stop(&mut self) {

@@ -83,7 +83,7 @@ pub(super) fn verify(check: &mut Check<'_>, state: Option<&State>) -> Result<Cha
         index: Index::new(genesis_roots(check)),
         signatures: (level >= Level::Signatures).then(|| Signatures::new(check)),
         replay: match level {
-            Level::Replay => Some(Replay::new(check)?),
+            Level::Replay => Some(Replay::new(check, state)?),
             Level::Hashes | Level::Signatures => None,
         },
         is_unbroken: true,

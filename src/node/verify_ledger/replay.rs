@@ -39,14 +39,15 @@ pub(super) struct Replay {
 }
 
 impl Replay {
-    pub(super) fn new(check: &Check<'_>) -> Result<Self, VerifyError> {
+    pub(super) fn new(check: &Check<'_>, state: Option<&State>) -> Result<Self, VerifyError> {
         let host =
             |cause| VerifyError::Host { what: "temporary folder (TMPDIR)".to_owned(), cause };
         let scratch = tempfile::Builder::new().prefix("hufu-replay-").tempdir().map_err(host)?;
         let mut options = StateStoreOptions::new(scratch.path().join("state"));
-        // What is encrypted on one disk must not be in clear on another; and then both stores have
-        // their entries in the same order.
+        // What is encrypted on one disk must not be in clear on another; and both stores have their
+        // entries in the same order, though the node may have got a younger data key since.
         options.keys = check.options.store.keys.clone();
+        options.names_key = state.and_then(|state| state.store.names_key());
         let store = Arc::new(StateStore::open(&options)?);
         let executor = Executor::open(
             check.genesis,

@@ -126,3 +126,19 @@ fn a_reader_that_goes_away_is_noticed_without_writing() {
     assert!(!has_reader(&writer).unwrap());
     assert!(has_reader(&File::open("/dev/null").unwrap()).unwrap());
 }
+
+#[test]
+fn the_children_of_another_process_are_killed_and_no_others() {
+    let mut parent = Command::new("sh")
+        .args(["-c", "sleep 600 & echo ready; wait $!; echo $?"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = std::io::BufReader::new(parent.stdout.take().unwrap()).lines();
+    assert_eq!(lines.next().unwrap().unwrap(), "ready");
+    assert_eq!(kill_children_of(parent.id()).unwrap(), 1);
+    // 128 and the number of SIGKILL: the shell was left alone and saw its child end.
+    assert_eq!(lines.next().unwrap().unwrap(), "137");
+    assert!(parent.wait().unwrap().success());
+    assert_eq!(kill_children_of(u32::MAX).unwrap(), 0, "nobody's parent");
+}

@@ -29,7 +29,7 @@ use rocksdb::{ColumnFamily, DB, Direction, FlushOptions, IteratorMode, WriteOpti
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use super::{CHECKSUM_BYTES, Entry, Family, database};
+use super::{CHECKSUM_BYTES, Entry, Family, StateStoreOptions, database};
 use crate::error::Error;
 use crate::keyring::Keyring;
 
@@ -117,10 +117,10 @@ impl Codec {
     /// a new epoch, durable when this returns.
     pub(super) fn open(
         db: &DB,
-        folder: &Path,
-        keys: Option<&Keyring>,
+        options: &StateStoreOptions,
         is_writable: bool,
     ) -> Result<Self, Error> {
+        let (folder, keys) = (options.folder.as_path(), options.keys.as_ref());
         let own = own_family(db)?;
         let stored = db.get_cf(own, ENCRYPTION_KEY).map_err(|error| database("open", &error))?;
         let is_new = stored.is_none();
@@ -132,7 +132,9 @@ impl Codec {
                 }
                 stored.names_key.get()
             }
-            None if is_empty(db)? => keys.map_or(0, Keyring::current),
+            None if is_empty(db)? => {
+                keys.map_or(0, |keys| options.names_key.unwrap_or_else(|| keys.current()))
+            }
             None => return Err(damaged("it has no record of its encryption")),
         };
         let keys = check_key(folder.to_path_buf(), found, keys)?;
@@ -153,6 +155,14 @@ impl Codec {
             encryption.begin_epoch(db)?;
         }
         Ok(Self::Encrypted(Box::new(encryption)))
+    }
+
+    /// Which data key keys are named with.
+    pub(super) fn names_key(&self) -> Option<u64> {
+        match self {
+            Self::Plain => None,
+            Self::Encrypted(encryption) => Some(encryption.names_key),
+        }
     }
 
     /// What keys are stored as.

@@ -25,6 +25,9 @@ pub struct StateStoreOptions {
     /// Encrypts and decrypts; without it the store is in clear. A store keeps to what it began
     /// with.
     pub keys: Option<Keyring>,
+    /// Which of the keys a new store names its keys with, if not the current one: stores have the
+    /// same order where these are the same ([`super::StateStore::names_key`]).
+    pub names_key: Option<u64>,
     /// Bytes of blocks, indexes and filters kept in memory.
     pub cache_bytes: usize,
     /// Bytes of changes of all families kept in memory before they are flushed.
@@ -44,6 +47,7 @@ impl StateStoreOptions {
         Self {
             folder: folder.into(),
             keys: None,
+            names_key: None,
             cache_bytes: 64 << 20,
             write_buffer_bytes: 48 << 20,
             background_jobs: 2,

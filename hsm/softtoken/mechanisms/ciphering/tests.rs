@@ -22,28 +22,36 @@ fn start(block: Block, mode: Mode, direction: Direction) -> Ciphering {
 /// Every mode gives the same in one part and in parts of any size, and tells its sizes truly.
 #[test]
 fn parts_and_whole_are_equal() {
-    let text: Vec<u8> = (0..=95).collect();
-    for (block, mode) in [Block::Aes, Block::Sm4].iter().flat_map(|b| MODES.map(|m| (*b, m))) {
-        let whole = start(block, mode, Direction::Encrypt).whole(&text).unwrap();
-        for (direction, input, output) in
-            [(Direction::Encrypt, &text, &whole), (Direction::Decrypt, &whole, &text)]
-        {
-            for part_size in [1, 7, 16, 17, 48, 200] {
-                let mut ciphering = start(block, mode, direction);
-                let mut given = Vec::new();
-                for part in input.chunks(part_size) {
-                    let told = ciphering.update_size(part.len());
-                    let got = ciphering.update(part).unwrap();
-                    assert_eq!(got.len(), told, "{block:?} {mode:?} {direction:?} {part_size}");
-                    given.extend(got);
-                }
-                let told = ciphering.finish_size_max(0);
-                let rest = ciphering.finish().unwrap();
-                assert!(rest.len() <= told);
-                assert_eq!(rest, ciphering.finish().unwrap(), "finishing changes nothing");
-                given.extend(rest);
-                assert_eq!(&given, output, "{block:?} {mode:?} {direction:?} {part_size}");
+    for size in [0, 16, 32, 96, 1, 15, 17, 95] {
+        let text: Vec<u8> = (0..size).collect();
+        for (block, mode) in [Block::Aes, Block::Sm4].iter().flat_map(|b| MODES.map(|m| (*b, m))) {
+            if size % 16 == 0 || !matches!(mode, Mode::Ecb | Mode::Cbc) {
+                compare_parts_and_whole(block, mode, &text);
             }
+        }
+    }
+}
+
+fn compare_parts_and_whole(block: Block, mode: Mode, text: &Vec<u8>) {
+    let whole = start(block, mode, Direction::Encrypt).whole(text).unwrap();
+    for (direction, input, output) in
+        [(Direction::Encrypt, text, &whole), (Direction::Decrypt, &whole, text)]
+    {
+        for part_size in [1, 7, 16, 17, 48, 200] {
+            let mut ciphering = start(block, mode, direction);
+            let mut given = Vec::new();
+            for part in input.chunks(part_size) {
+                let told = ciphering.update_size(part.len());
+                let got = ciphering.update(part).unwrap();
+                assert_eq!(got.len(), told, "{block:?} {mode:?} {direction:?} {part_size}");
+                given.extend(got);
+            }
+            let told = ciphering.finish_size_max(0);
+            let rest = ciphering.finish().unwrap();
+            assert!(rest.len() <= told);
+            assert_eq!(rest, ciphering.finish().unwrap(), "finishing changes nothing");
+            given.extend(rest);
+            assert_eq!(&given, output, "{block:?} {mode:?} {direction:?} {part_size}");
         }
     }
 }

@@ -62,7 +62,7 @@ fn questions_and_small_buffers_leave_the_operation() {
     let parameter = Parameter::Bytes(vec![0; 16]);
     let pad = card.module.call(native::SM4_CBC_PAD, parameter).unwrap();
     card.module.begin_ciphering(session, &pad, secret, Kind::Encrypt).unwrap();
-    let encrypt = |room| card.module.cipher(session, &[1; 20], room, Kind::Encrypt);
+    let encrypt = |room| card.module.cipher(session, Some(&[1; 20]), room, Kind::Encrypt);
     assert_eq!(encrypt(None), Ok(Given::Size(32)));
     assert_eq!(encrypt(Some(31)), Ok(Given::TooSmall(32)));
     assert!(matches!(encrypt(Some(32)), Ok(Given::Bytes(_))));
@@ -90,6 +90,59 @@ fn parts_and_whole_do_not_mix() {
     card.module.begin_signing(session, &card.call(native::SM2), private, Kind::Sign).unwrap();
     let refused = card.module.update_signing(session, &[1; 32], Kind::Sign);
     assert_eq!(refused, Err(CKR_FUNCTION_NOT_SUPPORTED));
+}
+
+/// Whatever is signed byte by byte verifies as a whole, and the other way round, for no byte, the
+/// sizes around a block of every digest, and more.
+#[test]
+fn signatures_are_the_same_in_parts() {
+    let card = Card::new("native");
+    let session = card.user();
+    let uses = new().flag(CKA_SIGN, true).flag(CKA_VERIFY, true);
+    let sm4 = secret_key(&card, session, &uses);
+    let generic = uses.number(CKA_VALUE_LEN, 33);
+    let code = card.call(CKM_GENERIC_SECRET_KEY_GEN);
+    let generic = card.module.generate_key(session, &code, &generic).unwrap();
+    let curve = new().bytes(CKA_EC_PARAMS, crate::keys::P256_CURVE).flag(CKA_VERIFY, true);
+    let (call, private) = (card.call(CKM_EC_KEY_PAIR_GEN), new().flag(CKA_SIGN, true));
+    let ec = card.module.generate_pair(session, &call, &curve, &private).unwrap();
+    let sm2 = card.pair(session);
+    for (code, [public, private]) in [
+        (native::SM2_SM3, sm2),
+        (native::SM2_SM3_DER, sm2),
+        (CKM_ECDSA_SHA1, ec),
+        (CKM_ECDSA_SHA256, ec),
+        (CKM_ECDSA_SHA384, ec),
+        (CKM_ECDSA_SHA512, ec),
+        (native::SM3_HMAC, [generic; 2]),
+        (native::SM4_MAC, [sm4; 2]),
+    ] {
+        let sizes = [0, 1, 55, 56, 63, 64, 65, 112, 127, 128, 129, 1_000];
+        let fits = |size: &usize| code != native::SM4_MAC || size.is_multiple_of(16) && *size > 0;
+        for size in sizes.into_iter().filter(fits) {
+            let text = vec![9; size];
+            let begin = |key, kind| {
+                card.module.begin_signing(session, &card.call(code), key, kind).unwrap();
+            };
+            let feed = |kind| {
+                for byte in &text {
+                    card.module.update_signing(session, &[*byte], kind).unwrap();
+                }
+            };
+            let whole = card.sign(session, code, private, &text).unwrap();
+            begin(public, Kind::Verify);
+            feed(Kind::Verify);
+            assert_eq!(card.module.verify(session, None, &whole), Ok(()), "{code:#x} {size}");
+            begin(private, Kind::Sign);
+            feed(Kind::Sign);
+            let Ok(Given::Bytes(parts)) = card.module.sign(session, None, Some(128)) else {
+                panic!("{code:#x} signs {size} bytes")
+            };
+            begin(public, Kind::Verify);
+            let answer = card.module.verify(session, Some(&text), &parts);
+            assert_eq!(answer, Ok(()), "{code:#x} {size}");
+        }
+    }
 }
 
 #[test]
@@ -147,7 +200,7 @@ fn wrapped_keys_come_back_sensitive() {
     let again = unwrap(&template, &wrapped).unwrap();
     let ecb = |key| {
         card.module.begin_ciphering(session, &card.call(native::SM4_ECB), key, Kind::Encrypt)?;
-        card.module.cipher(session, &[3; 16], Some(16), Kind::Encrypt)
+        card.module.cipher(session, Some(&[3; 16]), Some(16), Kind::Encrypt)
     };
     assert_eq!(ecb(again), ecb(key));
     let object = card.module.object(session, again).unwrap();
@@ -188,12 +241,13 @@ fn sm2_and_gcm_decrypt_what_they_encrypt() {
     let [public, private] = card.pair(session);
     let through = |call: &Call, from, to, data: &[u8]| {
         card.module.begin_ciphering(session, call, from, Kind::Encrypt)?;
-        let Given::Bytes(sealed) = card.module.cipher(session, data, Some(1024), Kind::Encrypt)?
+        let Given::Bytes(sealed) =
+            card.module.cipher(session, Some(data), Some(1024), Kind::Encrypt)?
         else {
             panic!("room")
         };
         card.module.begin_ciphering(session, call, to, Kind::Decrypt)?;
-        card.module.cipher(session, &sealed, Some(1024), Kind::Decrypt)
+        card.module.cipher(session, Some(&sealed), Some(1024), Kind::Decrypt)
     };
     for form in [CipherForm::Raw, CipherForm::Der] {
         let call = card.call(card.code(Algorithm::Sm2Encrypt(form)).unwrap());

@@ -105,9 +105,13 @@ fn keys_of_numbered_containers_have_numbers_and_no_labels() {
         assert_eq!(card.find(session, &by_number), pair);
     }
     assert_eq!(card.find(session, &label), []);
-    let chosen = new().bytes(CKA_ID, &9_u32.to_le_bytes());
-    let pair = card.module.generate_pair(session, &call, &chosen, &chosen).unwrap();
-    assert_eq!(card.find(session, &chosen), pair);
+    for number in [9, u32::MAX] {
+        let chosen = new().bytes(CKA_ID, &number.to_le_bytes());
+        let pair = card.module.generate_pair(session, &call, &chosen, &chosen).unwrap();
+        assert_eq!(card.find(session, &chosen), pair);
+    }
+    let pair = card.module.generate_pair(session, &call, &label, &label).unwrap();
+    assert_eq!(card.find(session, &new().bytes(CKA_ID, &3_u32.to_le_bytes())), pair);
 }
 
 #[test]

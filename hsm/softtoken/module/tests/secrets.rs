@@ -86,7 +86,7 @@ fn no_pin_and_no_key_stays_in_memory() {
             let symmetric = card.module.create_object(session, &symmetric).unwrap();
             let call = card.call(CKM_AES_ECB);
             card.module.begin_ciphering(session, &call, symmetric, Kind::Encrypt).unwrap();
-            card.module.cipher(session, &[1; 16], Some(16), Kind::Encrypt).unwrap();
+            card.module.cipher(session, Some(&[1; 16]), Some(16), Kind::Encrypt).unwrap();
             let label = new().bytes(CKA_LABEL, b"changed");
             card.module.change_object(session, symmetric, &label).unwrap();
             assert!(count_in_memory(&secret) > 0, "it is in use");

@@ -11,8 +11,9 @@ use hufu_types::{
 };
 
 use super::super::*;
+use crate::durable::SignTicket;
 use crate::engine::Timeouts;
-use crate::guard::Position;
+use crate::guard::{Position, SignIntent};
 
 pub(super) const CHAIN: ChainId = ChainId(Digest([42; 32]));
 pub(super) const MILLISECOND: u64 = 1_000_000;
@@ -25,6 +26,10 @@ pub(super) struct Node {
     pub(super) replica: Replica,
     signer: SoftwareSigner,
     pub(super) is_up: bool,
+    /// Its card is away: it signs nothing.
+    is_card_away: bool,
+    /// What it was asked to sign meanwhile.
+    unsigned: Option<(SignTicket, SignIntent)>,
     /// Bodies that are here.
     pub(super) held: BTreeMap<hufu_types::BatchDigest, Batch>,
     waiting: VecDeque<Batch>,
@@ -84,6 +89,8 @@ impl Cluster {
             replica: replica(&set, &signer, &[], &[], Some(EPOCH_MILLIS)),
             signer,
             is_up: true,
+            is_card_away: false,
+            unsigned: None,
             held: BTreeMap::new(),
             waiting: VecDeque::new(),
             question: None,
@@ -183,6 +190,7 @@ impl Cluster {
         node.is_up = false;
         node.announced = None;
         node.unsynced.clear();
+        node.unsigned = None;
         node.question = None;
         self.mail.retain(|_, (to, _)| *to != place);
         let address = self.address(place);
@@ -200,6 +208,39 @@ impl Cluster {
         node.is_up = true;
         node.due = Some(0);
         self.greet(place);
+    }
+
+    /// Takes a node's card away.
+    pub(super) fn take_card(&mut self, place: usize) {
+        self.nodes[place].is_card_away = true;
+    }
+
+    /// Gives a node its card back, which signs what it was asked for meanwhile.
+    pub(super) fn return_card(&mut self, place: usize) {
+        self.nodes[place].is_card_away = false;
+        if let Some((ticket, intent)) = self.nodes[place].unsigned.take() {
+            self.sign(place, ticket, &intent);
+        }
+    }
+
+    /// How often this node's key has signed at heights above `height`.
+    pub(super) fn signed_above(&self, place: usize, height: u64) -> usize {
+        let signed = self.signed.keys();
+        signed.filter(|(of, position)| *of == place && position.height > height).count()
+    }
+
+    fn sign(&mut self, place: usize, ticket: SignTicket, intent: &SignIntent) {
+        let node = &mut self.nodes[place];
+        if node.is_card_away {
+            assert!(node.unsigned.is_none(), "one signature at a time");
+            node.unsigned = Some((ticket, *intent));
+            return;
+        }
+        let digest = signing_digest(intent.bytes(), node.signer.public_key());
+        let signature = node.signer.sign(&digest).unwrap();
+        let before = self.signed.insert((place, intent.position()), intent.bytes().to_vec());
+        assert!(before.is_none_or(|bytes| bytes == intent.bytes()), "double sign");
+        self.post(MILLISECOND / 4, place, Input::Signed { ticket, signature });
     }
 
     /// Takes a node's disk away; what its signer signed stays signed.
@@ -296,16 +337,7 @@ impl Cluster {
             }
             Effect::SealVoteLog(_) => {}
             Effect::EndProbation => self.nodes[place].probation = None,
-            Effect::Sign { ticket, intent } => {
-                let intent = *intent.get();
-                let node = &self.nodes[place];
-                let digest = signing_digest(intent.bytes(), node.signer.public_key());
-                let signature = node.signer.sign(&digest).unwrap();
-                let before =
-                    self.signed.insert((place, intent.position()), intent.bytes().to_vec());
-                assert!(before.is_none_or(|bytes| bytes == intent.bytes()), "double sign");
-                self.post(MILLISECOND / 4, place, Input::Signed { ticket, signature });
-            }
+            Effect::Sign { ticket, intent } => self.sign(place, ticket, intent.get()),
             Effect::Publish(message) => {
                 for to in 0..self.nodes.len() {
                     self.send(place, to, Input::Message { from: own, message: message.clone() });

@@ -13,6 +13,8 @@ use serde_json::json;
 use zeroize::Zeroizing;
 
 use super::super::CliError;
+use super::super::custodian::Key;
+use super::super::passphrase::PassphraseArguments;
 use super::files;
 use crate::output::Output;
 use crate::{kernels, keys_file};
@@ -103,9 +105,11 @@ pub(super) fn keygen(keygen: &Keygen, output: Output) -> Result<(), CliError> {
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Sign {
-    /// The private key's file.
-    #[arg(long, value_name = "PEM")]
+    /// The private key's file, or one of `hufu hsm keygen` that says which key of a card it is.
+    #[arg(long, value_name = "FILE")]
     key: PathBuf,
+    #[command(flatten)]
+    passphrase: PassphraseArguments,
     #[command(flatten)]
     identity: IdentityArguments,
     /// Write the DER of the signature to this new file; `-` is standard output. Else its
@@ -124,23 +128,28 @@ pub(super) fn sign(sign: &Sign, output: Output) -> Result<(), CliError> {
         files::check_new(out, sign.force)?;
     }
     let identity = sign.identity.bytes()?;
-    let signer = load_private_key(&sign.key)?;
-    let digest = digest_of_file(&identity_digest(&identity, signer.public_key()), &sign.file)?;
-    let signature = signer.sign(&digest).map_err(|error| {
-        CliError::file(error, &sign.key, "run `hufu crypto selftest`: this machine errs")
-    })?;
-    let der = der::write_signature(&signature);
+    let key = Key::open(&sign.key, &sign.passphrase)?;
+    // The file is read once, for every key that may sign it: e covers the key.
+    let keys = key.keys();
+    let starts: Vec<Digest> = keys.iter().map(|key| identity_digest(&identity, key)).collect();
+    let digests = digests_of_file(&starts, &sign.file)?;
+    let of = |wanted: &PublicKey| {
+        let pair = keys.iter().zip(&digests).find(|(key, _)| *key == wanted);
+        pair.map_or(Digest::ZERO, |(_, digest)| *digest)
+    };
+    let signed = key.sign(&of)?;
+    let der = der::write_signature(&signed.signature);
     if let Some(out) = &sign.out {
         files::write_new(out, &der, sign.force)?;
         if files::is_standard(out) {
             return Ok(());
         }
     }
-    let (r, s) = signature.0.split_at(32);
+    let (r, s) = signed.signature.0.split_at(32);
     let value = json!({
         "file": files::name(&sign.file),
-        "public_key": signer.public_key().to_string(),
-        "e": digest.to_string(),
+        "public_key": signed.key.to_string(),
+        "e": of(&signed.key).to_string(),
         "r": files::hex(r),
         "s": files::hex(s),
         "sig": files::hex(&der),
@@ -191,6 +200,8 @@ pub(in crate::cli) struct Decrypt {
     /// The private key's file.
     #[arg(long, value_name = "PEM")]
     key: PathBuf,
+    #[command(flatten)]
+    passphrase: PassphraseArguments,
     /// Read 04 || C1 || C3 || C2 instead of the DER form of GM/T 0009.
     #[arg(long)]
     raw: bool,
@@ -206,7 +217,7 @@ pub(in crate::cli) struct Decrypt {
 
 pub(super) fn decrypt(decrypt: &Decrypt, output: Output) -> Result<(), CliError> {
     files::check_new(&decrypt.out, decrypt.force)?;
-    let signer = load_private_key(&decrypt.key)?;
+    let signer = load_private_key(&decrypt.key, &decrypt.passphrase)?;
     let limit = bytes_max(PLAINTEXT_SIZE_MAX + CIPHERTEXT_EXTRA_BYTES);
     let bytes = files::read_all(&decrypt.file, limit)?;
     let read = if decrypt.raw { Ciphertext::from_bytes } else { Ciphertext::from_der };
@@ -237,8 +248,12 @@ fn bytes_max(size: usize) -> u64 {
     u64::try_from(size).unwrap_or(u64::MAX)
 }
 
-fn load_private_key(path: &Path) -> Result<SoftwareSigner, CliError> {
-    keys_file::load(path).map_err(|error| CliError::key(&error, path))
+fn load_private_key(
+    path: &Path,
+    passphrase: &PassphraseArguments,
+) -> Result<SoftwareSigner, CliError> {
+    let key = keys_file::open(path).and_then(|key| key.unlock(passphrase.source().as_ref()));
+    key.map_err(|error| CliError::key(&error, path))
 }
 
 /// The key of a public key file.
@@ -253,18 +268,34 @@ pub(in crate::cli) fn load_public_key(path: &Path) -> Result<PublicKey, CliError
 
 /// e = SM3(ZA || file), read in pieces.
 pub(super) fn digest_of_file(identity: &Digest, path: &Path) -> Result<Digest, CliError> {
-    let mut hasher = Sm3::new();
-    hasher.update(&identity.0);
-    hash_stream(&mut *files::open(path)?, hasher).map_err(|cause| files::unreadable(&cause, path))
+    let digests = digests_of_file(core::slice::from_ref(identity), path)?;
+    Ok(digests.first().copied().unwrap_or(Digest::ZERO))
+}
+
+/// The same for several identities, the file read once.
+fn digests_of_file(identities: &[Digest], path: &Path) -> Result<Vec<Digest>, CliError> {
+    let begun = |identity: &Digest| {
+        let mut hasher = Sm3::new();
+        hasher.update(&identity.0);
+        hasher
+    };
+    let hashers = identities.iter().map(begun).collect();
+    let read = hash_stream_by(&mut *files::open(path)?, hashers);
+    read.map_err(|cause| files::unreadable(&cause, path))
 }
 
 /// The digest of what the hasher has seen and all that comes.
-pub(super) fn hash_stream(input: &mut dyn Read, mut hasher: Sm3) -> std::io::Result<Digest> {
+pub(super) fn hash_stream(input: &mut dyn Read, hasher: Sm3) -> std::io::Result<Digest> {
+    let digests = hash_stream_by(input, vec![hasher])?;
+    Ok(digests.first().copied().unwrap_or(Digest::ZERO))
+}
+
+fn hash_stream_by(input: &mut dyn Read, mut hashers: Vec<Sm3>) -> std::io::Result<Vec<Digest>> {
     let mut buffer = Zeroizing::new(vec![0; READ_BYTES]);
     loop {
         match input.read(&mut buffer) {
-            Ok(0) => return Ok(hasher.finish()),
-            Ok(size) => hasher.update(&buffer[..size]),
+            Ok(0) => return Ok(hashers.into_iter().map(Sm3::finish).collect()),
+            Ok(size) => hashers.iter_mut().for_each(|hasher| hasher.update(&buffer[..size])),
             Err(cause) if cause.kind() == std::io::ErrorKind::Interrupted => {}
             Err(cause) => return Err(cause),
         }

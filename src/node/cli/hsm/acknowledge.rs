@@ -1,8 +1,5 @@
 //! `hufu hsm acknowledge`.
 
-use std::io::ErrorKind;
-use std::path::Path;
-
 use clap::Args;
 use hufu_hsm::CardIdentity;
 use hufu_hsm::card::identity;
@@ -32,23 +29,16 @@ pub(in crate::cli) struct Acknowledge {
     audit: AuditTo,
 }
 
-/// What the file says of the card that was there last.
-enum Before {
-    Nothing,
-    Unreadable(String),
-    Card(CardIdentity),
-}
-
 pub(super) fn run(acknowledge: &Acknowledge, output: Output) -> Result<(), CliError> {
     let place = acknowledge.card.path.display();
     let config = load(&acknowledge.card.path)?;
     let token = Token::find(&config.module, config.token.clone());
     let found = token.map_err(|error| fault(&error, &place))?.identity;
     let file = &config.identity_file;
-    let changes = match read(file) {
-        Before::Card(before) => changes(&before, &found),
-        Before::Nothing => vec!["no card was written down".to_owned()],
-        Before::Unreadable(reason) => vec![format!("{}: {reason}", file.display())],
+    let changes = match identity::known(file) {
+        Ok(Some(before)) => changes(&before, &found),
+        Ok(None) => vec!["no card was written down".to_owned()],
+        Err(error) => vec![error.to_string()],
     };
     let is_written = acknowledge.yes && !changes.is_empty();
     if is_written {
@@ -79,18 +69,6 @@ pub(super) fn run(acknowledge: &Acknowledge, output: Output) -> Result<(), CliEr
         file.display(),
         "if all of this was meant: the same command with --yes",
     ))
-}
-
-fn read(file: &Path) -> Before {
-    let text = match std::fs::read_to_string(file) {
-        Ok(text) => text,
-        Err(cause) if cause.kind() == ErrorKind::NotFound => return Before::Nothing,
-        Err(cause) => return Before::Unreadable(cause.to_string()),
-    };
-    match toml::from_str(&text) {
-        Ok(card) => Before::Card(card),
-        Err(cause) => Before::Unreadable(cause.message().to_owned()),
-    }
 }
 
 /// A line for each field that is not what it was.

@@ -1,6 +1,8 @@
 //! A card that a command works on by itself, without a pool: one library, one slot, one session.
 
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 
 use hufu_crypto::PublicKey;
@@ -50,9 +52,40 @@ impl Token {
     }
 }
 
-/// Reads a card's file.
-pub(super) fn load(path: &Path) -> Result<CardConfig, CliError> {
-    CardConfig::load(path).map_err(|error| refused_file(&error))
+/// Reads a card's file, and gives this process the environment that the library would have in an
+/// agent.
+pub(in crate::cli) fn load(path: &Path) -> Result<CardConfig, CliError> {
+    let config = CardConfig::load(path).map_err(|error| refused_file(&error))?;
+    take_environment(&config, path)?;
+    Ok(config)
+}
+
+/// Set once a command has begun anew with the environment of a card.
+const BEGUN_ANEW: &str = "HUFU_CARD_ENVIRONMENT";
+
+/// A vendor's library finds its own files through variables, which the card's file names. They
+/// cannot be set safely in a process that runs, so this one begins anew with them: nothing was done
+/// yet.
+fn take_environment(config: &CardConfig, path: &Path) -> Result<(), CliError> {
+    let is_set = |(name, value): (&String, &String)| {
+        std::env::var_os(name).is_some_and(|found| found.as_os_str() == value.as_str())
+    };
+    if config.environment.iter().all(is_set) {
+        return Ok(());
+    }
+    if std::env::var_os(BEGUN_ANEW).is_some() {
+        let fault = "another card of this command wants other values of the same variables";
+        return Err(CliError::usage(fault, "use one command for each card"));
+    }
+    let begun = std::env::current_exe().map(|program| {
+        Command::new(program)
+            .args(std::env::args_os().skip(1))
+            .envs(&config.environment)
+            .env(BEGUN_ANEW, "1")
+            .exec()
+    });
+    let cause = begun.unwrap_or_else(|cause| cause);
+    Err(CliError::failed(cause, path.display(), "run hufu from a path that still exists"))
 }
 
 /// A card by its file: the token, which must be the one from before, and its profile.
@@ -94,7 +127,7 @@ impl KnownCard {
 }
 
 /// A key's URI may say on which token it is; that must be the card's.
-pub(super) fn check_token(key: &KeyUri, card: &CardIdentity) -> Result<(), CliError> {
+pub(in crate::cli) fn check_token(key: &KeyUri, card: &CardIdentity) -> Result<(), CliError> {
     let label = &card.token_label;
     match &key.token {
         Some(wanted) if wanted != label => Err(CliError::usage(

@@ -10,7 +10,7 @@ use super::super::CliError;
 
 /// The error of a card at a place: its file, its library. What the operator set up is at fault
 /// (78), or the command failed (1).
-pub(super) fn fault(error: &Error, place: impl fmt::Display) -> CliError {
+pub(in crate::cli) fn fault(error: &Error, place: impl fmt::Display) -> CliError {
     let (is_configuration, remedy) = cause(error);
     if is_configuration {
         CliError::misconfigured(error, place, remedy)
@@ -50,6 +50,11 @@ fn cause(error: &Error) -> (bool, String) {
         Error::PinRefused { .. } => {
             (true, "put the right PIN there before anything tries again: each attempt counts")
         }
+        Error::PinUnanswered { .. } => (
+            true,
+            "see with `hufu hsm status` what the library does with the PIN, and how many attempts \
+             are left, before a node tries it again",
+        ),
         Error::PinUnreadable { .. } => {
             (true, "give the PIN in a file of mode 0600 that belongs to this user")
         }

@@ -1,12 +1,12 @@
 //! `hufu hsm keygen`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::builder::PossibleValue;
 use clap::{Args, ValueEnum};
+use hufu_crypto::PublicKey;
 use hufu_hsm::card::{FoundKey, KeyClass, KeyName, keys};
 use hufu_hsm::pkcs11::{Session, codes};
-use hufu_hsm::profile::KeyNaming;
 use hufu_hsm::uri::KeyUri;
 use hufu_hsm::{Error, KeyReference, Profile, Rv, Usage, probe};
 use serde_json::json;
@@ -47,7 +47,7 @@ pub(in crate::cli) struct Keygen {
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum KeyUsage {
+pub(super) enum KeyUsage {
     /// An SM2 pair that signs: votes, transactions.
     Sign,
     /// An SM2 pair that decrypts.
@@ -57,17 +57,30 @@ enum KeyUsage {
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum Class {
+pub(super) enum Class {
     /// Never, and without any backup: a lost card is a new key.
     SingleCard,
-    /// Only wrapped by a key that the token's officer marked as trusted.
+    /// Only wrapped, in shares: `hufu hsm export-shares`.
     Cloned,
 }
 
-/// What a key's reference becomes on a card: label and id.
-struct Name {
-    label: String,
-    id: Vec<u8>,
+impl From<KeyUsage> for Usage {
+    fn from(usage: KeyUsage) -> Self {
+        match usage {
+            KeyUsage::Sign => Self::Sign,
+            KeyUsage::Decrypt => Self::Decrypt,
+            KeyUsage::Wrap => Self::Wrap,
+        }
+    }
+}
+
+impl From<Class> for KeyClass {
+    fn from(class: Class) -> Self {
+        match class {
+            Class::SingleCard => Self::SingleCard,
+            Class::Cloned => Self::Cloned,
+        }
+    }
 }
 
 pub(super) fn run(keygen: &Keygen, output: Output) -> Result<(), CliError> {
@@ -79,7 +92,7 @@ pub(super) fn run(keygen: &Keygen, output: Output) -> Result<(), CliError> {
     let reference = &keygen.key.key;
     check_token(&keygen.key, &card.token.identity)?;
     let profile = &card.profile;
-    let name = name_of(profile, reference).map_err(|error| card.fault(&error))?;
+    let name = keys::name_of(profile, reference).map_err(|error| card.fault(&error))?;
     let facts = |key: &FoundKey| {
         let word = |value: Option<PossibleValue>| value.map(|it| it.get_name().to_owned());
         let mut facts = card_facts(&card.token.identity);
@@ -91,10 +104,7 @@ pub(super) fn run(keygen: &Keygen, output: Output) -> Result<(), CliError> {
     let made = || make_and_try(keygen, &card, &name);
     let key = keygen.audit.record("key.generated", keygen.key.to_string(), made, facts)?;
     if let (Some(out), Some(public)) = (&keygen.out, &key.public) {
-        let file = std::path::absolute(&keygen.card.path);
-        let file = file.map_err(|cause| CliError::failed(cause, "--card", "name its file"))?;
-        let text = card_key::text(&file, &keygen.key.to_string(), public);
-        keys_file::write_new(out, text.as_bytes()).map_err(|error| CliError::key(&error, out))?;
+        write_key_file(out, &keygen.card.path, &keygen.key, public)?;
     }
     let value = json!({ "key": reference.to_string(), "card": card.config.name });
     let text = match &key.public {
@@ -106,21 +116,17 @@ pub(super) fn run(keygen: &Keygen, output: Output) -> Result<(), CliError> {
 }
 
 /// Makes the key and tries it.
-fn make_and_try(keygen: &Keygen, card: &KnownCard, name: &Name) -> Result<FoundKey, CliError> {
+fn make_and_try(
+    keygen: &Keygen,
+    card: &KnownCard,
+    (label, id): &(String, Vec<u8>),
+) -> Result<FoundKey, CliError> {
     let (reference, profile) = (&keygen.key.key, &card.profile);
     let (session, pin) = card.log_in()?;
     refuse_existing(&session, profile, reference, card)?;
-    let class = match keygen.class {
-        Class::SingleCard => KeyClass::SingleCard,
-        Class::Cloned => KeyClass::Cloned,
-    };
-    let usage = match keygen.usage {
-        KeyUsage::Sign => Usage::Sign,
-        KeyUsage::Decrypt => Usage::Decrypt,
-        KeyUsage::Wrap => Usage::Wrap,
-    };
+    let (class, usage) = (KeyClass::from(keygen.class), Usage::from(keygen.usage));
     let made = || -> Result<FoundKey, Error> {
-        let name = KeyName { label: &name.label, id: &name.id, is_kept: true };
+        let name = KeyName { label, id, is_kept: true };
         let key = make(&session, profile, &name, usage, class)?;
         // Found again by its name, as the node will find it.
         let found = keys::find(&session, profile, reference, usage)?;
@@ -137,6 +143,19 @@ fn make_and_try(keygen: &Keygen, card: &KnownCard, name: &Name) -> Result<FoundK
         Ok(FoundKey { public: found.public, ..key })
     };
     made().map_err(|error| card.fault(&error))
+}
+
+/// Writes the key file that says which key of which card it is.
+pub(super) fn write_key_file(
+    out: &Path,
+    card: &Path,
+    key: &KeyUri,
+    public: &PublicKey,
+) -> Result<(), CliError> {
+    let file = std::path::absolute(card);
+    let file = file.map_err(|cause| CliError::failed(cause, "--card", "name its file"))?;
+    let text = card_key::text(&file, &key.to_string(), public);
+    keys_file::write_new(out, text.as_bytes()).map_err(|error| CliError::key(&error, out))
 }
 
 /// Makes the key by the first mechanism of the profile that this card knows.
@@ -165,31 +184,8 @@ pub(super) fn make(
     Err(Error::ProbeFailed { profile: profile.name.clone(), step, reason })
 }
 
-/// Label and id under which the card will find the key by `reference`.
-fn name_of(profile: &Profile, reference: &KeyReference) -> Result<Name, Error> {
-    let by = |label: String, id: Vec<u8>| Ok(Name { label, id });
-    let unsuitable = |way: &str| {
-        let reason = format!("profile {} tells keys apart {way}", profile.name);
-        Err(Error::KeyUnsuitable { key: reference.clone(), reason })
-    };
-    match (profile.quirks.key_naming, reference) {
-        (KeyNaming::Attributes, KeyReference::Label(label)) => {
-            by(label.clone(), label.as_bytes().to_vec())
-        }
-        (KeyNaming::Attributes, KeyReference::Id(id)) => {
-            by(id.iter().map(|byte| format!("{byte:02x}")).collect(), id.clone())
-        }
-        (KeyNaming::Attributes, KeyReference::Index(_)) => unsuitable("by object or id"),
-        (KeyNaming::IndexBigEndian, KeyReference::Index(index)) => {
-            by(index.to_string(), index.to_be_bytes().to_vec())
-        }
-        (_, KeyReference::Index(index)) => by(index.to_string(), index.to_le_bytes().to_vec()),
-        (_, _) => unsuitable("by x-index"),
-    }
-}
-
 /// A key of this name, of whatever kind, is never joined by another.
-fn refuse_existing(
+pub(super) fn refuse_existing(
     session: &Session,
     profile: &Profile,
     reference: &KeyReference,

@@ -1,5 +1,6 @@
 //! `hufu hsm status`.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use clap::Args;
@@ -15,6 +16,7 @@ use super::super::CliError;
 use super::CardFile;
 use super::card::{Token, check_token, identity_text, load, public_key_text, with_public_key};
 use super::error::{fault, remedy};
+use super::live;
 use crate::kernels;
 use crate::output::Output;
 
@@ -25,7 +27,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 #[command(
     after_help = "It logs in once and opens the sessions that a node would open; keys that are \
     asked for are found, judged and tried. What a running node sees of its card is in the node's \
-    log and metrics: this is another user of the card, and takes sessions while it runs. Exit \
+    log and metrics, which --admin shows: without it this is another user of the card, and takes \
+    sessions while it runs. Exit \
     code 0 if nothing is wrong, 78 if what was set up is. The vendor's library runs in this \
     process."
 )]
@@ -35,6 +38,10 @@ pub(in crate::cli) struct Status {
     /// A key that should be there: pkcs11:object=LABEL. May be given several times.
     #[arg(long, value_name = "URI", value_parser = super::key)]
     key: Vec<KeyUri>,
+    /// Show what the running node with this admin address sees of the card instead; the card is
+    /// left alone.
+    #[arg(long, value_name = "ADDRESS:PORT", conflicts_with = "key")]
+    admin: Option<SocketAddr>,
 }
 
 /// What was found out.
@@ -57,6 +64,9 @@ struct FoundKey {
 
 pub(super) fn run(status: &Status, output: Output) -> Result<(), CliError> {
     let config = load(&status.card.path)?;
+    if let Some(admin) = status.admin {
+        return live::show(&config.name, admin, output);
+    }
     let place = status.card.path.display();
     let told = |error: &Error| fault(error, &place);
     let token = Token::find(&config.module, config.token.clone()).map_err(|error| told(&error))?;

@@ -10,6 +10,7 @@ use hufu_types::{ChainId, Receipt, RefusalCode, Strength, Transaction, Transacti
 use serde_json::{Value, json};
 
 use super::super::CliError;
+use super::super::passphrase::PassphraseArguments;
 use super::super::remote::Remote;
 use super::operation::OwnedOperation;
 use super::{NewFile, Stamp, description, load_key, read_text, sign, unsigned, write_new};
@@ -68,6 +69,8 @@ pub(crate) struct Send {
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
     #[command(flatten)]
+    passphrase: PassphraseArguments,
+    #[command(flatten)]
     stamp: Stamp,
     #[command(flatten)]
     delivery: Delivery,
@@ -103,7 +106,7 @@ impl Send {
             let remedy = "give --key, the sender's key file";
             return Err(CliError::usage("a description is signed before it is sent", remedy));
         };
-        let signer = load_key(key)?;
+        let signer = load_key(key, &self.passphrase)?;
         let sender = hufu_crypto::Signer::public_key(&signer).address();
         let read = description::parse(&read_text(&self.file)?, &self.file, sender)?;
         let stamp = Stamp {

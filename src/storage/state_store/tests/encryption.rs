@@ -155,6 +155,25 @@ fn another_key_is_refused_and_an_older_one_is_read() {
     let refused = StateStore::open_read_only(&options(folder.path())).unwrap_err();
     assert!(matches!(refused, Error::KeyUnknown { .. }), "{refused}");
 
+    // A store that is to have the order of one that was made with an older key.
+    let other = tempfile::tempdir().unwrap();
+    let keys = ring(&[2, 1]);
+    let older = StateStore::open_read_only(&with(Some(keys.clone()))).unwrap();
+    let beside = |names_key| StateStoreOptions {
+        keys: Some(keys.clone()),
+        names_key,
+        ..options(other.path())
+    };
+    let refused = StateStore::open(&beside(Some(7))).unwrap_err();
+    assert!(matches!(refused, Error::KeyUnknown { .. }), "{refused}");
+    let like = StateStore::open(&beside(older.names_key())).unwrap();
+    assert_eq!(
+        (like.names_key(), older.names_key()),
+        (Some(ring(&[1]).current()), like.names_key())
+    );
+    let place = |store: &StateStore| store.codec.stored_key(Family::Accounts, &account(1, b"a"));
+    assert_eq!(place(&like), place(&older));
+
     let plain = tempfile::tempdir().unwrap();
     fill(&open_plain(plain.path()));
     for open in [StateStore::open, StateStore::open_read_only] {
