@@ -197,7 +197,11 @@ fn load_data_keys(
     let cards = RefCell::new(cards);
     let open = |place: &CardPlace| OpenedKey::among(&mut cards.borrow_mut(), place);
     let keys = audit.opening(data_key::load_by(path, provider, &open), |keys| match keys {
-        Ok(keys) => events::data_keys_opened(keys.ids()),
+        Ok(keys) => {
+            let wrapped = data_key::describe(path).is_ok_and(|file| file.wrapped_by.is_some());
+            let custody = if wrapped { Custody::HsmOnly } else { Custody::Software };
+            events::data_keys_opened(keys.ids(), custody.name())
+        }
         Err(fault) => events::data_keys_not_opened(events::reason(fault)),
     });
     let keys = keys?.map_err(|cause| {

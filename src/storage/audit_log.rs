@@ -74,6 +74,12 @@ pub enum AuditError {
     /// The operating system refused a file operation.
     #[error(transparent)]
     File(#[from] FileError),
+    /// There is no room for the next record. Everything acknowledged is safe.
+    #[error("disk full: no room in {} for an audit record; free space", folder.display())]
+    DiskFull {
+        /// The folder of the log.
+        folder: PathBuf,
+    },
     /// A record is not what was written, or one is missing.
     #[error("{}, line {line}: {fault}", path.display())]
     Broken {
@@ -263,7 +269,7 @@ impl AuditLog {
             return Ok(());
         }
         self.has_failed = true;
-        self.file.sync_data()?;
+        self.file.sync_data().map_err(|error| self.failed(error))?;
         self.has_failed = false;
         self.durable = self.sequence;
         self.unsynced_bytes = 0;
@@ -364,11 +370,19 @@ impl AuditLog {
             return Ok(());
         }
         self.has_failed = true;
-        self.file.append(&self.pending)?;
+        let appended = self.file.append(&self.pending);
+        appended.map_err(|error| self.failed(error))?;
         self.has_failed = false;
         self.unsynced_bytes += length(&self.pending);
         self.pending.clear();
         Ok(())
+    }
+
+    fn failed(&self, error: FileError) -> AuditError {
+        if error.is_disk_full() {
+            return AuditError::DiskFull { folder: self.folder.clone() };
+        }
+        AuditError::File(error)
     }
 
     /// The file before is durable before the next has a name.

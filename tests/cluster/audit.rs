@@ -114,6 +114,17 @@ fn the_vote_key_seals_nothing_and_a_log_of_another_node_is_left_alone() {
     node.start_ready();
     node.stop();
     assert!(elsewhere.join("audit-00000001.jsonl").exists() && !node.data().join("audit").exists());
+    let verify = |more: &[&Path]| {
+        let mut command = hufu();
+        command.args(["audit", "verify"]).arg(&elsewhere);
+        command.arg("--data-key").arg(chain.data_key(node.data())).args(more);
+        command.output().unwrap()
+    };
+    let refused = verify(&[]);
+    assert_eq!(refused.status.code(), Some(2), "a key for nothing: {refused:?}");
+    let found = verify(&[Path::new("--data-dir"), node.data()]);
+    let text = String::from_utf8_lossy(&found.stdout);
+    assert!(found.status.success() && text.contains("vote log"), "{found:?}");
 
     let other = Chain::new("other");
     let mut node = other.node_in(&other.path().join("data"), &more);

@@ -1,4 +1,4 @@
-//! The audit log against the vote log: whether what the one says was signed is what the other holds.
+//! The audit log against the vote log: whether what the one says was signed is what the other has.
 //!
 //! ```text
 //! vote log: intents, in order of their positions ---.

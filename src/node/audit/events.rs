@@ -4,9 +4,9 @@
 //! actor       action               subject            facts
 //! node        node.started         name of the node   version, chain, addresses of its keys, ...
 //! node        node.stopped         name of the node   height
-//! node        key.opened           address            what it is for, custody, card, token, serial, key
+//! node        key.opened           address            purpose, custody, card, token, serial, key
 //! node        data_key.opened      ids                custody
-//! sign        key.used             address            from where to where it signed, how often, chain
+//! sign        key.used             address            from where to where, how often, chain
 //! sign        card.away|back       address            why; for how long
 //! sign        key.refused          address            why the node stopped
 //! user N      card.acknowledged, token.initialised, pin.changed, key.generated,
@@ -39,7 +39,7 @@ pub const KEY_OPENED: &str = "key.opened";
 pub const DATA_KEY_OPENED: &str = "data_key.opened";
 /// The vote key signed.
 pub const KEY_USED: &str = "key.used";
-/// The card gives no signature for now.
+/// The card gives no signature and is asked again.
 pub const CARD_AWAY: &str = "card.away";
 /// The card signs again.
 pub const CARD_BACK: &str = "card.back";
@@ -110,10 +110,10 @@ pub fn key_not_opened(
         .with("reason", reason)
 }
 
-/// The data keys with these ids were read.
+/// The data keys with these ids were read, from where they are kept.
 #[must_use]
-pub fn data_keys_opened(ids: String) -> Event<'static> {
-    Event::new(NODE, DATA_KEY_OPENED, ids)
+pub fn data_keys_opened(ids: String, custody: &'static str) -> Event<'static> {
+    Event::new(NODE, DATA_KEY_OPENED, ids).with("custody", custody)
 }
 
 /// The data keys could not be read.

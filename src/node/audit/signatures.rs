@@ -107,7 +107,7 @@ impl SignAudit {
         tally.used.chain = self.chain;
     }
 
-    /// The card gives no signature for now.
+    /// The card gives no signature and is asked again.
     pub fn away(&mut self, error: &DeskError) {
         self.waiting.push_back(events::card_away(self.key, events::reason(error)));
     }

@@ -58,7 +58,12 @@ struct Chosen {
     #[arg(long, value_name = "FILE|HEX")]
     key: Vec<PathBuf>,
     /// Begin with the file of this number, where older ones were moved away.
-    #[arg(long, value_name = "NUMBER", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(
+        long,
+        value_name = "NUMBER",
+        default_value_t = 1,
+        value_parser = clap::value_parser!(u32).range(1..)
+    )]
     first_file: u32,
 }
 
@@ -66,6 +71,9 @@ struct Chosen {
 pub(super) struct Verify {
     #[command(flatten)]
     log: Chosen,
+    /// The node's data folder (node.data_dir) with the vote log, where DIR is not that.
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
     /// The node's data key (storage.key_file), with which its vote log is encrypted.
     #[arg(long, value_name = "FILE")]
     data_key: Option<PathBuf>,
@@ -140,7 +148,9 @@ fn refused(error: &AuditError, folder: &Path) -> CliError {
         }
         AuditError::Locked { .. } => "name another folder: a log has one writer",
         AuditError::OtherOwner { .. } => "name the log of this owner, or an empty folder",
-        AuditError::File(_) | AuditError::Stopped { .. } => "check the folder and its disk",
+        AuditError::File(_) | AuditError::DiskFull { .. } | AuditError::Stopped { .. } => {
+            "check the folder and its disk"
+        }
         AuditError::Seal(_) => "name a private key as `hufu keys new` makes it",
         AuditError::Oversized { .. } => "report this",
     };
@@ -149,20 +159,21 @@ fn refused(error: &AuditError, folder: &Path) -> CliError {
 
 fn run_verify(verify: &Verify, output: Output) -> Result<(), CliError> {
     let (folder, is_data) = verify.log.place();
-    let (found, compared) = if is_data {
+    let own = is_data.then_some(&verify.log.folder);
+    let (found, compared) = if let Some(data) = verify.data_dir.as_ref().or(own) {
         // Held until the logs have been read: a node that ran meanwhile would have gone on.
-        let held = DataDir::hold(&verify.log.folder);
+        let held = DataDir::hold(data);
         let held = held.map_err(|error| {
             let remedy = "stop the node, or name the log alone: its folder audit/";
-            CliError::file(error, &verify.log.folder, remedy)
+            CliError::file(error, data, remedy)
         })?;
-        let mut comparison = Comparison::new(votes(verify)?);
+        let mut comparison = Comparison::new(votes(data, verify.data_key.as_deref())?);
         let found = verify.log.verify(|record| comparison.record(record))?;
         drop(held);
         (found, Some(comparison.finish()))
     } else {
         if verify.data_key.is_some() {
-            let remedy = "name the node's data folder, or leave --data-key out";
+            let remedy = "name the node's data folder with --data-dir, or leave --data-key out";
             return Err(CliError::usage("there is no vote log to compare with", remedy));
         }
         (verify.log.verify(|_| {})?, None)
@@ -173,11 +184,10 @@ fn run_verify(verify: &Verify, output: Output) -> Result<(), CliError> {
     if agrees { Ok(()) } else { Err(CliError::Reported) }
 }
 
-/// What the node signed, by its vote log.
-fn votes(verify: &Verify) -> Result<Votes, CliError> {
-    let folder = &verify.log.folder;
+/// What the node with this data folder signed, by its vote log.
+fn votes(folder: &Path, data_key: Option<&Path>) -> Result<Votes, CliError> {
     let provider = kernels::provider();
-    let keys = verify.data_key.as_deref().map(|path| {
+    let keys = data_key.map(|path| {
         data_key::load(path, &provider).map_err(|error| CliError::data_key(&error, path))
     });
     let keys = keys.transpose()?;
@@ -343,8 +353,8 @@ pub(super) struct AuditTo {
 }
 
 impl AuditTo {
-    /// Does what `work` does, if it can be recorded, and records what came of it. `event` says it of
-    /// the result.
+    /// Does what `work` does, if it can be recorded, and records what came of it; `facts` says
+    /// more of a result.
     pub(super) fn record<T>(
         &self,
         action: &'static str,

@@ -34,6 +34,12 @@ pub(super) fn check(config: &NodeConfig, text: &str) -> Vec<Fault> {
         let remedy = "make a key of its own for the audit log: `hufu keys new`";
         faults.push(named("audit.key_file", &config.audit.key_file, rule, remedy));
     }
+    if let Some(folder) =
+        config.audit.folder.as_ref().filter(|path| path.exists() && !path.is_dir())
+    {
+        let remedy = "name a folder, or a path where one can be made";
+        faults.push(named("audit.folder", folder, "is not a folder", remedy));
+    }
     if let Some(path) = config.storage.key_file().filter(|path| !path.as_os_str().is_empty())
         && let Err(fault) = data_key::describe(path)
     {

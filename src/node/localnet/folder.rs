@@ -1,7 +1,8 @@
 //! The folder of a local network: keys, genesis, configurations, logs, receipts.
 //!
 //! ```text
-//! D/genesis.toml  D/node-I/{hufu.toml, vote.pem or vote.key, link.pem, audit.pem, data.key, data/, log}
+//! D/genesis.toml  D/node-I/{hufu.toml, vote.pem or vote.key, link.pem, audit.pem, data.key}
+//! D/node-I/{data/, log}
 //! D/receipts.bin  D/*.json
 //! ```
 

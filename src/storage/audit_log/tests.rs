@@ -255,6 +255,12 @@ fn one_process_writes_and_an_error_is_final() {
         log.append(at(4), &event("lost")).unwrap();
         assert!(matches!(log.sync(), Err(AuditError::File(_))));
         assert!(matches!(log.sync(), Err(AuditError::Stopped { .. })), "{operation:?}");
+        drop(log);
+        let owner = Owner::Only("0xaa");
+        let mut log = AuditLog::open_on(&system, folder.path(), owner, at(5)).unwrap();
+        plan.arm(operation, 0, Fault::Error(28));
+        log.append(at(6), &event("too much")).unwrap();
+        assert!(matches!(log.sync(), Err(AuditError::DiskFull { .. })), "{operation:?}");
     }
 }
 

@@ -229,9 +229,9 @@ impl Scan<'_> {
     }
 }
 
-/// How many bytes there are from `line`, the first that is no record, to the end, if a power cut may
-/// have left them: they are no more than may be written at once, and no record among them says that
-/// the one which is missing was ever on the disk.
+/// How many bytes there are from `line`, the first that is no record, to the end, if a power cut
+/// may have left them: they are no more than may be written at once, and no record among them says
+/// that the one which is missing was ever on the disk.
 fn torn_bytes(
     reader: &mut impl BufRead,
     mut line: Vec<u8>,
