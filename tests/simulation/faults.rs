@@ -126,10 +126,6 @@ fn crash(random: &mut Random, place: usize, heal_at: u64) -> (u64, Fault) {
     (at, Fault::Crash { place, crash, down_nanos })
 }
 
-/// When the first card may be away: a chain whose first block never comes because half of its
-/// validators are restarted before it is begun anew (ADR 0008), and no rule says otherwise.
-const CARDS_FROM: u64 = 300 * MILLISECOND;
-
 /// Cards that are away, each on its own or all of them: one card that signs for everybody.
 fn cards(random: &mut Random, nodes: usize, heal_at: u64, faults: &mut Vec<(u64, Fault)>) {
     let mut add = |random: &mut Random, place: usize, at: u64| {
@@ -139,12 +135,12 @@ fn cards(random: &mut Random, nodes: usize, heal_at: u64, faults: &mut Vec<(u64,
     };
     if random.chance(400) {
         for _ in 0..random.between(1, 4) {
-            let (place, at) = (random.index(nodes), random.between(CARDS_FROM, heal_at));
+            let (place, at) = (random.index(nodes), random.between(0, heal_at));
             add(random, place, at);
         }
     }
     if random.chance(100) {
-        let at = random.between(CARDS_FROM, heal_at);
+        let at = random.between(0, heal_at);
         (0..nodes).for_each(|place| add(random, place, at));
     }
 }
