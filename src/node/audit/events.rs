@@ -10,7 +10,7 @@
 //! sign        card.away|back       address            why; for how long
 //! sign        key.refused          address            why the node stopped
 //! user N      card.acknowledged, token.initialised, pin.changed, key.generated,
-//!             data_key.generated                      at the command line
+//!             key.exported, key.imported, data_key.generated      at the command line
 //! ```
 //!
 //! Keys are named by their addresses, users by their numbers, files by their names without the

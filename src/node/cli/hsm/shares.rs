@@ -14,6 +14,7 @@ use hufu_hsm::uri::KeyUri;
 use serde_json::json;
 
 use super::super::CliError;
+use super::super::audit::AuditTo;
 use super::CardFile;
 use super::card::{KnownCard, check_token, pin_of, public_key_text, with_public_key};
 use super::error::fault;
@@ -57,6 +58,8 @@ pub(in crate::cli) struct ExportShares {
     /// Folder to make, with the wrapped key and one file for each share.
     #[arg(long, value_name = "FOLDER")]
     out: PathBuf,
+    #[command(flatten)]
+    audit: AuditTo,
 }
 
 #[derive(Debug, Args)]
@@ -87,6 +90,8 @@ pub(in crate::cli) struct ImportShares {
     /// Key file to make for a pair, as `hufu hsm keygen --out` does.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
+    #[command(flatten)]
+    audit: AuditTo,
 }
 
 /// What opens a share, kept as long as it is needed.
@@ -113,17 +118,21 @@ pub(super) fn export(export: &ExportShares, output: Output) -> Result<(), CliErr
         .map(|key| Custodian::Key(*key))
         .chain(passphrases.iter().map(Custodian::Passphrase))
         .collect();
-    let (card, exported) = with_ceremony(&export.card.path, &export.key, |_, ceremony| {
-        let order = Order {
-            key: &export.key.key,
-            usage: export.usage.into(),
-            officer: &officer,
-            needed: export.needed,
-            custodians: &custodians,
-        };
-        ceremony.export(&order)
-    })?;
-    let (wrapped, shares) = exported.map_err(|error| told(&error, &card))?;
+    let order = Order {
+        key: &export.key.key,
+        usage: export.usage.into(),
+        officer: &officer,
+        needed: export.needed,
+        custodians: &custodians,
+    };
+    let leave = || {
+        let (card, exported) =
+            with_ceremony(&export.card.path, &export.key, |_, ceremony| ceremony.export(&order))?;
+        exported.map_err(|error| told(&error, &card))
+    };
+    let name = export.key.to_string();
+    let (wrapped, shares) =
+        export.audit.record("key.exported", name, leave, |(wrapped, _)| facts_of(wrapped))?;
     let files = write(&export.out, &wrapped, &shares)?;
     let names: Vec<String> = files.iter().map(|path| path.display().to_string()).collect();
     let facts = &wrapped.facts;
@@ -141,6 +150,18 @@ pub(super) fn export(export: &ExportShares, output: Output) -> Result<(), CliErr
     );
     output.result(&with_public_key(value, facts.public.as_ref()), text);
     Ok(())
+}
+
+/// What an audit says of a key that leaves or comes in: nothing of the shares themselves.
+fn facts_of(wrapped: &WrappedKey) -> Vec<(&'static str, String)> {
+    let facts = &wrapped.facts;
+    let mut said = vec![
+        ("export", facts.export.to_string()),
+        ("needed", facts.needed.to_string()),
+        ("count", facts.count.to_string()),
+    ];
+    said.extend(facts.public.as_ref().map(|public| ("address", public.address().to_string())));
+    said
 }
 
 pub(super) fn import(import: &ImportShares, output: Output) -> Result<(), CliError> {
@@ -182,15 +203,19 @@ pub(super) fn import(import: &ImportShares, output: Output) -> Result<(), CliErr
         })
         .collect();
     let class = KeyClass::from(import.class);
-    let (place, found) = with_ceremony(&import.card.path, &import.key, |card, ceremony| {
-        let (session, _) = card.log_in()?;
-        refuse_existing(&session, &card.profile, &import.key.key, card)?;
-        session.logout().map_err(|error| card.fault(&error))?;
-        drop(session);
-        let imported = ceremony.import(&wrapped, &shares, &import.key.key, class);
-        Ok::<_, CliError>(imported)
-    })?;
-    let found = found?.map_err(|error| told(&error, &place))?;
+    let bring_in = || {
+        let (place, found) = with_ceremony(&import.card.path, &import.key, |card, ceremony| {
+            let (session, _) = card.log_in()?;
+            refuse_existing(&session, &card.profile, &import.key.key, card)?;
+            session.logout().map_err(|error| card.fault(&error))?;
+            drop(session);
+            let imported = ceremony.import(&wrapped, &shares, &import.key.key, class);
+            Ok::<_, CliError>(imported)
+        })?;
+        found?.map_err(|error| told(&error, &place))
+    };
+    let name = import.key.to_string();
+    let found = import.audit.record("key.imported", name, bring_in, |_| facts_of(&wrapped))?;
     if let (Some(out), Some(public)) = (&import.out, &found.public) {
         write_key_file(out, &import.card.path, &import.key, public)?;
     }
