@@ -96,7 +96,7 @@ fn commands_leave_a_record_of_what_they_did_and_no_secret() {
         let signer = hufu_crypto::SoftwareSigner::from_pkcs8_pem(&text).unwrap();
         let _same_key: &hufu_crypto::PublicKey = hufu_crypto::Signer::public_key(&signer);
     }
-    secrets.push(fs::read(desk.path("data.key")).unwrap()[48..80].to_vec());
+    secrets.push(fs::read(desk.path("data.key")).unwrap()[64..96].to_vec());
     secrets.push(desk.folder.path().as_os_str().as_encoded_bytes().to_vec());
     for (path, bytes) in contents(&desk.path("log")) {
         for secret in &secrets {
