@@ -186,6 +186,7 @@ metrics! {
         ingress_connections: "hufu_ingress_connections", "Client connections now.";
         sign_is_card_away: "hufu_sign_card_away", "1 while the card with the vote key gives no signatures, else 0.";
         consensus_is_without_signer: "hufu_consensus_without_signer", "1 while this validator follows and does not vote, because its signer does not answer, else 0.";
+        sign_is_card_refused: "hufu_sign_card_refused", "1 once the card with the vote key has refused for good: this validator votes again when the node is started anew.";
         verify_keys: "hufu_verify_known_keys", "Public keys that have a table now.";
         mempool_transactions: "hufu_mempool_transactions", "Transactions pending.";
         mempool_bytes: "hufu_mempool_bytes", "Bytes pending.";

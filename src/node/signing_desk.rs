@@ -54,8 +54,14 @@ impl DeskError {
         }
     }
 
+    /// Whether it is the card that gives no signature.
+    #[must_use]
+    pub const fn is_of_card(&self) -> bool {
+        matches!(self, Self::Card(_))
+    }
+
     /// Whether the same signature may be asked for again: the card is away or busy. Anything else
-    /// must stop the node.
+    /// keeps a node from starting.
     #[must_use]
     pub const fn may_pass(&self) -> bool {
         match self {

@@ -37,11 +37,15 @@ fn four() -> Four {
     Four::of(chain, |chain, index| node_folder(chain, index).join("data"))
 }
 
-fn remove_device(four: &Four, index: usize, millis: &str) {
+fn fault(four: &Four, index: usize, arguments: &[&str]) {
     let config = node_folder(&four.chain, index).join("softtoken.toml");
     let mut tool = Command::new(binary().with_file_name("hufu-softtoken"));
-    tool.arg("--config").arg(config).args(["fault", "removed", "--millis", millis]);
+    tool.arg("--config").arg(config).arg("fault").args(arguments);
     assert!(tool.status().unwrap().success());
+}
+
+fn remove_device(four: &Four, index: usize, millis: &str) {
+    fault(four, index, &["removed", "--millis", millis]);
 }
 
 fn is_card_away(four: &Four, index: usize) -> bool {
@@ -93,6 +97,27 @@ fn a_node_whose_card_is_away_stops_when_it_is_told_to() {
     remove_device(&four, 1, "0");
     four.start(&[1]);
     wait_until("votes again", || four.signed(1) > 0);
+    loaders.into_iter().for_each(Loader::finish);
+    four.finish();
+}
+
+#[test]
+fn a_card_that_signs_wrongly_costs_its_validators_votes_and_not_the_node() {
+    let mut four = four().open();
+    let loaders = four.load(&[0, 1]);
+    four.record.wait_for_more(SOME);
+    fault(&four, 2, &["garbage", "--kind", "flipped-bit", "--one-in", "1"]);
+    let refused = "hufu_sign_card_refused";
+    wait_until("a card that is given up", || four.metrics(2).get(refused) > 0);
+    fault(&four, 2, &["clear"]);
+    let count = four.signed(2);
+    let target = four.tip(0) + 20;
+    wait_until("heights without its votes", || four.tip(2) >= target);
+    assert_eq!(four.signed(2), count, "it is not asked again, though it would sign");
+    four.nodes[2].stop();
+    four.start(&[2]);
+    wait_until("votes again", || four.signed(2) > 0);
+    four.record.wait_for_more(SOME);
     loaders.into_iter().for_each(Loader::finish);
     four.finish();
 }

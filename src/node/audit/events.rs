@@ -207,7 +207,7 @@ pub fn card_back(key: Address, away_millis: u64) -> Event<'static> {
     Event::new(SIGN, CARD_BACK, key.to_string()).with("away_millis", away_millis)
 }
 
-/// There is no signature, and the node stops.
+/// There is no signature, and none before the node starts anew.
 #[must_use]
 pub fn key_refused(key: Address, outcome: Outcome, reason: String) -> Event<'static> {
     Event::new(SIGN, KEY_REFUSED, key.to_string()).outcome(outcome).with("reason", reason)

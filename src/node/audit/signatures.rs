@@ -118,11 +118,16 @@ impl SignAudit {
         self.waiting.push_back(events::card_back(self.key, millis));
     }
 
-    /// There will be no signature: the node stops with this error once it is on record.
-    pub fn refused(&mut self, error: DeskError, now: Nanos) {
+    /// The card will give no signature until the node starts anew.
+    pub fn refused(&mut self, error: &DeskError) {
         self.close_tally();
-        let refused = events::key_refused(self.key, error.outcome(), events::reason(&error));
+        let refused = events::key_refused(self.key, error.outcome(), events::reason(error));
         self.waiting.push_back(refused);
+    }
+
+    /// There will be no signature: the node stops with this error once it is on record.
+    pub fn ends(&mut self, error: DeskError, now: Nanos) {
+        self.refused(&error);
         self.last_words =
             Some(LastWords { error, until: now.after(LAST_WORDS_TIME), look_at: now });
     }
@@ -131,7 +136,7 @@ impl SignAudit {
     /// stop: then the tile does nothing else.
     ///
     /// # Errors
-    /// The error of [`SignAudit::refused`], once it is on record.
+    /// The error of [`SignAudit::ends`], once it is on record.
     pub fn poll(&mut self, now: Nanos) -> Result<bool, Fatal> {
         if self.tally.as_ref().is_some_and(|tally| now >= tally.due) {
             self.close_tally();

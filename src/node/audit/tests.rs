@@ -184,7 +184,7 @@ fn the_reason_of_an_end_is_on_record_before_it() {
     };
     let mut desk = Desk::begin(4);
     desk.sign().signed(&proposal(1), at(1));
-    desk.sign().refused(refused(), at(1));
+    desk.sign().ends(refused(), at(1));
     assert!(!desk.sign().poll(at(2)).unwrap(), "it is not durable yet");
     assert!(desk.sign().deadline().is_some());
     while desk.tile.poll(at(3)).unwrap() == Progress::Busy {}
@@ -195,9 +195,23 @@ fn the_reason_of_an_end_is_on_record_before_it() {
     assert_eq!(found[3].outcome, hufu_storage::audit_log::Outcome::Refused);
 
     let mut desk = Desk::begin(4);
-    desk.sign().refused(refused(), at(1));
+    desk.sign().ends(refused(), at(1));
     assert!(!desk.sign().poll(at(1_000)).unwrap());
     assert!(desk.sign().poll(at(2_001)).is_err(), "a disk that hangs does not keep it alive");
+}
+
+/// What a card says for good is on record, and ends no node.
+#[test]
+fn a_card_that_refuses_is_on_record_and_the_signer_goes_on() {
+    let mut desk = Desk::begin(4);
+    desk.sign().signed(&proposal(1), at(1));
+    desk.sign().refused(&DeskError::Card(Error::SignatureWrong.into()));
+    for millis in [2, 1_000, 10_000] {
+        assert!(desk.sign().poll(at(millis)).unwrap(), "there is nothing to wait for");
+        while desk.tile.poll(at(millis)).unwrap() == Progress::Busy {}
+    }
+    let found = records(desk.folder.path(), desk.sealed_by);
+    assert_eq!(actions(&found)[2..], ["key.used", "key.refused"]);
 }
 
 #[test]

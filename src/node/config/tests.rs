@@ -327,6 +327,7 @@ fn nothing_stands_in_for_a_vote_key() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
     std::fs::write(path("hufu.toml"), IDENTITY).unwrap();
+    crate::keys_file::create(&path("audit.pem")).unwrap();
     crate::data_key::create(&path("data.key")).unwrap();
     std::fs::write(path("genesis.toml"), crate::genesis_file::example()).unwrap();
     let key = |number: u8| {
@@ -414,6 +415,7 @@ fn the_passphrase_is_named_once_and_only_where_a_key_wants_it() {
     std::fs::write(path("hufu.toml"), IDENTITY).unwrap();
     let pin = hufu_hsm::pin::Pin::from_reader(&b"word"[..], "test").unwrap();
     crate::keys_file::create_encrypted(&path("vote.pem"), &pin).unwrap();
+    crate::keys_file::create(&path("audit.pem")).unwrap();
     crate::data_key::create(&path("data.key")).unwrap();
     std::fs::write(path("genesis.toml"), crate::genesis_file::example()).unwrap();
     let found = NodeConfig::load(&path("hufu.toml")).unwrap_err().faults;

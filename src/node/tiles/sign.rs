@@ -9,8 +9,10 @@
 //! vote"). The signature was verified in software before it leaves.
 //!
 //! A card that is away or busy is asked again, the same bytes, until it answers: this validator
-//! does not vote meanwhile, and nothing else signs for it. Any other failure is fatal, that of a
-//! fresh seed too ([`crate::seeded_signer`]).
+//! follows and does not vote meanwhile, and nothing else signs for it. One that refuses for good (a
+//! PIN that was changed, a key that is gone, a wrong signature) is not asked again before the node
+//! starts anew. A failure in software is fatal, that of a fresh seed too
+//! ([`crate::seeded_signer`]).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,6 +45,8 @@ pub struct SignTile {
     asked: Option<Asked>,
     /// How long the card is away: when it was first missed, the pause before the next try.
     away: Option<(Nanos, Duration)>,
+    /// The card has said for good that it does not sign.
+    is_refused: bool,
     is_stopping: bool,
 }
 
@@ -64,8 +68,18 @@ impl SignTile {
         incoming: Consumer<SignRequest>,
         outgoing: Producer<Signed>,
     ) -> Self {
-        let (held, asked, away) = (None, None, None);
-        Self { desk, audit, metrics, incoming, outgoing, held, asked, away, is_stopping: false }
+        Self {
+            desk,
+            audit,
+            metrics,
+            incoming,
+            outgoing,
+            held: None,
+            asked: None,
+            away: None,
+            is_refused: false,
+            is_stopping: false,
+        }
     }
 
     /// Takes the next request to the desk.
@@ -87,10 +101,15 @@ impl SignTile {
         }
     }
 
-    /// The card failed to answer; it is asked again after a pause, or the node stops.
+    /// There is no signature: a card that may answer later is asked again after a pause, one that
+    /// refuses is left alone, and without a key in software the node stops.
     fn failed(&mut self, error: DeskError, now: Nanos) -> Result<Progress, Fatal> {
         if !error.may_pass() {
-            self.audit.refused(error, now);
+            if error.is_of_card() {
+                self.refused(&error);
+            } else {
+                self.audit.ends(error, now);
+            }
             return Ok(Progress::Busy);
         }
         self.metrics.sign_failures.add(1);
@@ -112,6 +131,20 @@ impl SignTile {
             asked.retry_at = Some(now.after(pause));
         }
         Ok(Progress::Busy)
+    }
+
+    /// The card refuses for good. Its agent runs foreign code: whatever that says, it costs this
+    /// validator its votes, and not its clients their node.
+    fn refused(&mut self, error: &DeskError) {
+        self.metrics.sign_failures.add(1);
+        self.metrics.sign_is_card_away.set(1);
+        self.metrics.sign_is_card_refused.set(1);
+        let reason: &str = &error.to_string();
+        let remedy = "`hufu hsm status` says what is wrong; start the node anew when it is mended";
+        let fields = [("reason", reason), ("remedy", remedy)];
+        log::error("this validator votes no more: its card refuses", &fields);
+        self.audit.refused(error);
+        self.is_refused = true;
     }
 
     fn answered(&mut self, now: Nanos) {
@@ -138,6 +171,13 @@ impl Tile for SignTile {
         }
         if !self.audit.poll(now)? {
             return Ok(Progress::PushedBack);
+        }
+        if self.is_refused {
+            // What was asked for stands on record; nothing signs it.
+            self.asked = None;
+            let is_over = self.is_stopping && self.incoming.pop().is_none();
+            let is_over = is_over && self.incoming.is_finished() && self.audit.finish();
+            return Ok(if is_over { Progress::Done } else { Progress::Idle });
         }
         let Some(asked) = &mut self.asked else { return self.ask(now) };
         if let Some(retry_at) = asked.retry_at {

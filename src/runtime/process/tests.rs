@@ -132,6 +132,7 @@ fn the_children_of_another_process_are_killed_and_no_others() {
     let mut parent = Command::new("sh")
         .args(["-c", "sleep 600 & echo ready; wait $!; echo $?"])
         .stdout(Stdio::piped())
+        .stderr(Stdio::null())
         .spawn()
         .unwrap();
     let mut lines = std::io::BufReader::new(parent.stdout.take().unwrap()).lines();
