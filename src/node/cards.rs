@@ -24,7 +24,7 @@ use hufu_hsm::in_process::{InProcess, InProcessCard};
 use hufu_hsm::pool::CardReport;
 use hufu_hsm::uri::KeyUri;
 use hufu_hsm::{CardIdentity, Error, ErrorClass, KeyHandle, Keystore, Usage};
-use hufu_runtime::clock::Nanos;
+use hufu_runtime::clock::{Nanos, monotonic};
 
 use crate::kernels;
 
@@ -76,6 +76,12 @@ pub enum CardError {
         /// What the card is called.
         card: String,
     },
+    /// Whoever waits for the card has been told to stop.
+    #[error("nobody waits for card {card:?} any more")]
+    Interrupted {
+        /// What the card is called.
+        card: String,
+    },
     /// The host refused something.
     #[error("{0}")]
     Host(#[from] std::io::Error),
@@ -87,7 +93,9 @@ impl CardError {
     pub const fn may_pass(&self) -> bool {
         match self {
             Self::Card(error) => !matches!(error.class(), ErrorClass::Permanent),
-            Self::Config(_)
+            // Nothing is tried again on the way to the end.
+            Self::Interrupted { .. }
+            | Self::Config(_)
             | Self::OtherKey { .. }
             | Self::OtherToken { .. }
             | Self::SameName { .. }
@@ -111,7 +119,7 @@ impl CardError {
                     | Error::KeyAmbiguous { .. }
                     | Error::KeyUnsuitable { .. }
             ),
-            Self::Host(_) => false,
+            Self::Host(_) | Self::Interrupted { .. } => false,
             Self::Config(_)
             | Self::OtherKey { .. }
             | Self::OtherToken { .. }
@@ -127,7 +135,14 @@ pub struct NodeCard {
     config: CardConfig,
     service: Service,
     line: Mutex<Option<Box<dyn Line>>>,
+    is_stopped: StopCheck,
 }
+
+/// Says whether whoever waits for cards has been told to stop.
+pub type StopCheck = Arc<dyn Fn() -> bool + Send + Sync>;
+
+/// How long a card is waited for between two looks whether anybody still wants it.
+const STOP_LOOK: Duration = Duration::from_millis(100);
 
 impl std::fmt::Debug for NodeCard {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -152,7 +167,8 @@ pub struct CardStatus {
 }
 
 impl NodeCard {
-    fn start(file: PathBuf, config: CardConfig, program: PathBuf) -> Result<Self, CardError> {
+    fn start(file: PathBuf, config: CardConfig, cards: &Cards) -> Result<Self, CardError> {
+        let program = cards.program.clone();
         let (service, line): (_, Box<dyn Line>) = match &config.mode {
             CardMode::InProcess => {
                 let verifier = kernels::provider().verifier;
@@ -164,7 +180,8 @@ impl NodeCard {
                 (Service::Agent(agent), Box::new(submitter))
             }
         };
-        Ok(Self { file, config, service, line: Mutex::new(Some(line)) })
+        let (line, is_stopped) = (Mutex::new(Some(line)), Arc::clone(&cards.is_stopped));
+        Ok(Self { file, config, service, line, is_stopped })
     }
 
     /// What its file says.
@@ -196,10 +213,22 @@ impl NodeCard {
     /// # Errors
     /// Why it does not, when the deadline has passed, or at once if it never will by itself.
     pub fn wait_ready(&self, deadline: Nanos) -> Result<(), CardError> {
-        Ok(match &self.service {
-            Service::Agent(agent) => agent.client().wait_ready(deadline),
-            Service::InProcess(process) => process.card().wait_ready(deadline),
-        }?)
+        loop {
+            let now = monotonic();
+            let step = now.after(STOP_LOOK).min(deadline);
+            let ready = match &self.service {
+                Service::Agent(agent) => agent.client().wait_ready(step),
+                Service::InProcess(process) => process.card().wait_ready(step),
+            };
+            let ready = ready.map_err(CardError::Card);
+            let may_wait = ready.as_ref().is_err_and(CardError::may_pass);
+            if !may_wait || now >= deadline {
+                return ready;
+            }
+            if (self.is_stopped)() {
+                return Err(CardError::Interrupted { card: self.config.name.clone() });
+            }
+        }
     }
 
     /// The label of its token, once it serves. Never waits.
@@ -295,6 +324,7 @@ impl NodeCard {
 /// See the module.
 pub struct Cards {
     program: PathBuf,
+    is_stopped: StopCheck,
     open: Vec<Arc<NodeCard>>,
 }
 
@@ -309,8 +339,14 @@ impl Cards {
 
     /// The same with another binary as the agent's.
     #[must_use]
-    pub const fn with_program(program: PathBuf) -> Self {
-        Self { program, open: Vec::new() }
+    pub fn with_program(program: PathBuf) -> Self {
+        Self { program, is_stopped: Arc::new(|| false), open: Vec::new() }
+    }
+
+    /// The same, and nobody waits for a card any more once `is_stopped` says so.
+    #[must_use]
+    pub fn until(self, is_stopped: StopCheck) -> Self {
+        Self { is_stopped, ..self }
     }
 
     /// The card of this file. Its agent is started if it is asked for the first time; nobody waits
@@ -328,18 +364,21 @@ impl Cards {
         if let Some(card) = self.open.iter().find(|card| card.file == file) {
             return Ok(Arc::clone(card));
         }
-        let config = CardConfig { waits_for_token, ..CardConfig::load(&file)? };
+        let config = CardConfig::load(&file)?;
+        // A token that was there before is away; one that never was is a mistake in the file.
+        let waits_for_token = waits_for_token || config.identity_file.exists();
+        let config = CardConfig { waits_for_token, ..config };
         if let Some(other) = self.open.iter().find(|card| card.config.name == config.name) {
             let (name, first) = (config.name, other.file.clone());
             return Err(CardError::SameName { name, first, second: file });
         }
-        let card = Arc::new(NodeCard::start(file, config, self.program.clone())?);
+        let card = Arc::new(NodeCard::start(file, config, self)?);
         self.open.push(Arc::clone(&card));
         Ok(card)
     }
 
     /// The same for a card beside others with the same key: its token is waited for if it is not
-    /// there, unless the card was asked for alone before.
+    /// there, also the first time, unless the card was asked for alone before.
     ///
     /// # Errors
     /// As [`Cards::card`].

@@ -156,7 +156,8 @@ fn own_address(config: &NodeConfig) -> Result<Address, keys_file::KeyFileError> 
 fn passphrase(config: &NodeConfig, _genesis: &Genesis) -> Finding {
     let rule = "passphrase";
     let link = config.peer.as_ref().map(|peer| ("peer.key_file", &peer.key_file));
-    let files = std::iter::once(("node.key", &config.node.key)).chain(link);
+    let own = [("node.key", &config.node.key), ("audit.key_file", &config.audit.key_file)];
+    let files = own.into_iter().chain(link);
     let mut clear = Vec::new();
     let mut locked = Vec::new();
     for (named, path) in files {

@@ -22,7 +22,7 @@ use hufu_types::Genesis;
 use crate::audit::events::{self, Started};
 use crate::audit::{self, NodeAudit};
 use crate::card_key::CardPlace;
-use crate::cards::Cards;
+use crate::cards::{Cards, StopCheck};
 use crate::config::NodeConfig;
 use crate::data_key;
 use crate::encrypted_key;
@@ -49,7 +49,7 @@ pub(crate) struct Opened {
     pub(crate) data_keys: Option<Keyring>,
 }
 
-/// Opens everything; see the module.
+/// Opens everything; see the module. Cards are waited for until `is_stopped` says otherwise.
 ///
 /// # Errors
 /// What cannot be opened.
@@ -57,6 +57,7 @@ pub(crate) fn open(
     config: &NodeConfig,
     genesis: &Genesis,
     provider: &Provider,
+    is_stopped: StopCheck,
 ) -> Result<Opened, RunError> {
     let files = KeyFiles::read(config)?;
     let address = files.vote.public_key().map_err(|fault| key_fault("node.key", &fault))?.address();
@@ -74,7 +75,8 @@ pub(crate) fn open(
         signer.map_err(|fault| key_fault(named, &fault))
     };
     let mut audit = begin_audit(config, genesis, address, signer("audit.key_file", audit)?)?;
-    let mut cards = Cards::new().map_err(|error| RunError::Card(error.into()))?;
+    let cards = Cards::new().map_err(|error| RunError::Card(error.into()))?;
+    let mut cards = cards.until(is_stopped);
     let data_keys = load_data_keys(config, provider, &mut cards, &mut audit)?;
     let link_signer = link.map(|key| signer("peer.key_file", key)).transpose()?;
     if let Some(signer) = &link_signer {

@@ -11,6 +11,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use hufu_crypto::{Backend, Provider, selftest};
 use hufu_runtime::process::{self, Signal, Signals};
@@ -155,8 +156,12 @@ fn run_with(config: &NodeConfig, provider: Proven) -> Result<(), RunError> {
     process::forbid_core_dumps().map_err(RunError::host("core dumps"))?;
     let genesis = genesis_file::load(&config.node.genesis)
         .map_err(|fault| RunError::Configuration(fault.to_string()))?;
-    let Opened { address, folder, audit, cards, desk, link_signer, data_keys } =
-        opening::open(config, &genesis, &provider)?;
+    let stop = Arc::new(Stop { signals, is_asked: AtomicBool::new(false) });
+    let Some(opened) = open_unless_stopped(config, &genesis, &provider, &stop)? else {
+        return Ok(());
+    };
+    let Opened { address, folder, audit, cards, desk, link_signer, data_keys } = opened;
+    let signals = &stop.signals;
     genesis_copy::keep(folder.path(), &genesis).map_err(RunError::host("copy of the genesis"))?;
     remove_ready(folder.path());
     let (metrics, health) = (metrics_with(&cards, &desk), Arc::new(Health::default()));
@@ -166,7 +171,7 @@ fn run_with(config: &NodeConfig, provider: Proven) -> Result<(), RunError> {
         .map_err(RunError::host(format!("admin.listen {}", config.admin.listen)))?;
     health.set(NodeState::Recovering);
     let options = storage_options(config, &folder, &genesis, &provider).with_keys(data_keys);
-    let mut go_on = |_| !matches!(next_stop(&signals), Ok(Some(_)));
+    let mut go_on = |_| !matches!(next_stop(signals), Ok(Some(_)));
     let recovered = recovery::recover(&genesis, &provider, &metrics, options, &mut go_on);
     let recovered = match recovered {
         Err(RecoverError::Interrupted { height }) => {
@@ -200,7 +205,7 @@ fn run_with(config: &NodeConfig, provider: Proven) -> Result<(), RunError> {
     announce(config, &assembled.client, admin.address(), assembled.peer);
     let ready = Ready { pid: std::process::id(), client: assembled.client, admin: admin.address() };
     ready.announce(folder.path()).map_err(RunError::host("ready file"))?;
-    let signal = wait_for_stop(&signals).map_err(RunError::host("signals"))?;
+    let signal = wait_for_stop(signals).map_err(RunError::host("signals"))?;
     log::info("stopping", &[("signal", &format!("{signal:?}"))]);
     // Whatever is under way is whole after a crash too: the same signal again ends the process.
     signals.release(signal).map_err(RunError::host("signals"))?;
@@ -213,6 +218,37 @@ fn run_with(config: &NodeConfig, provider: Proven) -> Result<(), RunError> {
     drop(admin);
     drop(folder);
     Ok(())
+}
+
+/// Whether this process was asked to stop while it waits for its cards.
+struct Stop {
+    signals: Signals,
+    is_asked: AtomicBool,
+}
+
+impl Stop {
+    fn look(&self) -> bool {
+        if matches!(next_stop(&self.signals), Ok(Some(_))) {
+            self.is_asked.store(true, Ordering::Relaxed);
+        }
+        self.is_asked.load(Ordering::Relaxed)
+    }
+}
+
+/// Opens what the node needs; nothing if it was asked to stop while it waited for a card.
+fn open_unless_stopped(
+    config: &NodeConfig,
+    genesis: &Genesis,
+    provider: &Provider,
+    stop: &Arc<Stop>,
+) -> Result<Option<Opened>, RunError> {
+    let watched = Arc::clone(stop);
+    let opened = opening::open(config, genesis, provider, Arc::new(move || watched.look()));
+    if opened.is_err() && stop.is_asked.load(Ordering::Relaxed) {
+        log::info("stopped", &[("during", "start")]);
+        return Ok(None);
+    }
+    opened.map(Some)
 }
 
 /// The metrics, with what the cards count among them.

@@ -97,7 +97,9 @@ fn a_node_starts_with_the_passphrase_of_its_keys_and_not_with_another() {
     fs::write(at.join("hufu.toml"), CONFIGURATION).unwrap();
     let run = || hufu(at, &["node", "run"]);
     let private = private_bytes(&at.join("vote.pem"));
-    json(at, &["keys", "encrypt", "vote.pem", "--passphrase-file", "passphrase", "--json"]);
+    for file in ["vote.pem", "audit.pem"] {
+        json(at, &["keys", "encrypt", file, "--passphrase-file", "passphrase", "--json"]);
+    }
     let refused = run();
     let text = said(&refused);
     assert!(code(&refused) == 78 && text.contains("node.passphrase_file"), "{text}");
@@ -130,7 +132,7 @@ fn a_node_starts_with_the_passphrase_of_its_keys_and_not_with_another() {
 
     secret(at, "wrong", "another one");
     for (name, reason) in [
-        ("wrong", "node.key: the passphrase does not open the key file"),
+        ("wrong", "audit.key_file: the passphrase does not open the key file"),
         ("none", "node.passphrase: passphrase cannot be read from file"),
     ] {
         fs::write(at.join("hufu.toml"), configured(name)).unwrap();

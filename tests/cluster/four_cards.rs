@@ -94,6 +94,11 @@ fn a_node_whose_card_is_away_stops_when_it_is_told_to() {
     remove_device(&four, 1, UNTIL_BROUGHT_BACK_MILLIS);
     wait_until("a card that is away", || is_card_away(&four, 1));
     four.nodes[1].stop();
+    // Started anew it waits for its card, and does not take what was there for a mistake.
+    four.nodes[1].start();
+    let agent = ["-P", &four.nodes[1].id().to_string()];
+    wait_until("an agent", || Command::new("pgrep").args(agent).status().unwrap().success());
+    four.nodes[1].stop();
     remove_device(&four, 1, "0");
     four.start(&[1]);
     wait_until("votes again", || four.signed(1) > 0);

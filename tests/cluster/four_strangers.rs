@@ -135,9 +135,9 @@ fn run_a_fifth_process(four: &Four) {
     let folder = chain.join("node-4");
     fs::create_dir(&folder).unwrap();
     let validator = std::iter::repeat_with(|| {
-        drop(fs::remove_file(folder.join("vote.pem")));
-        drop(fs::remove_file(folder.join("link.pem")));
-        drop(fs::remove_file(folder.join("data.key")));
+        for file in ["vote.pem", "link.pem", "audit.pem", "data.key"] {
+            drop(fs::remove_file(folder.join(file)));
+        }
         make_keys(&folder, "node-4")
     });
     let validator = validator.into_iter().find(|one| one.key.address() < whom).unwrap();
