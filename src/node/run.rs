@@ -244,7 +244,8 @@ fn open_unless_stopped(
 ) -> Result<Option<Opened>, RunError> {
     let watched = Arc::clone(stop);
     let opened = opening::open(config, genesis, provider, Arc::new(move || watched.look()));
-    if opened.is_err() && stop.is_asked.load(Ordering::Relaxed) {
+    // Also where one of several cards was there: the signal was taken and does not come again.
+    if stop.is_asked.load(Ordering::Relaxed) {
         log::info("stopped", &[("during", "start")]);
         return Ok(None);
     }
